@@ -1,0 +1,74 @@
+"""Files that appear whole: written under a temporary name beside the target, flushed, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cgconvert.errors import OutputError
+
+TEMPORARY_PREFIX = ".cgconvert-"
+
+
+def output_error(path: Path, error: OSError) -> OutputError:
+    """The `OutputError` that says in words why `path` could not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError(f"disk full while writing {path}: free some space, or choose another place with -o")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return OutputError(f"no permission to write {path}: choose another place with -o")
+    return OutputError(f"cannot write {path}: {error.strerror or error}")
+
+
+def flush_to_disk(path: Path) -> None:
+    """Ask the system to put the file's bytes on the disk, so that a rename after it is safe."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def atomic_path(target: Path, overwrite: bool = True) -> Iterator[Path]:
+    """A temporary path beside `target`, with its suffix; renamed to it on success, removed on failure.
+
+    Raises `OutputError` if the target exists and `overwrite` is False (looked at again just before the
+    rename), or if the folder, the disk or the permissions do not allow it.
+    """
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target} exists already: use --overwrite to replace it")
+    temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}{target.suffix}"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        flush_to_disk(temporary)
+        if overwrite:
+            temporary.replace(target)
+        else:
+            _rename_new(temporary, target)
+    except OSError as error:
+        raise output_error(target, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _rename_new(temporary: Path, target: Path) -> None:
+    """Rename that fails where the target has appeared meanwhile; falls back where links are unknown."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise OutputError(f"{target} has appeared meanwhile: use --overwrite to replace it") from None
+    except OSError:  # a file system without hard links
+        if target.exists():
+            raise OutputError(f"{target} has appeared meanwhile: use --overwrite to replace it") from None
+        temporary.replace(target)
+
+
+def write_atomically(target: Path, data: bytes, overwrite: bool = True) -> None:
+    """Write `data` to `target` so that it is there whole or not at all."""
+    with atomic_path(target, overwrite) as temporary:
+        temporary.write_bytes(data)

@@ -1,0 +1,48 @@
+"""The generators: networks from images of one domain to images of another.
+
+Every generator maps float NCHW images in [-1, 1] to images of the same height and width.
+`ARCHITECTURES` is the only list of them; a model card names its architecture by a key of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from cgconvert.errors import ModelError
+from cgconvert.generators.h2 import H2Generator
+from cgconvert.generators.identity import IdentityGenerator
+from cgconvert.generators.resnet import ResnetGenerator
+from cgconvert.generators.unet import UnetGenerator
+
+ARCHITECTURES: dict[str, type[nn.Module]] = {
+    "resnet": ResnetGenerator,
+    "unet": UnetGenerator,
+    "h2": H2Generator,
+    "identity": IdentityGenerator,
+}
+
+
+def build_generator(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """A generator with fresh weights; `ModelError` names what is unknown."""
+    try:
+        generator = ARCHITECTURES[architecture]
+    except KeyError:
+        known = ", ".join(ARCHITECTURES)
+        raise ModelError(f"unknown architecture {architecture!r}; known: {known}") from None
+    try:
+        return generator(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"architecture {architecture!r} cannot be built: {error}") from error
+
+
+__all__ = [
+    "ARCHITECTURES",
+    "H2Generator",
+    "IdentityGenerator",
+    "ResnetGenerator",
+    "UnetGenerator",
+    "build_generator",
+]

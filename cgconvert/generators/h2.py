@@ -1,0 +1,64 @@
+"""A small dense generator that works at half and quarter resolution only."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cgconvert.generators.layers import BinomialBlur, InstanceNorm2d
+
+
+class H2Block(nn.Module):
+    """Residual block of two 3x3 convolutions at quarter resolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm1 = InstanceNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm2 = InstanceNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
+
+
+class H2Generator(nn.Module):
+    """Pixel unshuffle in, `blocks` residual blocks at H/4, a skip connection at H/2, pixel shuffle out.
+
+    Layers at full resolution cost memory traffic, not arithmetic, so there are none but one fixed blur.
+    Two things keep the grid out: the step from H/4 to H/2 is bilinear (resize-convolution, Odena et al.
+    2016), and a binomial filter with a zero at period two follows the final pixel shuffle.
+
+    Input and output: float NCHW in [-1, 1], height and width multiples of 4 and at least 16.
+    `half_channels` are the channels at H/2, `channels` those at H/4; named `H2 half-channels-blocks`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        half_channels: int = 24,
+        channels: int = 64,
+        blocks: int = 6,
+    ) -> None:
+        super().__init__()
+        half = half_channels
+        self.head = nn.Conv2d(4 * in_channels, half, 3, padding=1, padding_mode="reflect", bias=False)
+        self.head_norm = InstanceNorm2d(half)
+        self.down = nn.Conv2d(half, channels, 3, 2, padding=1, padding_mode="reflect", bias=False)
+        self.down_norm = InstanceNorm2d(channels)
+        self.blocks = nn.Sequential(*[H2Block(channels) for _ in range(blocks)])
+        self.up = nn.Conv2d(channels, half, 1, bias=False)
+        self.up_norm = InstanceNorm2d(half)
+        self.fuse = nn.Conv2d(half, half, 3, padding=1, padding_mode="reflect", bias=False)
+        self.fuse_norm = InstanceNorm2d(half)
+        self.tail = nn.Conv2d(half, 4 * out_channels, 3, padding=1, padding_mode="reflect")
+        self.blur = BinomialBlur(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skip = F.relu(self.head_norm(self.head(F.pixel_unshuffle(x, 2))))
+        y = self.blocks(F.relu(self.down_norm(self.down(skip))))
+        y = F.interpolate(self.up(y), scale_factor=2.0, mode="bilinear", align_corners=False)
+        y = F.relu(self.up_norm(y)) + skip
+        y = F.relu(self.fuse_norm(self.fuse(y)))
+        return self.blur(F.pixel_shuffle(self.tail(y), 2)).tanh()

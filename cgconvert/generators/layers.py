@@ -1,0 +1,46 @@
+"""Layers that more than one generator uses."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class InstanceNorm2d(nn.InstanceNorm2d):
+    """Instance normalisation (Ulyanov et al. 2016) without affine terms, as CycleGAN uses it.
+
+    On the CPU it is computed as a group norm with one group a channel: the same arithmetic, but unlike
+    `torch.instance_norm` it keeps channels_last memory, which is what makes convolutions fast there.
+    On other devices the statistics are taken in float32 whatever the input's type, since a sum over a
+    large half-precision plane loses the mean.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu":
+            return F.group_norm(x, x.shape[1], eps=self.eps)
+        if x.dtype == torch.float32:
+            return F.instance_norm(x, eps=self.eps)
+        variance, mean = torch.var_mean(x.float(), dim=(2, 3), keepdim=True, correction=0)
+        scale = torch.rsqrt(variance + self.eps)
+        return torch.addcmul(-mean * scale, x.float(), scale).to(x.dtype)
+
+
+class BinomialBlur(nn.Module):
+    """Depthwise 3x3 binomial filter with reflected borders; its response is exactly zero at period 2.
+
+    After a pixel shuffle it removes the grid of period two that sub-pixel convolution leaves
+    (Sugawara et al. 2018, "Super-resolution using convolutional neural networks without any
+    checkerboard artifacts").
+    """
+
+    kernel: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        row = torch.tensor([1.0, 2.0, 1.0]) / 4
+        kernel = (row[:, None] * row[None, :]).expand(channels, 1, 3, 3)
+        self.register_buffer("kernel", kernel.clone(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), self.kernel, groups=x.shape[1])
