@@ -1,0 +1,5 @@
+"""`python -m cgconvert`."""
+
+from cgconvert.cli import main
+
+main()

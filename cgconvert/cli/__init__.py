@@ -1,0 +1,92 @@
+"""The command line: commands become a frozen plan, the plan is carried out, the outcome is an exit code.
+
+Commands are imported when they are asked for, so that `--help` and `models list` answer at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from importlib.metadata import entry_points
+from typing import Any
+
+import click
+
+from cgconvert.errors import CgconvertError, Interrupted
+
+COMMANDS = {
+    "video": ("cgconvert.cli.video:video", "Convert a film; sound, subtitles and timestamps are kept."),
+    "dir": ("cgconvert.cli.images:directory", "Convert a folder of images, and the folders in it."),
+    "image": ("cgconvert.cli.images:image", "Convert image files."),
+    "models": ("cgconvert.cli.models:models", "List, inspect, import and remove models."),
+}
+"""Our own commands: where each is, and its line in `cgconvert --help`."""
+
+PLUGIN_GROUP = "cgconvert.commands"
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported only when they run; others join through entry points."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS, *sorted(point.name for point in entry_points(group=PLUGIN_GROUP))]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in COMMANDS:
+            module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+            return getattr(importlib.import_module(module), attribute)
+        for point in entry_points(group=PLUGIN_GROUP, name=cmd_name):
+            return point.load()
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand:
+            raise
+        except click.UsageError as error:
+            raise click.UsageError(str(error), ctx) from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, line) for name, (_, line) in COMMANDS.items()]
+        for name in self.list_commands(ctx)[len(COMMANDS) :]:
+            command = self.get_command(ctx, name)
+            rows.append((name, command.get_short_help_str(80) if command else ""))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="cgconvert")
+def cgconvert() -> None:
+    """Put films and folders of images into another look, with everything else kept."""
+
+
+def main(args: list[str] | None = None) -> Any:
+    """Run the command line and exit: 0 done, 1 a job failed, 2 usage, 3 model, 4 output, 130 interrupted.
+
+    `CGCONVERT_DEBUG=1` shows the traceback of every error.
+    """
+    try:
+        result = cgconvert.main(args=args, prog_name="cgconvert", standalone_mode=False)
+    except click.exceptions.Exit as leave:
+        sys.exit(leave.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        fail(Interrupted("interrupted; nothing half-written is left"))
+    except CgconvertError as error:
+        fail(error)
+    sys.exit(result if isinstance(result, int) else 0)
+
+
+def fail(error: CgconvertError) -> None:
+    """Print one line on standard error and exit with the error's code."""
+    if os.environ.get("CGCONVERT_DEBUG"):
+        raise error
+    click.echo(f"Error: {error}", err=True)
+    sys.exit(error.exit_code)

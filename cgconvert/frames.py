@@ -1,0 +1,98 @@
+"""Frames, batches of frames and what a film says of itself: types that check themselves once, at birth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+
+def check_pixels(pixels: np.ndarray, dimensions: int) -> None:
+    """Raise `ValueError` unless `pixels` are uint8 or uint16 RGB with the channels last."""
+    if pixels.ndim != dimensions or pixels.shape[-1] != 3 or pixels.dtype not in (np.uint8, np.uint16):
+        raise ValueError(
+            f"pixels must be uint8 or uint16 with {dimensions} dimensions, the last of 3 channels; "
+            f"got {pixels.dtype} {pixels.shape}"
+        )
+    if 0 in pixels.shape:
+        raise ValueError(f"pixels must not be empty, got {pixels.shape}")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture with a time.
+
+    `pixels` are uint8 or uint16 RGB (H, W, 3); `pts` counts in units of the stream's time base;
+    `duration` likewise (0: unknown); `source` is the picture before translation, kept only where source
+    and result are to be shown together.
+    """
+
+    pixels: np.ndarray
+    pts: int
+    duration: int = 0
+    source: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        check_pixels(self.pixels, 3)
+
+    def __repr__(self) -> str:
+        height, width, _ = self.pixels.shape
+        return f"Frame({width}x{height} {self.pixels.dtype}, pts={self.pts})"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of picture that this frame keeps alive."""
+        return self.pixels.nbytes + (self.source.nbytes if self.source is not None else 0)
+
+
+@dataclass(frozen=True)
+class FrameBatch:
+    """Frames of one size and type that go through the network together."""
+
+    frames: Sequence[Frame]
+
+    def __post_init__(self) -> None:
+        kinds = {(frame.pixels.shape, frame.pixels.dtype) for frame in self.frames}
+        if len(kinds) != 1:
+            raise ValueError(f"a batch needs one or more frames of one shape and type, got {sorted(map(str, kinds))}")
+
+    def stack(self) -> np.ndarray:
+        """All pixels as one (N, H, W, 3) array."""
+        if len(self.frames) == 1:
+            return self.frames[0].pixels[None]
+        return np.stack([frame.pixels for frame in self.frames])
+
+
+@dataclass(frozen=True)
+class StreamInfo:
+    """What is known of a video stream before its frames are read.
+
+    `width` and `height` are those of the upright picture; `rotation` (0, 90, 180, 270 degrees clockwise)
+    has been applied to reach them. `rate` is the average frame rate (for rate control and estimates only;
+    time lives in pts). `frames` is the container's own count or an estimate, None if unknown.
+    """
+
+    width: int
+    height: int
+    time_base: Fraction
+    rate: Fraction
+    pixel_format: str
+    bit_depth: int
+    frames: int | None = None
+    duration: float | None = None
+    rotation: int = 0
+    sample_aspect_ratio: Fraction | None = None
+    colorspace: int = 2
+    color_range: int = 0
+    color_primaries: int = 2
+    color_trc: int = 2
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.height < 1:
+            raise ValueError(f"a stream has at least one pixel, got {self.width}x{self.height}")
+        if self.time_base <= 0:
+            raise ValueError(f"a time base is positive, got {self.time_base}")
+        if self.rotation not in (0, 90, 180, 270):
+            raise ValueError(f"rotation is a multiple of 90 degrees, got {self.rotation}")

@@ -1,0 +1,37 @@
+"""How far a run is: the interface that pipelines report to. What a person sees is `cgconvert.cli.status`."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Told by a pipeline, from one thread, what it does and how far it is."""
+
+    def begin(self, task: str, total: int | None, unit: str) -> None:
+        """A task starts: `total` in `unit`s ("frame", "image"), None if unknown."""
+
+    def advance(self, done: int, busiest: str | None = None) -> None:
+        """`done` units are finished since `begin`; `busiest` names the stage that limits the speed."""
+
+    def note(self, line: str) -> None:
+        """Something a person should know now: a stage without units, a skipped file."""
+
+    def finish(self) -> None:
+        """The task is over, well or not."""
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def begin(self, task: str, total: int | None, unit: str) -> None:
+        pass
+
+    def advance(self, done: int, busiest: str | None = None) -> None:
+        pass
+
+    def note(self, line: str) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass

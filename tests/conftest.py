@@ -1,0 +1,41 @@
+"""What every test gets: its own user folder, so that no test sees or changes the user's models."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+"""Extra material beside the checkout; tests that use it skip where it is absent."""
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """CGCONVERT_HOME at an empty folder of this test's own."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("CGCONVERT_HOME", str(home))
+    return home
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of extra material, or a skip."""
+    if not SHARED.is_dir():
+        pytest.skip("no ../shared folder here")
+    return SHARED
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip CUDA tests without a GPU, unless CGCONVERT_REQUIRE_CUDA=1 turns the skip into a failure."""
+    marked = [item for item in items if item.get_closest_marker("needs_cuda")]
+    if not marked or os.environ.get("CGCONVERT_REQUIRE_CUDA") == "1":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
