@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from cgconvert.errors import ModelError
+from cgconvert.generators.arguments import check_arguments
 from cgconvert.generators.h2 import H2Generator
 from cgconvert.generators.identity import IdentityGenerator
 from cgconvert.generators.resnet import ResnetGenerator
+from cgconvert.generators.sizes import size_rule
 from cgconvert.generators.unet import UnetGenerator
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {
@@ -26,16 +29,24 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
 
 
 def build_generator(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """A generator with fresh weights; `ModelError` names what is unknown."""
+    """A generator with fresh weights; `ModelError` names what is unknown or out of bounds."""
     try:
         generator = ARCHITECTURES[architecture]
     except KeyError:
         known = ", ".join(ARCHITECTURES)
         raise ModelError(f"unknown architecture {architecture!r}; known: {known}") from None
+    check_arguments(architecture, generator, arguments)
     try:
         return generator(**arguments)
     except (TypeError, ValueError) as error:
         raise ModelError(f"architecture {architecture!r} cannot be built: {error}") from error
+
+
+def generator_shapes(architecture: str, arguments: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every weight and buffer of a generator, found without allocating them."""
+    with torch.device("meta"):
+        state = build_generator(architecture, arguments).state_dict()
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
 __all__ = [
@@ -45,4 +56,6 @@ __all__ = [
     "ResnetGenerator",
     "UnetGenerator",
     "build_generator",
+    "generator_shapes",
+    "size_rule",
 ]

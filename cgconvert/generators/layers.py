@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class InstanceNorm2d(nn.InstanceNorm2d):
-    """Instance normalisation (Ulyanov et al. 2016) without affine terms, as CycleGAN uses it.
+    """Instance normalisation (Ulyanov et al. 2016); without affine terms, as CycleGAN uses it, unless asked.
 
     On the CPU it is computed as a group norm with one group a channel: the same arithmetic, but unlike
     `torch.instance_norm` it keeps channels_last memory, which is what makes convolutions fast there.
@@ -18,12 +18,16 @@ class InstanceNorm2d(nn.InstanceNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu":
-            return F.group_norm(x, x.shape[1], eps=self.eps)
+            return F.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
         if x.dtype == torch.float32:
-            return F.instance_norm(x, eps=self.eps)
+            return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
         variance, mean = torch.var_mean(x.float(), dim=(2, 3), keepdim=True, correction=0)
         scale = torch.rsqrt(variance + self.eps)
-        return torch.addcmul(-mean * scale, x.float(), scale).to(x.dtype)
+        shift = -mean * scale
+        if self.affine:
+            weight, bias = (term.float().view(1, -1, 1, 1) for term in (self.weight, self.bias))
+            scale, shift = scale * weight, shift * weight + bias
+        return torch.addcmul(shift, x.float(), scale).to(x.dtype)
 
 
 class BinomialBlur(nn.Module):

@@ -8,18 +8,23 @@ from torch import Tensor, nn
 
 from cgconvert.generators.layers import InstanceNorm2d
 
-Norm = Literal["instance", "batch", "none"]
+Norm = Literal["instance", "instance_affine", "batch", "none"]
 Padding = Literal["reflect", "replicate", "zero"]
 Upsampling = Literal["transposed", "resize"]
 
 
 def norm_layers(norm: Norm, channels: int) -> list[nn.Module]:
-    """The normalisation as a list of layers, so that "none" takes no place in an `nn.Sequential`."""
-    if norm == "instance":
-        return [InstanceNorm2d(channels)]
+    """The normalisation as a list of layers; "none" is an identity, which keeps the keys after it in place."""
+    if norm == "none":
+        return [nn.Identity()]
     if norm == "batch":
         return [nn.BatchNorm2d(channels)]
-    return [nn.Identity()]
+    return [InstanceNorm2d(channels, affine=norm == "instance_affine")]
+
+
+def has_bias(norm: Norm) -> bool:
+    """Whether the original gives convolutions before this norm a bias: only before instance norm."""
+    return norm in ("instance", "instance_affine")
 
 
 def _padded_conv(channels: int, padding: Padding, bias: bool) -> list[nn.Module]:
@@ -63,7 +68,7 @@ class ResnetGenerator(nn.Module):
     """Two strided convolutions down, `blocks` residual blocks, two up.
 
     Input and output: float NCHW in [-1, 1], height and width multiples of 4 and at least 16.
-    `bias` None follows the original: convolutions before a batch norm have none.
+    `bias` None follows the original: only convolutions before an instance norm have one.
     """
 
     def __init__(
@@ -79,7 +84,7 @@ class ResnetGenerator(nn.Module):
         upsampling: Upsampling = "transposed",
     ) -> None:
         super().__init__()
-        use_bias = norm != "batch" if bias is None else bias
+        use_bias = has_bias(norm) if bias is None else bias
         layers: list[nn.Module] = [
             nn.ReflectionPad2d(3),
             nn.Conv2d(in_channels, ngf, 7, bias=use_bias),

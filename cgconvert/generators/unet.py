@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cgconvert.generators.resnet import Norm, norm_layers
+from cgconvert.generators.resnet import Norm, has_bias, norm_layers
 
 
 class UnetBlock(nn.Module):
@@ -24,7 +24,7 @@ class UnetBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.outermost = outermost
-        use_bias = norm != "batch" if bias is None else bias
+        use_bias = has_bias(norm) if bias is None else bias
         # Not in place: the skip connection still needs the input as it was.
         down = nn.Conv2d(outer if in_channels is None else in_channels, inner, 4, 2, padding=1, bias=use_bias)
         if outermost:
@@ -49,8 +49,8 @@ class UnetBlock(nn.Module):
 class UnetGenerator(nn.Module):
     """`depth` levels of halving with skip connections (7 is the paper's 128 net, 8 its 256 net).
 
-    Input and output: float NCHW in [-1, 1], height and width multiples of 2 ** depth. With instance
-    norm the innermost level must be larger than one pixel.
+    Input and output: float NCHW in [-1, 1], height and width multiples of 2 ** depth; the innermost level,
+    which may be a single pixel, is not normalised. `bias` None: as in the ResNet generator.
     """
 
     def __init__(

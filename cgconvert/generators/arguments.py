@@ -1,0 +1,52 @@
+"""Which arguments an architecture takes, checked before anything is built from a file's own words."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from torch import nn
+
+from cgconvert.errors import ModelError
+from cgconvert.generators.resnet import Norm, Padding, Upsampling
+
+CHOICES = {"norm": get_args(Norm), "padding": get_args(Padding), "upsampling": get_args(Upsampling)}
+COUNTS = {"blocks": (0, 1024), "depth": (5, 12)}
+"""Bounds of whole numbers that are no channels: a loop over them happens even where nothing is allocated."""
+
+CHANNELS = (1, 4096)
+
+
+def check_arguments(architecture: str, generator: type[nn.Module], arguments: Mapping[str, Any]) -> None:
+    """Raise `ModelError` unless each argument is known to the generator, of its type and within its bounds.
+
+    The type is that of the argument's default; None as default means a flag that may be left open.
+    """
+    parameters = dict(inspect.signature(generator).parameters)
+    for name, value in arguments.items():
+        if name not in parameters:
+            known = ", ".join(parameters)
+            raise ModelError(f"architecture {architecture!r} has no argument {name!r}; known: {known}")
+        wanted = _what_is_wrong(name, value, parameters[name].default)
+        if wanted:
+            raise ModelError(f"architecture {architecture!r}: {name} must be {wanted}, got {value!r:.60}")
+
+
+def _what_is_wrong(name: str, value: Any, default: Any) -> str | None:
+    """What the value should have been, or None if it is well."""
+    if isinstance(default, bool):
+        return None if isinstance(value, bool) else "true or false"
+    if default is None:
+        return None if value is None or isinstance(value, bool) else "true, false or null"
+    if isinstance(default, int):
+        low, high = COUNTS.get(name, CHANNELS)
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return None if whole and low <= value <= high else f"a whole number from {low} to {high}"
+    if isinstance(default, float):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return None if number and math.isfinite(value) else "a number"
+    if name in CHOICES:
+        return None if value in CHOICES[name] else f"one of {', '.join(CHOICES[name])}"
+    return None
