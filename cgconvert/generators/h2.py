@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -32,6 +34,8 @@ class H2Generator(nn.Module):
     Input and output: float NCHW in [-1, 1], height and width multiples of 4 and at least 16.
     `half_channels` are the channels at H/2, `channels` those at H/4; named `H2 half-channels-blocks`.
     """
+
+    SUB_PIXEL: ClassVar[dict[str, int]] = {"tail": 2}  # for a start without a grid (ICNR)
 
     def __init__(
         self,

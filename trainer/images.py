@@ -1,0 +1,160 @@
+"""Finding and reading pictures: folders of any depth, and videos as sources of frames."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from cgconvert.errors import InputError, UsageError
+from trainer.augment import Pixels
+
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jp2", ".ppm", ".pgm", ".avif")
+)
+VIDEO_SUFFIXES = frozenset((".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts"))
+FEW = 100
+log = logging.getLogger("trainer")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Where one picture is: an image file, or a frame of a video by its index."""
+
+    path: Path
+    frame: int | None = None
+
+    @property
+    def name(self) -> str:
+        return self.path.stem if self.frame is None else f"{self.path.stem}-{self.frame:06d}"
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The readable pictures of a domain, those that were not readable, and the range of their sizes."""
+
+    where: str
+    pictures: tuple[Picture, ...]
+    unreadable: tuple[Path, ...] = ()
+    smallest: tuple[int, int] = (0, 0)
+    largest: tuple[int, int] = (0, 0)
+
+    def describe(self) -> str:
+        """One line for people."""
+        low, high = (f"{width}x{height}" for width, height in (self.smallest, self.largest))
+        sizes = low if low == high else f"{low} to {high}"
+        text = f"{self.where}: {len(self.pictures)} pictures, {sizes}"
+        return f"{text}, {len(self.unreadable)} unreadable" if self.unreadable else text
+
+
+def read_image(path: Path) -> Pixels:
+    """One image file as uint8 RGB (H, W, 3), turned as its EXIF says. Raises `InputError`."""
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error:
+        bgr = None
+    if bgr is None:
+        raise InputError(f"{path}: not an image, or damaged; remove it or get it anew")
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+
+def find_images(folder: Path) -> list[Path]:
+    """All image files below a folder, sorted by path; hidden ones left out. Raises `UsageError`."""
+    if not folder.is_dir():
+        raise UsageError(f"no such folder: {folder}")
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
+
+
+def read_frames(
+    path: Path, indices: Sequence[int] | None = None, count: int | None = None
+) -> dict[int, Pixels]:
+    """Frames of a video as uint8 RGB by index: those in `indices`, or `count` evenly spaced ones.
+
+    Raises `InputError` where the file cannot be opened or holds no frame.
+    """
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise InputError(f"{path}: has no video stream")
+            if indices is None:
+                total = sum(1 for packet in container.demux(video=0) if packet.size)
+                wanted = min(count or total, total)
+                indices = sorted({int((i + 0.5) * total / wanted) for i in range(wanted)}) if wanted else []
+                container.seek(0)
+            keep = set(indices)
+            frames: dict[int, Pixels] = {}
+            for index, frame in enumerate(container.decode(video=0)):
+                if index in keep:
+                    frames[index] = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+                if index >= max(keep, default=-1):
+                    break
+    except av.error.FFmpegError as error:
+        raise InputError(f"{path}: cannot be read as a video ({error.strerror})") from error
+    if not frames:
+        raise InputError(f"{path}: holds no readable frame")
+    return frames
+
+
+def scan_domain(where: str, frames_per_video: int = 500, least: int = 2, warn: bool = True) -> Domain:
+    """Every picture of a folder or video, each decoded once to see that it can be.
+
+    Unreadable files are named in a warning and left out. Raises `UsageError` below `least` readable ones;
+    warns below a hundred if `warn`.
+    """
+    path = Path(where)
+    if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
+        frames = read_frames(path, count=frames_per_video)
+        shapes = [(pixels.shape[1], pixels.shape[0]) for pixels in frames.values()]
+        pictures = [Picture(path, index) for index in frames]
+        unreadable: list[Path] = []
+    else:
+        pictures, unreadable, shapes = _scan_folder(path)
+    for bad in unreadable:
+        log.warning("%s: unreadable, left out", bad)
+    if len(pictures) < least:
+        raise UsageError(f"{where}: {len(pictures)} readable pictures, at least {least} are needed")
+    if warn and len(pictures) < FEW:
+        log.warning("%s: only %d pictures; expect overfitting below some hundreds", where, len(pictures))
+    by_area = sorted(shapes, key=lambda size: size[0] * size[1])
+    return Domain(where, tuple(pictures), tuple(unreadable), by_area[0], by_area[-1])
+
+
+def _scan_folder(folder: Path) -> tuple[list[Picture], list[Path], list[tuple[int, int]]]:
+    def size(path: Path) -> tuple[int, int] | None:
+        try:
+            height, width = read_image(path).shape[:2]
+        except InputError:
+            return None
+        return width, height
+
+    paths = find_images(folder)
+    with ThreadPoolExecutor(4) as threads:
+        sizes = list(threads.map(size, paths))
+    good = [(Picture(path), found) for path, found in zip(paths, sizes, strict=True) if found]
+    bad = [path for path, found in zip(paths, sizes, strict=True) if not found]
+    return [picture for picture, _ in good], bad, [found for _, found in good]
+
+
+def split_holdout(domain: Domain, count: int) -> tuple[Domain, Domain]:
+    """Training and hold-out pictures: `count` of them, evenly spaced, but at most a quarter, are held out."""
+    from dataclasses import replace
+
+    total = len(domain.pictures)
+    count = min(count, total // 4)
+    chosen = {int((index + 0.5) * total / count) for index in range(count)} if count else set()
+    rest = tuple(p for i, p in enumerate(domain.pictures) if i not in chosen)
+    # With so few pictures that none can be spared, training ones are shown; they are not measured as new.
+    held = tuple(domain.pictures[i] for i in sorted(chosen)) or domain.pictures[:1]
+    return replace(domain, pictures=rest), replace(domain, pictures=held)

@@ -1,0 +1,56 @@
+"""The losses, as small pure functions of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cgconvert.errors import UsageError
+
+GAN_MODES = ("lsgan", "vanilla", "hinge")
+Logits = Tensor | Sequence[Tensor]
+
+
+def gan_loss(logits: Logits, real: bool, mode: str, for_generator: bool = False) -> Tensor:
+    """How far a discriminator's logits are from saying `real`: a scalar, the mean over all patches.
+
+    lsgan: squared distance to 1 or 0 (Mao et al. 2017); vanilla: cross-entropy (Goodfellow et al. 2014);
+    hinge: max(0, 1 -+ logit), and for a generator -logit (Lim and Ye 2017). A list of maps (several
+    scales) gives the mean over the scales. Computed in float32 whatever the logits' type.
+    """
+    if not isinstance(logits, Tensor):
+        return torch.stack([gan_loss(part, real, mode, for_generator) for part in logits]).mean()
+    logits = logits.float()
+    if mode == "lsgan":
+        return F.mse_loss(logits, torch.full_like(logits, float(real)))
+    if mode == "vanilla":
+        return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
+    if mode == "hinge":
+        if for_generator:
+            return -logits.mean()
+        return F.relu(1 - logits if real else 1 + logits).mean()
+    raise UsageError(f"unknown gan mode {mode!r}; known: {', '.join(GAN_MODES)}")
+
+
+def l1(images: Tensor, others: Tensor) -> Tensor:
+    """Mean absolute difference, in float32."""
+    return F.l1_loss(images.float(), others.float())
+
+
+def feature_matching(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+    """Mean L1 distance of a discriminator's features, its logits left out (Wang et al. 2018, pix2pixHD)."""
+    pairs = list(zip(fake[:-1], real[:-1], strict=True))
+    return torch.stack([l1(f, r.detach()) for f, r in pairs]).mean()
+
+
+def r1_penalty(logits: Logits, images: Tensor) -> Tensor:
+    """Half the squared gradient of the logits at real images, mean over the batch (Mescheder et al. 2018).
+
+    `images` must require a gradient and be what `logits` were computed from.
+    """
+    total = logits.sum() if isinstance(logits, Tensor) else torch.stack([x.sum() for x in logits]).sum()
+    (gradient,) = torch.autograd.grad(total, images, create_graph=True)
+    return 0.5 * gradient.float().square().sum(dim=(1, 2, 3)).mean()

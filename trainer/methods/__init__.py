@@ -1,0 +1,24 @@
+"""The methods of training; `build_method` is the only list of them."""
+
+from __future__ import annotations
+
+from cgconvert.errors import UsageError
+from trainer.config import Config
+from trainer.methods.base import Losses, Method
+from trainer.methods.cyclegan import CycleGan
+from trainer.precision import Precision
+
+METHODS: dict[str, type[Method]] = {"cyclegan": CycleGan}
+
+
+def build_method(config: Config, precision: Precision, distributed: bool = False) -> Method:
+    """The configured method with fresh weights. Raises `UsageError` for one that is not known."""
+    try:
+        method = METHODS[config.run.method]
+    except KeyError:
+        known = ", ".join(METHODS)
+        raise UsageError(f"unknown method {config.run.method!r}; known: {known}") from None
+    return method(config, precision, distributed)
+
+
+__all__ = ["METHODS", "Losses", "Method", "build_method"]

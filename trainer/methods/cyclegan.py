@@ -1,0 +1,121 @@
+"""CycleGAN (Zhu, Park, Isola, Efros 2017): two domains without pairs, two generators, two discriminators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cgconvert.errors import UsageError
+from trainer.config import Config
+from trainer.consistency import temporal_loss
+from trainer.dataset import Batch
+from trainer.image_pool import ImagePool
+from trainer.losses import gan_loss, l1
+from trainer.methods.base import Losses, Method, forward_joined
+from trainer.precision import Precision
+
+
+class CycleGan(Method):
+    """gen_ab and gen_ba turn one domain into the other; disc_a and disc_b judge their own domain.
+
+    The step is the published one: generators first, with the discriminators fixed, then both
+    discriminators on the fakes of that same pass. Losses are named by what they ask: `gan_ab` that
+    gen_ab's results pass in B, `cycle_a` that A -> B -> A returns, `identity_b` that gen_ab leaves B alone.
+    """
+
+    def __init__(self, config: Config, precision: Precision, distributed: bool = False) -> None:
+        super().__init__(config, precision, distributed)
+        net, loss = config.network, config.loss
+        reverse = net.reverse_generator or net.generator
+        reverse_arguments = net.reverse_arguments if net.reverse_generator else net.arguments
+        self._add_generator("gen_ab", reverse, dict(reverse_arguments), ("a", "b"))
+        self._add_generator("gen_ba", net.generator, dict(net.arguments), ("b", "a"))
+        channels = {
+            "a": int(net.arguments.get("in_channels", 3)),
+            "b": int(net.arguments.get("out_channels", 3)),
+        }
+        self._judged = loss.ablation != "cycle-alone"
+        if self._judged:
+            for domain in ("a", "b"):
+                self._add_discriminator(f"disc_{domain}", channels[domain])
+        self.lambda_a = 0.0 if loss.ablation in ("gan-alone", "gan-backward") else loss.lambda_a
+        self.lambda_b = 0.0 if loss.ablation in ("gan-alone", "gan-forward") else loss.lambda_b
+        # The identity loss feeds a generator its own target, so both domains must have as many channels.
+        self.lambda_identity = loss.lambda_identity if channels["a"] == channels["b"] else 0.0
+        if channels["a"] != channels["b"]:
+            raise UsageError("cyclegan needs as many channels in A as in B: pictures are read as RGB")
+        rank = torch.distributed.get_rank() if distributed else 0
+        self.pools = {
+            domain: ImagePool(loss.pool, seed=config.run.seed * 1000 + 2 * rank + index)
+            for index, domain in enumerate(("a", "b"))
+        }
+        self._finish(
+            {
+                "generators": (["gen_ab", "gen_ba"], self._generator_losses),
+                "discriminators": (["disc_a", "disc_b"] if self._judged else [], self._discriminator_losses),
+            }
+        )
+
+    def train_step(self, batch: Batch) -> Losses:
+        a, b = self.images(batch["a"]), self.images(batch["b"])
+        for name in ("disc_a", "disc_b") if self._judged else ():
+            self.networks[name].requires_grad_(False)
+        with self.precision.autocast():
+            losses, fake_a, fake_b = self.phases["generators"](a, b)
+        self._lower("generators", losses)
+        if self._judged:
+            for name in ("disc_a", "disc_b"):
+                self.networks[name].requires_grad_(True)
+            fake_a, fake_b = self.pools["a"].query(fake_a), self.pools["b"].query(fake_b)
+            with self.precision.autocast():
+                judged = self.phases["discriminators"](a, b, fake_a, fake_b)
+            self._lower("discriminators", judged)
+            losses |= judged
+        self._end_step(batch)
+        return {name: value.detach() for name, value in losses.items()}
+
+    def _generator_losses(self, a: Tensor, b: Tensor) -> tuple[Losses, Tensor, Tensor]:
+        loss = self.config.loss
+        gen_ab, gen_ba = self.networks["gen_ab"], self.networks["gen_ba"]
+        same = self.lambda_identity > 0
+        fake_b, same_b = forward_joined(gen_ab, a, b if same else None)
+        fake_a, same_a = forward_joined(gen_ba, b, a if same else None)
+        losses: Losses = {}
+        if self._judged:
+            for name, disc, fake in (("gan_ab", "disc_b", fake_b), ("gan_ba", "disc_a", fake_a)):
+                logits = self._judge(self.networks[disc], fake)
+                losses[name] = loss.lambda_gan * gan_loss(logits, True, loss.gan, for_generator=True)
+        if self.lambda_a > 0:
+            losses["cycle_a"] = self.lambda_a * l1(gen_ba(fake_b), a)
+        if self.lambda_b > 0:
+            losses["cycle_b"] = self.lambda_b * l1(gen_ab(fake_a), b)
+        if same_a is not None and same_b is not None:
+            # As published: gen_ab's identity is weighted by lambda_b, being about pictures of B.
+            losses["identity_a"] = self.lambda_identity * loss.lambda_a * l1(same_a, a)
+            losses["identity_b"] = self.lambda_identity * loss.lambda_b * l1(same_b, b)
+        temporal = self._ramp(loss.temporal, loss.temporal_ramp)
+        if temporal > 0:
+            losses["temporal_a"] = temporal * temporal_loss(gen_ba, b, fake_a)
+            losses["temporal_b"] = temporal * temporal_loss(gen_ab, a, fake_b)
+        return losses, fake_a.detach(), fake_b.detach()
+
+    def _discriminator_losses(self, a: Tensor, b: Tensor, fake_a: Tensor, fake_b: Tensor) -> Losses:
+        return self._disc_loss("disc_a", a, fake_a.to(a.dtype)) | self._disc_loss(
+            "disc_b", b, fake_b.to(b.dtype)
+        )
+
+    def cycle(self, name: str, images: Tensor) -> Tensor:
+        other = {"gen_ab": "gen_ba", "gen_ba": "gen_ab"}[name]
+        return self.ema.generators[other](images)
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {
+            "pools": {name: pool.state_dict() for name, pool in self.pools.items()}
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        for name, pool in self.pools.items():
+            pool.load_state_dict(state["pools"][name], self.device)

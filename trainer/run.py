@@ -1,0 +1,101 @@
+"""Putting a training together, fresh or from its checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+
+from cgconvert.errors import UsageError
+from trainer.checkpoint import load_checkpoint
+from trainer.data import open_data
+from trainer.distributed import World, joined_world
+from trainer.health import Health
+from trainer.loop import Training, train
+from trainer.methods import build_method
+from trainer.precision import choose_precision
+from trainer.runfolder import RunFolder
+from trainer.schedule import Schedule
+from trainer.watch import Watch
+
+log = logging.getLogger("trainer")
+# Settings without which the stored state has no place to go.
+FIXED = ("run.method", "network.generator", "network.arguments", "network.reverse_generator")
+
+
+def start(folder: RunFolder, changes: Mapping[str, Any] | None = None, resume: bool = False) -> Training:
+    """Run the training of a folder from its start, or on from its checkpoint, to its end.
+
+    `changes` are settings that replace those of the config file. Raises what `train` raises, and `UsageError`
+    for a config, data or a checkpoint that do not fit.
+    """
+    with joined_world() as world:
+        training = prepare(folder, changes or {}, resume, world)
+        train(training)
+        return training
+
+
+def prepare(folder: RunFolder, changes: Mapping[str, Any], resume: bool, world: World) -> Training:
+    """A training ready to go, its data checked and its state loaded."""
+    config = folder.read_config().with_changes(changes)
+    if not resume and folder.checkpoint.exists():
+        raise UsageError(
+            f"{folder.path}: has a checkpoint already; go on with `cgconvert train resume`, or take another folder"
+        )
+    state = load_checkpoint(folder.checkpoint) if resume else None
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    precision = choose_precision(config.run, world.local_rank)
+    if world.first:
+        log.info("%s on %s in %s", config.run.method, precision.device, precision.name)
+    data = open_data(config, folder.path, world.rank, world.size)
+    for line in data.describe() if world.first else ():
+        log.info("%s", line)
+    _seed(config.run.seed, 0)  # every process starts with the same weights ...
+    method = build_method(config, precision, world.joined)
+    _seed(config.run.seed, world.rank)  # ... and goes on with its own random numbers
+    training = Training(
+        folder,
+        config,
+        method,
+        data,
+        Schedule(config.run),
+        Health(config.loss.gan),
+        Watch(folder, config, data),
+        world,
+    )
+    if state is not None:
+        _continue(training, state)
+    return training
+
+
+def _continue(training: Training, state: dict[str, Any]) -> None:
+    stored, now = state["config"], training.config.to_dict()
+    for dotted in FIXED:
+        section, key = dotted.split(".")
+        if stored[section][key] != now[section][key]:
+            raise UsageError(
+                f"{training.folder.checkpoint}: was made with {dotted} = {stored[section][key]!r}, "
+                f"the config says {now[section][key]!r}; put it back, or start a new run"
+            )
+    try:
+        training.load_state_dict(state)
+    except (RuntimeError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{training.folder.checkpoint}: does not fit the config ({reason})") from error
+    if training.world.first:
+        training.folder.cut_log(training.method.images_seen)
+        log.info("going on from %d images", training.method.images_seen)
+
+
+def _seed(seed: int, rank: int) -> None:
+    random.seed(seed + 7919 * rank)
+    np.random.seed((seed + 7919 * rank) % 2**32)
+    torch.manual_seed(seed + 7919 * rank)
+    with suppress(RuntimeError):
+        torch.cuda.manual_seed_all(seed + 7919 * rank)

@@ -1,0 +1,80 @@
+"""Grids of hold-out pictures: what goes in, what comes out, what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from cgconvert.files import write_atomically
+from trainer.augment import MULTIPLE, Pixels, resize
+from trainer.images import Picture, read_frames, read_image
+from trainer.methods.base import Method
+
+
+def load_pictures(pictures: Sequence[Picture], longest: int) -> list[Pixels]:
+    """Decoded pictures, none with an edge above `longest`, edges rounded to what generators accept."""
+    result = []
+    for picture in pictures:
+        if picture.frame is None:
+            pixels = read_image(picture.path)
+        else:
+            pixels = read_frames(picture.path, [picture.frame])[picture.frame]
+        height, width = pixels.shape[:2]
+        factor = min(1.0, longest / max(height, width))
+        size = [max(round(edge * factor / MULTIPLE), 4) * MULTIPLE for edge in (width, height)]
+        result.append(resize(pixels, size[0], size[1]))
+    return result
+
+
+def to_images(pixels: Pixels, device: torch.device) -> Tensor:
+    """uint8 (H, W, 3) to float (1, 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None].float().mul_(2 / 255).sub_(1)
+
+
+def to_pixels(images: Tensor) -> Pixels:
+    """float (1, 3, H, W) in [-1, 1] to uint8 (H, W, 3), rounded."""
+    scaled = images[0].float().add(1).mul(127.5).round().clamp(0, 255)
+    return scaled.byte().permute(1, 2, 0).cpu().numpy()
+
+
+@torch.no_grad()
+def sample_rows(
+    method: Method, name: str, pictures: Sequence[Pixels], truths: Sequence[Pixels] = ()
+) -> list[Pixels]:
+    """A row for each picture: source, averaged generator's result, the way back or the truth, if any."""
+    rows = []
+    for index, pixels in enumerate(pictures):
+        images = to_images(pixels, method.device)
+        result = method.ema.generators[name](images)
+        cells = [pixels, to_pixels(result)]
+        back = method.cycle(name, result)
+        if back is not None:
+            cells.append(to_pixels(back))
+        if truths:
+            cells.append(truths[index])
+        rows.append(np.concatenate(cells, axis=1))
+    return rows
+
+
+def grid(rows: Sequence[Pixels]) -> Pixels:
+    """Rows of pictures under each other on white, padded to one width."""
+    width = max(row.shape[1] for row in rows)
+    padded = [np.pad(row, ((0, 2), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    return np.concatenate(padded, axis=0)
+
+
+def encode(pixels: Pixels, suffix: str = ".png", quality: int = 90) -> bytes:
+    """uint8 RGB as the bytes of an image file."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix in (".jpg", ".jpeg") else []
+    _, data = cv2.imencode(suffix, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
+    return data.tobytes()
+
+
+def write_picture(path: Path, pixels: Pixels) -> None:
+    """Write uint8 RGB as an image file, whole or not at all."""
+    write_atomically(path, encode(pixels, path.suffix.lower()))
