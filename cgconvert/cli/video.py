@@ -1,0 +1,134 @@
+"""`cgconvert video`."""
+
+from __future__ import annotations
+
+import re
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cgconvert.cli.common import engine_options, read_engine_options
+from cgconvert.cli.status import create_progress, seconds_as_clock
+from cgconvert.errors import UsageError
+from cgconvert.options import EngineOptions, VideoOptions
+
+if TYPE_CHECKING:
+    from cgconvert.report import VideoReport
+
+_CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)")
+
+
+def parse_time(text: str | None, option: str) -> float | None:
+    """ "12.5", "1:30" or "1:02:03.5" in seconds. Raises `UsageError`."""
+    if text is None:
+        return None
+    match = _CLOCK.fullmatch(text.strip())
+    if not match:
+        raise UsageError(f"{option} {text!r} is not a time: use seconds (12.5) or hours:minutes:seconds (1:02:03)")
+    hours, minutes, seconds = match.groups()
+    return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(seconds)
+
+
+@click.command(short_help="Convert a film; sound, subtitles and timestamps are kept.")
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.option("-o", "--output", metavar="OUT", type=click.Path(path_type=Path), help="Default: NAME.MODEL.EXT beside IN.")
+@click.option("-m", "--model", default="photo2monet", show_default=True, help="A model's name, or a path to one.")
+@engine_options
+@click.option("--codec", metavar="NAME", help="h264, h265, av1, vp9, prores, ffv1, or h264_nvenc, hevc_nvenc, av1_nvenc.")
+@click.option("--crf", type=float, metavar="Q", help="Quality; lower is better and larger. Default: hard to tell from the source.")
+@click.option("--preset", metavar="NAME", help="The encoder's speed against size (its own names).")
+@click.option("--pix-fmt", metavar="NAME", help="The result's pixel format. Default: nearest to the source's.")
+@click.option("--size", metavar="WxH|720p|0.5x", help="The result's size. Default: the source's.")
+@click.option("--work-size", metavar="WxH|720p|0.5x", help="The size that the network sees. Default: the model's advice.")
+@click.option("--start", metavar="TIME", help="Begin here: seconds, or h:m:s.")
+@click.option("--end", metavar="TIME", help="Stop here.")
+@click.option("--compare", type=click.Choice(["side", "split"]), help="Show source and result in one picture.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it is there.")
+@click.option("--strict", is_flag=True, help="Stop at the first damage in IN, or if a stream cannot be kept.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write a JSON report.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def video(
+    source: Path,
+    output: Path | None,
+    model: str,
+    device: str,
+    engine: str,
+    precision: str,
+    batch: str,
+    codec: str | None,
+    crf: float | None,
+    preset: str | None,
+    pix_fmt: str | None,
+    size: str | None,
+    work_size: str | None,
+    start: str | None,
+    end: str | None,
+    compare: str | None,
+    overwrite: bool,
+    strict: bool,
+    dry_run: bool,
+    report: Path | None,
+    quiet: bool,
+) -> None:
+    """Put the film IN into another look.
+
+    Every frame, every timestamp, sound, subtitles and chapters are kept. The result appears at OUT when it
+    is complete, and not before.
+    """
+    options = VideoOptions(
+        codec=codec,
+        crf=crf,
+        preset=preset,
+        pix_fmt=pix_fmt,
+        size=size,
+        work_size=work_size,
+        start=parse_time(start, "--start"),
+        end=parse_time(end, "--end"),
+        compare=compare,
+        overwrite=overwrite,
+        strict=strict,
+    )
+    engine_choice = read_engine_options(device, engine, precision, batch)
+    _run(source, output, model, options, engine_choice, dry_run, report, quiet)
+
+
+def _run(
+    source: Path,
+    output: Path | None,
+    model: str,
+    options: VideoOptions,
+    engine: EngineOptions,
+    dry_run: bool,
+    report: Path | None,
+    quiet: bool,
+) -> None:
+    from cgconvert.video_plan import plan_video
+
+    plan = plan_video(source, output, model, options, engine)
+    if dry_run:
+        click.echo("\n".join(plan.describe()))
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    from cgconvert.report import write_report
+    from cgconvert.video_pipeline import run_video
+
+    result = run_video(plan, create_progress(quiet))
+    if report is not None:
+        write_report(report, result.to_dict())
+    if not quiet:
+        for warning in result.warnings:
+            click.echo(f"Note: {warning}", err=True)
+        click.echo(summary(result))
+
+
+def summary(result: VideoReport) -> str:
+    """One line: what was done, how fast, where it is."""
+    kept = sum(stream["action"] == "copied" for stream in result.streams)
+    copied = f", {kept} other stream{'s' * (kept != 1)} kept" if kept else ""
+    return (
+        f"Converted {result.frames_out} frames in {seconds_as_clock(result.seconds)} "
+        f"({result.frames_per_second:.1f} frames/s, busiest: {result.busiest}){copied} -> {result.output}"
+    )

@@ -1,0 +1,165 @@
+"""Codecs and containers: which encoder stands for a codec's name, what it takes, and what a container holds."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+
+from cgconvert.errors import UnavailableError, UsageError
+from cgconvert.frames import StreamInfo
+
+
+@dataclass(frozen=True)
+class VideoCodec:
+    """A codec as users name it.
+
+    `encoder` is FFmpeg's name for what writes it, `codec` for what is written. `quality_option` is what
+    `--crf` sets ("" if the encoder has no such thing), `quality` and `preset` are defaults, chosen to be
+    hard to tell from the source. `odd_sizes`: takes subsampled chroma where a side is odd.
+    """
+
+    encoder: str
+    codec: str
+    quality_option: str = "crf"
+    quality: float | None = None
+    preset_option: str = "preset"
+    preset: str | None = None
+    odd_sizes: bool = False
+    options: dict[str, str] = field(default_factory=dict)
+
+
+_NVENC = {"quality_option": "cq", "quality": 19.0, "preset": "p5", "options": {"rc": "vbr", "b": "0"}}
+
+VIDEO_CODECS: dict[str, VideoCodec] = {
+    "h264": VideoCodec("libx264", "h264", quality=18, preset="medium"),
+    "h265": VideoCodec("libx265", "hevc", quality=20, preset="medium", options={"x265-params": "log-level=error"}),
+    "av1": VideoCodec("libsvtav1", "av1", quality=26, preset="8"),
+    "vp9": VideoCodec(
+        "libvpx-vp9",
+        "vp9",
+        quality=24,
+        preset_option="cpu-used",
+        preset="4",
+        odd_sizes=True,
+        options={"b": "0", "row-mt": "1", "deadline": "good"},
+    ),
+    "prores": VideoCodec("prores_ks", "prores", quality_option="", preset_option="profile", preset="hq"),
+    "ffv1": VideoCodec("ffv1", "ffv1", quality_option="", preset_option="", odd_sizes=True, options={"level": "3", "g": "1"}),
+    "h264_nvenc": VideoCodec("h264_nvenc", "h264", **_NVENC),  # type: ignore[arg-type]
+    "hevc_nvenc": VideoCodec("hevc_nvenc", "hevc", **_NVENC),  # type: ignore[arg-type]
+    "av1_nvenc": VideoCodec("av1_nvenc", "av1", **_NVENC),  # type: ignore[arg-type]
+}
+
+CONTAINERS: dict[str, tuple[str, str]] = {
+    ".mp4": ("mp4", "h264"),
+    ".m4v": ("mp4", "h264"),
+    ".mov": ("mov", "h264"),
+    ".mkv": ("matroska", "h264"),
+    ".webm": ("webm", "vp9"),
+}
+"""Suffix -> FFmpeg's muxer and the codec written into it when none is asked for."""
+
+FALLBACK_SUFFIX = ".mkv"
+"""Holds everything: taken where the source's own container cannot be written or cannot hold the streams."""
+
+
+def find_codec(name: str) -> VideoCodec:
+    """The codec of this name. Raises `UsageError` naming the nearest."""
+    try:
+        return VIDEO_CODECS[name.lower()]
+    except KeyError:
+        nearest = difflib.get_close_matches(name.lower(), VIDEO_CODECS, n=1, cutoff=0.4)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        raise UsageError(f"unknown codec {name!r}{hint} (known: {', '.join(VIDEO_CODECS)})") from None
+
+
+def container_of(path: Path) -> tuple[str, str]:
+    """Muxer and default codec for an output path. Raises `UsageError` for a suffix we cannot write."""
+    try:
+        return CONTAINERS[path.suffix.lower()]
+    except KeyError:
+        raise UsageError(
+            f"{path}: cannot write {path.suffix or 'a file without a suffix'}; use one of {', '.join(CONTAINERS)}"
+        ) from None
+
+
+def held_by(muxer: str) -> set[str]:
+    """Names of the codecs that a container format can hold."""
+    return set(av.open("/dev/null", "w", format=muxer).supported_codecs)
+
+
+def pixel_format_for(codec: VideoCodec, info: StreamInfo, asked: str | None, size: tuple[int, int]) -> str:
+    """The encoder's pixel format: as asked, or the one it has that is nearest to the source's.
+
+    Nearest keeps bit depth first, then chroma. Where a side of `size` is odd, encoders that need even sides
+    for subsampled chroma get a format without it. Raises `UsageError` if what is asked for is not supported.
+    """
+    supported = [video_format.name for video_format in av.codec.Codec(codec.encoder, "w").video_formats or []]
+    if asked is not None:
+        if asked not in supported:
+            raise UsageError(f"{codec.encoder} has no pixel format {asked!r} (it has: {', '.join(supported)})")
+        return asked
+    wanted = info.pixel_format.replace("yuvj", "yuv")
+    if not codec.odd_sizes:
+        supported = [name for name in supported if _divides(av.VideoFormat(name, 16, 16), size)] or supported
+    if wanted in supported:
+        return wanted
+    source = av.VideoFormat(wanted, 16, 16)
+    candidates = [name for name in supported if not name.startswith("yuvj") and "gray" not in name]
+    return min(candidates, key=lambda name: _distance(source, av.VideoFormat(name, 16, 16)))
+
+
+def _distance(source: av.VideoFormat, target: av.VideoFormat) -> tuple[int, ...]:
+    """How far a pixel format is from the source's: lost depth, lost chroma, RGB or not, waste, alpha."""
+    depth, chroma = _depth(source), _chroma(source)
+    return (
+        max(0, depth - _depth(target)),
+        max(0, chroma - _chroma(target)),
+        int(source.is_rgb != target.is_rgb),
+        max(0, _depth(target) - depth),
+        max(0, _chroma(target) - chroma),
+        int(len(target.components) > 3),
+        int(not target.is_planar),
+        int(target.is_big_endian),
+    )
+
+
+def _divides(target: av.VideoFormat, size: tuple[int, int]) -> bool:
+    """Whether chroma planes of this format cover a picture of this size exactly."""
+    if target.is_rgb or len(target.components) < 3:
+        return True
+    return size[0] % (16 // target.chroma_width(16)) == 0 and size[1] % (16 // target.chroma_height(16)) == 0
+
+
+def _depth(video_format: av.VideoFormat) -> int:
+    return max(component.bits for component in video_format.components)
+
+
+def _chroma(video_format: av.VideoFormat) -> int:
+    """Chroma samples for each 16x16 block of pixels."""
+    if video_format.is_rgb or len(video_format.components) < 3:
+        return 0 if len(video_format.components) < 3 else 256
+    return video_format.chroma_width(16) * video_format.chroma_height(16)
+
+
+def check_encoder(codec: VideoCodec, name: str, width: int, height: int, pixel_format: str) -> None:
+    """Open the encoder on one black frame, so that what does not work here fails before the work starts.
+
+    Raises `UnavailableError` with the reason.
+    """
+    try:
+        context = av.CodecContext.create(codec.encoder, "w")
+        assert isinstance(context, av.VideoCodecContext)
+        context.width, context.height, context.pix_fmt = width, height, pixel_format
+        context.framerate = 25  # type: ignore[assignment]
+        context.time_base = 1 / context.framerate  # type: ignore[assignment]
+        context.open()
+    except (av.error.FFmpegError, ValueError) as error:
+        instead = "; without such a GPU use h264, h265 or av1" if "nvenc" in codec.encoder else ""
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UnavailableError(
+            f"codec {name} does not work here for {width}x{height} {pixel_format} ({reason}){instead}"
+        ) from error

@@ -1,0 +1,201 @@
+"""Writes a film: translated frames encoded anew, packets of the other streams as they were."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.container import InputContainer, OutputContainer
+
+from cgconvert.errors import OutputError
+from cgconvert.files import output_error
+from cgconvert.frames import Frame, StreamInfo
+from cgconvert.media.codecs import VideoCodec
+from cgconvert.media.colour import FromPixels
+from cgconvert.media.streams import StreamPlan
+from cgconvert.media.video_source import CopiedPacket, open_film
+
+MUXER_OPTIONS = {"mp4": {"movflags": "+faststart"}, "mov": {"movflags": "+faststart"}}
+
+OWN_TAGS = {"encoder", "duration", "major_brand", "minor_version", "compatible_brands", "vendor_id", "bps"}
+"""Metadata that describes the old file rather than the film."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How frames are encoded: all decided, nothing left to choose. Sizes in pixels."""
+
+    codec: VideoCodec
+    width: int
+    height: int
+    pixel_format: str
+    quality: float | None
+    preset: str | None
+
+    def options(self) -> dict[str, str]:
+        """The encoder's options as FFmpeg takes them."""
+        options = dict(self.codec.options)
+        if self.quality is not None:
+            options[self.codec.quality_option] = f"{self.quality:g}"
+        if self.preset is not None:
+            options[self.codec.preset_option] = self.preset
+        return options
+
+
+def film_metadata(metadata: dict[str, str]) -> dict[str, str]:
+    """Metadata worth keeping: all but what describes the old file or the old encoding."""
+    return {
+        key: value
+        for key, value in metadata.items()
+        if key.lower() not in OWN_TAGS and not key.startswith(("_STATISTICS", "NUMBER_OF_"))
+    }
+
+
+class VideoSink:
+    """Writes one film to `path` (a temporary name: renaming it is the caller's).
+
+    The streams of `plans` that are not dropped are created in the source's order. Frames must come in
+    order of pts. Use: `write` and `copy`, then `finish`; `abort` leaves an unusable file to be removed.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        muxer: str,
+        source: InputContainer,
+        info: StreamInfo,
+        encoding: Encoding,
+        plans: Sequence[StreamPlan],
+        shift: Fraction = Fraction(0),
+    ) -> None:
+        self.path, self.info = path, info
+        self.from_pixels = FromPixels(info, encoding.width, encoding.height, encoding.pixel_format)
+        self.frames = 0
+        self.packets: dict[int, int] = {}
+        self.durations: dict[int, int] = {}
+        try:
+            self.container = av.open(
+                f"file:{path.resolve()}", "w", format=muxer, container_options=MUXER_OPTIONS.get(muxer, {})
+            )
+            self.container.metadata.update(film_metadata(source.metadata))
+            self.outputs: dict[int, Any] = {}
+            for plan in plans:
+                template = source.streams[plan.index]
+                if plan.action == "converted":
+                    self.video = self._add_video(self.container, template, encoding)
+                    self.outputs[plan.index] = self.video
+                elif plan.action == "copied":
+                    self.outputs[plan.index] = self._add_copy(self.container, template)
+            self._copy_chapters(source, shift)
+            self.container.start_encoding()
+        except (av.error.FFmpegError, OSError) as error:
+            raise _as_output_error(path, error) from error
+
+    def _add_video(self, container: OutputContainer, template: Any, encoding: Encoding) -> av.VideoStream:
+        stream = container.add_stream(
+            encoding.codec.encoder, rate=self.info.rate, options=encoding.options()  # type: ignore[call-overload]
+        )
+        context = stream.codec_context
+        context.width, context.height = encoding.width, encoding.height
+        context.pix_fmt = encoding.pixel_format
+        # The source's own units of time: with any other the encoder would round the time stamps.
+        context.time_base = stream.time_base = self.info.time_base
+        if self.info.sample_aspect_ratio:
+            context.sample_aspect_ratio = self.info.sample_aspect_ratio
+        sample = self.from_pixels(np.zeros((16, 16, 3), np.uint8), 0, self.info.time_base, 0)
+        context.colorspace, context.color_range = sample.colorspace, sample.color_range
+        context.color_primaries, context.color_trc = sample.color_primaries, sample.color_trc
+        stream.metadata.update(film_metadata(template.metadata))
+        stream.disposition = template.disposition
+        return stream
+
+    def _add_copy(self, container: OutputContainer, template: Any) -> Any:
+        if template.type == "attachment":
+            name = template.metadata.get("filename", "attachment")
+            return container.add_attachment(name, template.mimetype or "application/octet-stream", template.data)
+        stream = container.add_stream_from_template(template, opaque=True)
+        stream.metadata.update(template.metadata)
+        stream.disposition = template.disposition
+        return stream
+
+    def _copy_chapters(self, source: InputContainer, shift: Fraction) -> None:
+        chapters = source.chapters()
+        for chapter in chapters:
+            base = chapter["time_base"] or Fraction(1, av.time_base)
+            offset = round(shift / base)
+            chapter["start"], chapter["end"] = max(0, chapter["start"] - offset), chapter["end"] - offset
+        chapters = [chapter for chapter in chapters if chapter["end"] > chapter["start"]]
+        if chapters:
+            self.container.set_chapters(chapters)
+
+    def write(self, frame: Frame) -> None:
+        """Encode one frame. Raises `OutputError`."""
+        picture = self.from_pixels(frame.pixels, frame.pts, self.info.time_base, frame.duration)
+        if frame.duration:
+            self.durations[frame.pts] = frame.duration
+        try:
+            self._mux_video(self.video.encode(picture))
+        except (av.error.FFmpegError, OSError) as error:
+            raise _as_output_error(self.path, error) from error
+
+    def copy(self, item: CopiedPacket) -> None:
+        """Write a packet of another stream as it is. Raises `OutputError`."""
+        packet = item.packet
+        packet.stream = self.outputs[item.stream]
+        try:
+            self.container.mux_one(packet)
+        except (av.error.FFmpegError, OSError) as error:
+            raise _as_output_error(self.path, error) from error
+        self.packets[item.stream] = self.packets.get(item.stream, 0) + 1
+
+    def _mux_video(self, packets: list[av.Packet[Any]]) -> None:
+        for packet in packets:
+            # Not every encoder hands durations on; without them the last frame would have none.
+            if packet.pts is not None and not packet.duration:
+                packet.duration = self.durations.get(packet.pts, 0)
+            self.durations.pop(packet.pts or 0, None)
+            self.container.mux_one(packet)
+            self.frames += 1
+
+    def finish(self) -> None:
+        """Drain the encoder, write the end of the file and check what was written. Raises `OutputError`."""
+        try:
+            self._mux_video(self.video.encode(None))
+            self.container.close()
+        except (av.error.FFmpegError, OSError) as error:
+            raise _as_output_error(self.path, error) from error
+        self._check()
+
+    def abort(self) -> None:
+        """Give up: close the file as far as that is possible; what is in it is not to be used."""
+        with contextlib.suppress(av.error.FFmpegError, OSError, ValueError):
+            self.container.close()
+
+    def _check(self) -> None:
+        """Read the file back, without decoding it, and count what each stream holds."""
+        index_of = {stream.index: source for source, stream in self.outputs.items()}
+        expected = {self.video.index: self.frames}
+        expected |= {self.outputs[source].index: count for source, count in self.packets.items()}
+        found: dict[int, int] = dict.fromkeys(expected, 0)
+        with open_film(self.path) as container:
+            for packet in container.demux(*[container.streams[index] for index in expected]):
+                if packet.size:
+                    found[packet.stream.index] += 1
+        for index, count in expected.items():
+            if found[index] < count:
+                raise OutputError(
+                    f"{self.path.name}: stream #{index_of.get(index, index)} was written with {count} packets "
+                    f"but reads back with {found[index]}; is the disk failing?"
+                )
+
+
+def _as_output_error(path: Path, error: Exception) -> OutputError:
+    if isinstance(error, OSError):
+        return output_error(path, error)
+    return OutputError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}")

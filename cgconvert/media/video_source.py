@@ -1,0 +1,287 @@
+"""A film as a stream of frames to translate and packets to copy, in the order of the file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.reformatter import ColorRange
+
+from cgconvert.errors import InputError, UsageError
+from cgconvert.frames import Frame, StreamInfo
+from cgconvert.media.colour import ToPixels
+
+MAX_PIXELS = 16384 * 16384
+"""Frames larger than this are taken for an attack on memory, not for a film."""
+
+OPEN_OPTIONS = {"protocol_whitelist": "file,crypto,data", "max_pixels": str(MAX_PIXELS)}
+"""A film is a local file: a playlist inside it cannot make us fetch anything."""
+
+EARLY_END = 0.5
+"""Seconds that may be missing at the end before a file counts as cut short."""
+
+
+@dataclass(frozen=True)
+class CopiedPacket:
+    """A packet of another stream, to be written as it is; `stream` is its index in the source."""
+
+    packet: av.Packet[Any]
+    stream: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that this packet keeps alive."""
+        return self.packet.size
+
+
+@dataclass
+class Damage:
+    """What was wrong with the source, counted while it was read."""
+
+    corrupt_frames: int = 0
+    undecodable_packets: int = 0
+    repaired_timestamps: int = 0
+    missing_seconds: float = 0.0
+    messages: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.messages)
+
+    def note(self, message: str) -> None:
+        """Remember a message once; a thousand damaged frames need one line, not a thousand."""
+        if message not in self.messages and len(self.messages) < 20:
+            self.messages.append(message)
+
+
+def open_film(path: Path) -> InputContainer:
+    """Open a film for reading, thread for thread as the decoder likes. Raises `UsageError`, `InputError`."""
+    if not path.exists():
+        raise UsageError(f"no such file: {path}")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: for a folder of images use `cgconvert dir`")
+    try:
+        return av.open(f"file:{path.resolve()}", "r", options=dict(OPEN_OPTIONS), metadata_errors="replace")
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{path}: not a film that can be read ({reason})") from error
+
+
+def main_video_stream(container: InputContainer, path: Path) -> av.VideoStream:
+    """The video stream to convert: the one FFmpeg would play, never a cover picture. Raises `InputError`."""
+    pictures = av.stream.Disposition.attached_pic
+    candidates = [s for s in container.streams.video if not s.disposition & pictures and s.codec_context]
+    best = container.streams.best("video")
+    if best in candidates:
+        assert isinstance(best, av.VideoStream)
+        return best
+    if candidates:
+        return candidates[0]
+    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "no streams"
+    raise InputError(f"{path}: has no video to convert (it holds: {kinds})")
+
+
+def probe(path: Path) -> StreamInfo:
+    """What the film's main video stream says of itself and of its first frame. Raises `InputError`."""
+    with open_film(path) as container:
+        stream = main_video_stream(container, path)
+        frame = _first_frame(container, stream, path)
+        assert stream.time_base is not None
+        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+        duration = stream_duration(container, stream)
+        rotation = -round(frame.rotation / 90) * 90 % 360
+        size = (frame.height, frame.width) if rotation in (90, 270) else (frame.width, frame.height)
+        aspect = stream.sample_aspect_ratio or None
+        return StreamInfo(
+            width=size[0],
+            height=size[1],
+            time_base=Fraction(stream.time_base),
+            rate=Fraction(rate),
+            pixel_format=frame.format.name,
+            bit_depth=max(component.bits for component in frame.format.components),
+            frames=stream.frames or (round(duration * rate) if duration else None),
+            duration=duration,
+            rotation=rotation,
+            sample_aspect_ratio=1 / aspect if aspect and rotation in (90, 270) else aspect,
+            colorspace=int(frame.colorspace),
+            color_range=int(frame.color_range or ColorRange.UNSPECIFIED),
+            color_primaries=int(frame.color_primaries),
+            color_trc=int(frame.color_trc),
+        )
+
+
+def _first_frame(container: InputContainer, stream: av.VideoStream, path: Path) -> av.VideoFrame:
+    for packet in container.demux(stream):
+        try:
+            for frame in packet.decode():
+                return frame
+        except av.error.FFmpegError:
+            continue
+    raise InputError(f"{path}: no frame of its video can be decoded")
+
+
+def stream_duration(container: InputContainer, stream: av.VideoStream) -> float | None:
+    """Seconds of a stream as its container says them, None if it says nothing."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    tag = next((value for key, value in stream.metadata.items() if key.upper() == "DURATION"), "")
+    parts = tag.split(":")
+    if len(parts) == 3:
+        try:
+            return int(parts[0]) * 3600 + int(parts[1]) * 60 + float(parts[2])
+        except ValueError:
+            pass
+    return container.duration / av.time_base if container.duration else None
+
+
+class VideoSource:
+    """Reads a film once, from `start` to `end` (seconds from its beginning; None: all of it).
+
+    Iterating yields `Frame`s of the main video stream, at `width` x `height`, and `CopiedPacket`s of the
+    streams in `copied`. Time stamps stay as they are, but a film that is cut at its start begins at zero.
+    The size of the `Frame.source` kept beside is `source_size`, None for none. What was wrong is in `damage`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        info: StreamInfo,
+        size: tuple[int, int],
+        copied: frozenset[int] = frozenset(),
+        start: float | None = None,
+        end: float | None = None,
+        source_size: tuple[int, int] | None = None,
+    ) -> None:
+        self.path, self.info, self.copied = path, info, copied
+        self.damage = Damage()
+        self.container = open_film(path)
+        self.stream = main_video_stream(self.container, path)
+        self.stream.thread_type = "AUTO"  # also makes decoders flag frames that they had to conceal
+        self.to_pixels = ToPixels(info, *size)
+        self.to_source = ToPixels(info, *source_size) if source_size not in (None, size) else None
+        self.keep_source = source_size is not None
+        origin = self.stream.start_time or 0
+        self.first_pts = origin + math.ceil(Fraction(start) / info.time_base) if start else None
+        self.end_time = (origin * info.time_base + Fraction(end)) if end is not None else None
+        self.shift = self.first_pts * info.time_base if self.first_pts is not None else Fraction(0)
+        self.last_end = Fraction(0)
+        self.last_pts: int | None = None
+
+    def __enter__(self) -> VideoSource:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.container.close()
+
+    def __iter__(self) -> Iterator[Frame | CopiedPacket]:
+        if self.first_pts is not None:
+            self.container.seek(self.first_pts, stream=self.stream)
+        streams = [s for s in self.container.streams if s == self.stream or s.index in self.copied]
+        finished: set[int] = set()
+        for packet in self._packets(streams):
+            index = packet.stream.index
+            if packet.size and packet.pts is not None and packet.time_base:
+                self.last_end = max(self.last_end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+            if index == self.stream.index:
+                yield from self._frames(packet, finished)
+            elif packet.size and packet.dts is not None:
+                yield from self._copy(packet, finished)
+            if len(finished) == len(streams):
+                break
+        self._look_for_early_end()
+
+    def _packets(self, streams: list[Any]) -> Iterator[av.Packet[Any]]:
+        """Packets up to the end of the file or to where it cannot be read on."""
+        try:
+            yield from self.container.demux(*streams)
+        except (av.error.FFmpegError, OSError) as error:
+            self.damage.note(f"reading stopped early: {getattr(error, 'strerror', None) or error}")
+            yield from self._drain()
+
+    def _drain(self) -> Iterator[av.Packet[Any]]:
+        """An empty packet, which makes the decoder give out the frames that it still holds."""
+        last: av.Packet[Any] = av.Packet()
+        last.stream = self.stream
+        yield last
+
+    def _frames(self, packet: av.Packet[Any], finished: set[int]) -> Iterator[Frame]:
+        try:
+            decoded = packet.decode()
+        except av.error.EOFError:
+            return
+        except av.error.FFmpegError as error:
+            self.damage.undecodable_packets += 1
+            self.damage.note(f"damaged video data that cannot be decoded ({error.strerror})")
+            return
+        for picture in decoded:
+            if picture.is_corrupt:
+                self.damage.corrupt_frames += 1
+                self.damage.note("damaged frames, converted as the decoder could reconstruct them")
+            pts = self._timestamp(picture)
+            if self.first_pts is not None and pts < self.first_pts:
+                continue
+            if self.end_time is not None and pts * self.info.time_base >= self.end_time:
+                finished.add(self.stream.index)
+                return
+            yield self._frame(picture, pts - (self.first_pts or 0))
+
+    def _timestamp(self, picture: av.VideoFrame) -> int:
+        """The frame's pts; where it has none or goes back in time, the next possible one (and it is counted)."""
+        step = picture.duration or max(1, round(1 / (self.info.rate * self.info.time_base)))
+        pts = picture.pts
+        if pts is None or (self.last_pts is not None and pts <= self.last_pts):
+            if pts is not None or self.last_pts is not None:
+                self.damage.repaired_timestamps += 1
+                self.damage.note("frames without a usable time stamp, placed after the one before")
+            pts = (self.last_pts + (step if pts is None else 1)) if self.last_pts is not None else 0
+        self.last_pts = pts
+        return pts
+
+    def _frame(self, picture: av.VideoFrame, pts: int) -> Frame:
+        pixels = self.to_pixels(picture)
+        source: np.ndarray | None = None
+        if self.keep_source:
+            source = self.to_source(picture) if self.to_source else pixels
+        return Frame(pixels, pts, picture.duration or 0, source)
+
+    def _copy(self, packet: av.Packet[Any], finished: set[int]) -> Iterator[CopiedPacket]:
+        """The packet, moved in time if the film is cut; subtitles that span the cut begin at it."""
+        assert packet.dts is not None and packet.time_base
+        index, base = packet.stream.index, packet.time_base
+        pts = packet.dts if packet.pts is None else packet.pts
+        if self.end_time is not None and pts * base >= self.end_time:
+            finished.add(index)
+            return
+        if self.shift:
+            offset = round(self.shift / base)
+            if pts < offset:
+                if packet.stream.type != "subtitle" or pts + (packet.duration or 0) <= offset:
+                    return
+                packet.duration = pts + (packet.duration or 0) - offset
+                packet.pts = packet.dts = pts = offset
+            packet.dts -= offset
+            packet.pts = pts - offset
+        yield CopiedPacket(packet, index)
+
+    def _look_for_early_end(self) -> None:
+        """Compare what was read with what the container promises: some formats end early without an error."""
+        if self.end_time is not None or not self.container.duration:
+            return
+        promised = Fraction(self.container.duration + max(self.container.start_time or 0, 0), av.time_base)
+        streams = {self.stream.index, *self.copied}
+        if len(streams) < len(self.container.streams):
+            own = stream_duration(self.container, self.stream)
+            promised = min(promised, Fraction(own)) if own else promised
+        missing = float(promised - self.last_end)
+        if missing > EARLY_END:
+            self.damage.missing_seconds = missing
+            self.damage.note(f"the file ends {missing:.1f} s before its stated end: it was cut short")

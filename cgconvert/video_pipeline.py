@@ -1,0 +1,235 @@
+"""A film through the network: decode -> preprocess -> translate -> postprocess -> encode, overlapped.
+
+Decoding and encoding run in threads of their own, the network in the caller's. Between them are channels
+bounded in bytes, so that memory does not grow with the film.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from cgconvert.engines.base import Engine
+from cgconvert.engines.choose import create_engine
+from cgconvert.errors import InputError, Interrupted
+from cgconvert.files import atomic_path
+from cgconvert.frames import Frame, FrameBatch
+from cgconvert.media.compare import compare, resized
+from cgconvert.media.video_sink import VideoSink
+from cgconvert.media.video_source import CopiedPacket, VideoSource
+from cgconvert.models.loading import load_model
+from cgconvert.options import EngineOptions, VideoOptions
+from cgconvert.pipeline import Aborted, Channel, StageClock, Workers
+from cgconvert.progress import Progress, Silent
+from cgconvert.report import VideoReport
+from cgconvert.video_plan import VideoPlan, plan_as_dict, plan_video
+
+FilmItem = Frame | CopiedPacket
+CHANNEL_BYTES = 48 * 2**20
+"""Pictures that wait before and after the network: some frames of 1080p, a second of small ones."""
+
+
+def convert_video(
+    source: str | Path,
+    output: str | Path | None = None,
+    model: str | Path = "photo2monet",
+    options: VideoOptions | None = None,
+    engine: EngineOptions | None = None,
+    progress: Progress | None = None,
+) -> VideoReport:
+    """Put a film into another look; sound, subtitles, chapters and every time stamp stay as they are.
+
+    `output` None: beside the source, as NAME.MODEL.EXT. The result appears whole or not at all. Raises
+    `CgconvertError` subclasses; `Interrupted` on Ctrl-C.
+    """
+    plan = plan_video(
+        Path(source),
+        Path(output) if output is not None else None,
+        model,
+        options or VideoOptions(),
+        engine or EngineOptions(),
+    )
+    return run_video(plan, progress or Silent())
+
+
+def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
+    """Carry out a plan. Raises as `convert_video` does."""
+    copied = frozenset(p.index for p in plan.streams if p.action == "copied" and p.kind != "attachment")
+    compared = plan.size if plan.options.compare else None
+    options = plan.options
+    source = VideoSource(plan.source, plan.info, plan.work_size, copied, options.start, options.end, compared)
+    with source, atomic_path(plan.output, options.overwrite) as temporary:
+        sink = VideoSink(
+            temporary, plan.muxer, source.container, plan.info, plan.encoding, plan.streams, source.shift
+        )
+        run = FilmRun(plan, source, sink, progress)
+        try:
+            report = run.go()
+        except BaseException:
+            sink.abort()
+            raise
+        finally:
+            progress.finish()
+    return report
+
+
+class FilmRun:
+    """One film on its way: the threads, the channels between them, and what they count."""
+
+    def __init__(self, plan: VideoPlan, source: VideoSource, sink: VideoSink, progress: Progress) -> None:
+        self.plan, self.source, self.sink, self.progress = plan, source, sink, progress
+        self.clock = StageClock("decode", "translate", "encode")
+        self.decoded: Channel[FilmItem] = Channel(CHANNEL_BYTES)
+        self.translated: Channel[FilmItem] = Channel(CHANNEL_BYTES)
+        self.workers = Workers(self.decoded, self.translated)
+        self.frames_in = 0
+        self.first_frame = 0.0
+        self.engine: Engine | None = None
+
+    def go(self) -> VideoReport:
+        """Start the threads, translate, join them, finish the file. Raises what any of them raised."""
+        started = time.perf_counter()
+        plan = self.plan
+        self.progress.note(f"{plan.source.name} -> {plan.output.name}: loading {plan.card.name}")
+        self.workers.start("decode", self._decode)
+        self.workers.start("encode", self._encode)
+        try:
+            self._translate(started)
+            self._watch_encoding()
+            self.workers.join()
+        except Aborted:
+            self.workers.join()  # raises the error that aborted us
+        except KeyboardInterrupt:
+            raise Interrupted(self._interrupted()) from None
+        finally:
+            self.workers.abort()
+            for thread in self.workers.threads:
+                thread.join()
+            if self.engine is not None:
+                self.engine.close()
+        if self.sink.frames == 0:
+            raise InputError(f"{plan.source}: not one frame was decoded between --start and --end")
+        self._check_strict()
+        return self._report(time.perf_counter() - started)
+
+    def _interrupted(self) -> str:
+        of = f" of about {self.plan.info.frames}" if self.plan.info.frames else ""
+        return f"interrupted after {self.sink.frames}{of} frames; nothing is left at {self.plan.output}"
+
+    def _decode(self) -> None:
+        items = iter(self.source)
+        while True:
+            with self.clock.busy("decode"):
+                item = next(items, None)
+            if item is None:
+                break
+            if isinstance(item, Frame):
+                self.frames_in += 1
+            self.decoded.put(item)
+        self.decoded.close()
+
+    def _batches(self) -> Iterator[list[Frame]]:
+        """Frames in batches; packets to copy overtake the frames that wait for their batch to fill."""
+        size = self.plan.engine.batch or 1
+        waiting: list[Frame] = []
+        for item in self.decoded:
+            if isinstance(item, CopiedPacket):
+                self.translated.put(item)
+                continue
+            waiting.append(item)
+            if len(waiting) == size:
+                yield waiting
+                waiting = []
+        if waiting:
+            yield waiting
+
+    def _translate(self, started: float) -> None:
+        """Every batch through the engine, which is made ready with the first one."""
+        for batch in self._batches():
+            if self.engine is None:
+                self.engine = self._ready_engine(batch)
+                self.first_frame = time.perf_counter() - started
+                self.progress.begin(self.plan.source.name, self._expected(), "frame")
+            with self.clock.busy("translate"):
+                pixels = self.engine.convert(FrameBatch(batch).stack())
+            for frame in self._finished(batch, pixels):
+                self.translated.put(frame)
+            self._check_strict()
+            self.progress.advance(self.sink.frames, self.clock.busiest)
+        self.translated.close()
+
+    def _ready_engine(self, batch: Sequence[Frame]) -> Engine:
+        options = self.plan.engine
+        engine = create_engine(load_model(self.plan.model), options.device, options.engine, options.precision)
+        engine.convert(FrameBatch(batch).stack())
+        return engine
+
+    def _finished(self, batch: Sequence[Frame], pixels: np.ndarray) -> Iterator[Frame]:
+        for frame, result in zip(batch, pixels, strict=True):
+            yield Frame(result, frame.pts, frame.duration, frame.source)
+
+    def _expected(self) -> int | None:
+        """Frames to come, as far as the container knows."""
+        info, options = self.plan.info, self.plan.options
+        if options.start is None and options.end is None:
+            return info.frames
+        if info.duration is None:
+            return None
+        end = min(options.end, info.duration) if options.end is not None else info.duration
+        return max(1, round((end - (options.start or 0)) * info.rate))
+
+    def _encode(self) -> None:
+        mode = self.plan.options.compare
+        for item in self.translated:
+            with self.clock.busy("encode"):
+                if isinstance(item, CopiedPacket):
+                    self.sink.copy(item)
+                elif mode is not None and item.source is not None:
+                    joined = compare(item.source, resized(item.pixels, *self.plan.size), mode)
+                    self.sink.write(Frame(joined, item.pts, item.duration))
+                else:
+                    self.sink.write(item)
+        with self.clock.busy("encode"):
+            self.sink.finish()
+
+    def _watch_encoding(self) -> None:
+        """Show how the last frames are encoded while nothing is left to translate."""
+        while self.workers.alive():
+            self.progress.advance(self.sink.frames, self.clock.busiest)
+            time.sleep(0.05)
+
+    def _check_strict(self) -> None:
+        """Stop at the first damage if the user wants none. Raises `InputError`."""
+        damage = self.source.damage
+        if self.plan.options.strict and damage:
+            raise InputError(f"{self.plan.source}: {'; '.join(damage.messages)} (--strict)")
+
+    def _report(self, seconds: float) -> VideoReport:
+        assert self.engine is not None
+        plan = self.plan
+        warnings = [*plan.notes, *self.source.damage.messages]
+        warnings += [f"stream {p.describe()}" for p in plan.streams if p.action == "dropped"]
+        if self.sink.frames != self.frames_in:
+            warnings.append(f"{self.frames_in} frames came in and {self.sink.frames} went out")
+        return VideoReport(
+            source=str(plan.source),
+            output=str(plan.output),
+            model=plan.card.name,
+            frames_in=self.frames_in,
+            frames_out=self.sink.frames,
+            seconds=round(seconds, 3),
+            first_frame=round(self.first_frame, 3),
+            stage_seconds={stage: round(value, 3) for stage, value in self.clock.seconds.items()},
+            busiest=self.clock.busiest,
+            engine=self.engine.describe(),
+            encoding=plan_as_dict(plan),
+            size=plan.size,
+            work_size=plan.work_size,
+            streams=[asdict(stream) for stream in plan.streams],
+            damage=asdict(self.source.damage),
+            warnings=warnings,
+        )

@@ -1,0 +1,219 @@
+"""From a film's path and options to a plan: everything decided and checked before any work. No torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cgconvert.errors import InputError, ModelError, OutputError, UsageError
+from cgconvert.frames import StreamInfo
+from cgconvert.media.codecs import (
+    CONTAINERS,
+    FALLBACK_SUFFIX,
+    check_encoder,
+    container_of,
+    find_codec,
+    held_by,
+    pixel_format_for,
+)
+from cgconvert.media.compare import MODES
+from cgconvert.media.streams import StreamPlan, plan_streams
+from cgconvert.media.video_sink import Encoding
+from cgconvert.media.video_source import probe
+from cgconvert.models.card import ModelCard
+from cgconvert.models.catalog import find_model
+from cgconvert.models.files import read_card
+from cgconvert.options import EngineOptions, VideoOptions
+
+_SIZE = re.compile(r"(?P<width>\d+)x(?P<height>\d+)|(?P<lines>\d+)p|(?P<factor>\d*\.?\d+)x", re.IGNORECASE)
+MAX_EDGE = 16384
+
+
+@dataclass(frozen=True)
+class VideoPlan:
+    """One film's conversion. `size` is the result's, `work_size` what the network sees (width, height)."""
+
+    source: Path
+    output: Path
+    muxer: str
+    model: Path
+    card: ModelCard
+    info: StreamInfo
+    streams: Sequence[StreamPlan]
+    codec_name: str
+    encoding: Encoding
+    size: tuple[int, int]
+    work_size: tuple[int, int]
+    options: VideoOptions
+    engine: EngineOptions
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    def describe(self) -> list[str]:
+        """The plan line by line, as `--dry-run` prints it."""
+        info, encoding = self.info, self.encoding
+        about = f"{info.width}x{info.height}, {float(info.rate):.3f} frames/s, {info.pixel_format}"
+        length = f", {info.duration:.1f} s" if info.duration else ""
+        count = f", {info.frames} frames" if info.frames else ""
+        lines = [
+            f"source     {self.source} ({about}{length}{count})",
+            f"model      {self.card.name} ({self.card.source_domain} -> {self.card.target_domain}), {self.model}",
+            f"network    sees {self.work_size[0]}x{self.work_size[1]}; device {self.engine.device}, "
+            f"engine {self.engine.engine}, precision {self.engine.precision}, batch {self.engine.batch or 'auto'}",
+            f"result     {self.output} ({self.muxer}, {self.codec_name}, {encoding.width}x{encoding.height}, "
+            f"{encoding.pixel_format}, {' '.join(f'{k}={v}' for k, v in encoding.options().items())})",
+        ]
+        lines += [f"stream     {plan.describe()}" for plan in self.streams]
+        lines += [f"note       {note}" for note in self.notes]
+        return lines
+
+
+def parse_size(text: str, width: int, height: int, what: str) -> tuple[int, int]:
+    """ "1280x720", "720p" (the shorter side) or "0.5x" as (width, height). Raises `UsageError`.
+
+    Derived sizes are rounded to even numbers, which every codec takes.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise UsageError(f"{what} {text!r} is not a size: use WIDTHxHEIGHT, 720p or 0.5x")
+    if match["width"]:
+        size = int(match["width"]), int(match["height"])
+    else:
+        factor = float(match["factor"]) if match["factor"] else int(match["lines"]) / min(width, height)
+        size = max(2, round(width * factor / 2) * 2), max(2, round(height * factor / 2) * 2)
+    if not (0 < size[0] <= MAX_EDGE and 0 < size[1] <= MAX_EDGE):
+        raise UsageError(f"{what} {text!r} is {size[0]}x{size[1]}: both sides must be from 1 to {MAX_EDGE} pixels")
+    return size
+
+
+def plan_video(
+    source: Path,
+    output: Path | None,
+    model: str | Path,
+    options: VideoOptions,
+    engine: EngineOptions,
+) -> VideoPlan:
+    """Decide everything about a film's conversion and check that it can work.
+
+    Raises `UsageError`, `UnavailableError`, `ModelError`, `InputError`, `OutputError`.
+    """
+    _check_options(options, engine)
+    model_path = find_model(model)
+    card = read_card(model_path)
+    if card.in_channels not in (1, 3) or card.out_channels not in (1, 3):
+        raise ModelError(f"{card.name} has {card.in_channels} -> {card.out_channels} channels: films need 1 or 3")
+    info = probe(source)
+    if options.start is not None and info.duration and options.start >= info.duration:
+        raise UsageError(f"--start {options.start:g} is past the end of {source} ({info.duration:.1f} s)")
+    target, notes = _target(source, output, card, options)
+    muxer, default_codec = container_of(target)
+    codec_name = options.codec or default_codec
+    codec = find_codec(codec_name)
+    if codec.codec not in held_by(muxer):
+        raise UsageError(f"{target.suffix} cannot hold {codec_name}: use -o with .mkv, or another --codec")
+    size = parse_size(options.size, info.width, info.height, "--size") if options.size else (info.width, info.height)
+    encoded = (size[0] * 2, size[1]) if options.compare == "side" else size
+    pixel_format = pixel_format_for(codec, info, options.pix_fmt, encoded)
+    check_encoder(codec, codec_name, *encoded, pixel_format)
+    streams = tuple(plan_streams(source, muxer))
+    dropped = [stream.describe() for stream in streams if stream.action == "dropped"]
+    if options.strict and dropped:
+        raise InputError(f"{source}: not every stream can be kept (--strict): {'; '.join(dropped)}")
+    quality = options.crf if options.crf is not None else codec.quality
+    preset = options.preset if options.preset is not None else codec.preset
+    return VideoPlan(
+        source=source,
+        output=target,
+        muxer=muxer,
+        model=model_path,
+        card=card,
+        info=info,
+        streams=streams,
+        codec_name=codec_name,
+        encoding=Encoding(codec, *encoded, pixel_format, quality, preset),
+        size=size,
+        work_size=_work_size(options, card, size, info),
+        options=options,
+        engine=engine,
+        notes=tuple(notes),
+    )
+
+
+def _check_options(options: VideoOptions, engine: EngineOptions) -> None:
+    if options.codec is not None:
+        codec = find_codec(options.codec)
+        if options.crf is not None and not codec.quality_option:
+            raise UsageError(f"--crf means nothing to {options.codec}: leave it out")
+        if options.preset is not None and not codec.preset_option:
+            raise UsageError(f"--preset means nothing to {options.codec}: leave it out")
+    if options.compare not in (None, *MODES):
+        raise UsageError(f"--compare {options.compare!r} is unknown: use {' or '.join(MODES)}")
+    for name, value in (("--start", options.start), ("--end", options.end)):
+        if value is not None and value < 0:
+            raise UsageError(f"{name} {value:g} is negative: seconds count from the film's beginning")
+    if options.start is not None and options.end is not None and options.end <= options.start:
+        raise UsageError(f"--end {options.end:g} is not after --start {options.start:g}")
+    if engine.batch is not None and engine.batch < 1:
+        raise UsageError(f"--batch {engine.batch} is not at least 1")
+
+
+def _target(
+    source: Path, output: Path | None, card: ModelCard, options: VideoOptions
+) -> tuple[Path, list[str]]:
+    """Where the result goes, and what there is to say about that. Raises `OutputError`, `UsageError`."""
+    notes: list[str] = []
+    if output is not None:
+        target = output / f"{source.stem}.{card.name}{_suffix(source, options, notes)}" if output.is_dir() else output
+    else:
+        target = source.with_name(f"{source.stem}.{card.name}{_suffix(source, options, notes)}")
+    if target.exists() and target.resolve() == source.resolve():
+        raise UsageError(f"{target} is the source itself: choose another -o")
+    if target.exists() and not options.overwrite:
+        raise OutputError(f"{target} exists already: use --overwrite to replace it, or another -o")
+    return target, notes
+
+
+def _suffix(source: Path, options: VideoOptions, notes: list[str]) -> str:
+    """The source's own suffix if its container can hold the codec and every stream, else that of Matroska."""
+    suffix = source.suffix.lower()
+    if suffix not in CONTAINERS:
+        notes.append(f"{suffix or 'no suffix'} cannot be written: the result is {FALLBACK_SUFFIX}")
+        return FALLBACK_SUFFIX
+    muxer, default_codec = CONTAINERS[suffix]
+    codec = options.codec or default_codec
+    if find_codec(codec).codec not in held_by(muxer):
+        notes.append(f"{suffix} cannot hold {codec}: the result is {FALLBACK_SUFFIX}")
+        return FALLBACK_SUFFIX
+    own = [plan for plan in plan_streams(source, muxer) if plan.action == "dropped"]
+    if own:
+        other = [plan for plan in plan_streams(source, "matroska") if plan.action == "dropped"]
+        if len(other) < len(own):
+            notes.append(f"{suffix} cannot hold every stream: the result is {FALLBACK_SUFFIX}")
+            return FALLBACK_SUFFIX
+    return suffix
+
+
+def _work_size(
+    options: VideoOptions, card: ModelCard, size: tuple[int, int], info: StreamInfo
+) -> tuple[int, int]:
+    """What the network sees: as asked, as the card advises for large frames, or the result's size."""
+    if options.work_size:
+        return parse_size(options.work_size, info.width, info.height, "--work-size")
+    if card.work_size and min(size) > card.work_size:
+        return parse_size(f"{card.work_size}p", *size, "work size of the card")
+    return size
+
+
+def plan_as_dict(plan: VideoPlan) -> dict[str, Any]:
+    """The encoding of a plan as plain data for the report."""
+    encoding = plan.encoding
+    return {
+        "container": plan.muxer,
+        "codec": plan.codec_name,
+        "encoder": encoding.codec.encoder,
+        "pixel_format": encoding.pixel_format,
+        "size": [encoding.width, encoding.height],
+        "options": encoding.options(),
+    }
