@@ -1,4 +1,4 @@
-"""The ResNet generator of CycleGAN (Johnson et al. 2016; Zhu et al. 2017), key-compatible with the original."""
+"""The ResNet generator of CycleGAN (Johnson et al. 2016; Zhu et al. 2017), with the original's keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Upsampling = Literal["transposed", "resize"]
 
 
 def norm_layers(norm: Norm, channels: int) -> list[nn.Module]:
-    """The normalisation as a list of layers; "none" is an identity, which keeps the keys after it in place."""
+    """The normalisation as a list of layers; "none" is an identity, so that the keys after it stay."""
     if norm == "none":
         return [nn.Identity()]
     if norm == "batch":

@@ -12,16 +12,21 @@ from cgconvert.errors import ModelError
 
 FORMAT_VERSION = 1
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+TEXT_LIMIT = 200
+PIXEL_LIMIT = 65536
+PADDING_LIMIT = 4096
+"""Largest `size_multiple` and `size_minimum`: a hostile card must not make a small picture a huge one."""
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What is known of a model without loading its weights.
+    """What is known of a model without loading its weights. Checked when made: `ModelError`.
 
     `size_multiple` and `size_minimum` (pixels) bound what the generator accepts; the converter pads to
     them. `native_size` is the edge of the pictures it was trained on. `work_size` is the height in
     pixels at which it is advised to see a film's frame (None: the frame's own). Images are RGB in
-    `value_range`. `training` says how it was made: data, images seen, metrics.
+    `value_range`. `training` says how it was made: data, images seen, metrics. Texts are one line of
+    printable characters, since they are shown on terminals and come from anyone's files.
     """
 
     name: str
@@ -43,12 +48,29 @@ class ModelCard:
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        for key in TEXTS:
+            text = getattr(self, key)
+            if not isinstance(text, str) or len(text) > TEXT_LIMIT or not text.isprintable():
+                raise self._wrong(key, f"one line of at most {TEXT_LIMIT} printable characters")
+        for key in ("arguments", "training"):
+            if not isinstance(getattr(self, key), Mapping):
+                raise self._wrong(key, "a mapping")
+        for key in ("in_channels", "out_channels"):
+            if not _is_whole(self.arguments.get(key, 3), 4096):
+                raise ModelError(f"model card of {self.name!r}: {key} must be a whole number >= 1")
         for key in ("size_multiple", "size_minimum"):
-            value = getattr(self, key)
-            if not isinstance(value, int) or value < 1:
-                raise ModelError(f"model card of {self.name!r}: {key} must be a whole number >= 1, got {value!r}")
+            if not _is_whole(getattr(self, key), PADDING_LIMIT):
+                raise self._wrong(key, f"a whole number from 1 to {PADDING_LIMIT}")
+        for key in ("native_size", "work_size"):
+            if getattr(self, key) is not None and not _is_whole(getattr(self, key), PIXEL_LIMIT):
+                raise self._wrong(key, f"null or a whole number from 1 to {PIXEL_LIMIT}")
         if self.value_range != (-1.0, 1.0):
-            raise ModelError(f"model card of {self.name!r}: value range {self.value_range} is not supported")
+            raise self._wrong("value_range", "[-1, 1], the only one supported")
+
+    def _wrong(self, key: str, wanted: str) -> ModelError:
+        return ModelError(
+            f"model card of {self.name!r}: {key} must be {wanted}, got {getattr(self, key)!r:.60}"
+        )
 
     @property
     def in_channels(self) -> int:
@@ -75,38 +97,55 @@ class ModelCard:
         return json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False)
 
 
+TEXTS = (
+    "architecture",
+    "title",
+    "source_domain",
+    "target_domain",
+    "precision",
+    "licence",
+    "weights_sha256",
+)
+
+
+def _is_whole(value: object, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+
+
 def check_name(name: object) -> str:
     """The name itself, if it can be a file name on every system; `ModelError` otherwise."""
     if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
         raise ModelError(
-            f"{name!r} cannot be a model's name: up to 64 letters, digits, '.', '_' and '-', no blank or slash"
+            f"{name!r:.80} cannot be a model's name: up to 64 letters, digits, '.', '_' and '-', "
+            "the first a letter or digit"
         )
     return name
 
 
-def card_from_json(text: str, where: str) -> ModelCard:
+def card_from_json(text: object, where: str) -> ModelCard:
     """Read a card; `where` names the file in messages. Raises `ModelError`."""
     try:
-        data = json.loads(text)
-    except ValueError as error:
+        data = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{where}: its model card is not JSON ({error})") from error
     if not isinstance(data, dict):
         raise ModelError(f"{where}: its model card is not a JSON object")
-    version = data.get("format_version")
-    if not isinstance(version, int) or version < 1:
+    version = data.get("format_version", 0)
+    if not _is_whole(version, 10**9):
         raise ModelError(f"{where}: its model card has no format version")
     if version > FORMAT_VERSION:
         raise ModelError(
-            f"{where}: model format {version} is newer than this cgconvert knows ({FORMAT_VERSION}); upgrade cgconvert"
+            f"{where}: model format {version} is newer than this cgconvert knows ({FORMAT_VERSION}); "
+            "upgrade cgconvert"
         )
     missing = [key for key in ("name", "architecture", "arguments") if key not in data]
     if missing:
         raise ModelError(f"{where}: its model card lacks {', '.join(missing)}")
     known = {f.name for f in fields(ModelCard)}
     data = {key: value for key, value in data.items() if key in known}
-    if "value_range" in data:
+    if isinstance(data.get("value_range"), list):
         data["value_range"] = tuple(data["value_range"])
     try:
         return ModelCard(**data)
-    except TypeError as error:
-        raise ModelError(f"{where}: its model card cannot be read ({error})") from error
+    except ModelError as error:
+        raise ModelError(f"{where}: {error}") from error

@@ -8,15 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cgconvert.errors import ModelError, UsageError
-from cgconvert.models.card import ModelCard, check_name
+from cgconvert.files import output_error
+from cgconvert.models.card import NAME_PATTERN, ModelCard, check_name
 from cgconvert.models.files import SUFFIX, read_card
 
 SHIPPED_FOLDER = Path(__file__).parent / "shipped"
+FOREIGN_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".pkl", ".onnx")
 
 
 @dataclass(frozen=True)
 class InstalledModel:
-    """A model that can be named: its file, where it comes from, and its card or why that is unreadable."""
+    """A model that can be named: its file, where it comes from, and its card or why that is unreadable.
+
+    `origin` is "installed" (the user's folder) or "shipped" (the package's).
+    """
 
     name: str
     path: Path
@@ -29,7 +34,7 @@ def models_folder() -> Path:
     """The user's models folder (not created): `CGCONVERT_HOME`/models, or the platform's data folder."""
     home = os.environ.get("CGCONVERT_HOME")
     if home:
-        return Path(home) / "models"
+        return Path(home).expanduser() / "models"
     from platformdirs import user_data_path
 
     return user_data_path("cgconvert", appauthor=False) / "models"
@@ -39,40 +44,29 @@ def list_models() -> list[InstalledModel]:
     """Every model that can be named, the user's first; a user's model hides a shipped one of its name."""
     found: dict[str, InstalledModel] = {}
     for folder, origin in ((models_folder(), "installed"), (SHIPPED_FOLDER, "shipped")):
-        for path in sorted(folder.glob(f"*{SUFFIX}")):
-            name = path.name.removesuffix(SUFFIX)
-            if name in found:
-                continue
-            try:
-                found[name] = InstalledModel(name, path, origin, read_card(path))
-            except ModelError as error:
-                found[name] = InstalledModel(name, path, origin, None, str(error))
+        for name in _names_in(folder):
+            if name not in found:
+                found[name] = _look_at(name, folder / f"{name}{SUFFIX}", origin)
     return sorted(found.values(), key=lambda model: (model.origin, model.name))
 
 
 def find_model(name_or_path: str | Path) -> Path:
     """The file of a model named by path, by an installed name or by a shipped name.
 
+    What has a folder in it, begins with "~" or ends in ".safetensors" is a path, of which the suffix may
+    be left out; anything else is a name, the user's before the shipped.
     Raises `ModelError` that lists what is known and the nearest name.
     """
     text = str(name_or_path)
-    path = Path(name_or_path)
-    if path.suffix == SUFFIX or isinstance(name_or_path, Path) or os.sep in text:
-        if path.is_file():
-            return path
-        if path.suffix in (".pth", ".pt", ".ckpt", ".bin") or path.is_dir():
-            raise ModelError(f"{path}: not a cgconvert model; is it a folder, or the wrong path?")
-        raise ModelError(f"no such model file: {path}")
+    if text.endswith(SUFFIX) or text.startswith("~") or len(Path(text).parts) > 1 or text in ("", ".", ".."):
+        return _model_at(Path(text).expanduser())
     for folder in (models_folder(), SHIPPED_FOLDER):
         candidate = folder / f"{text}{SUFFIX}"
         if candidate.is_file():
             return candidate
-    known = sorted(model.name for model in list_models())
-    nearest = difflib.get_close_matches(text, known, n=1, cutoff=0.4)
-    hint = f"; did you mean {nearest[0]}?" if nearest else ""
-    if path.suffix in (".pth", ".pt"):
-        hint = "; bring a checkpoint in first: cgconvert models import FILE --name NAME"
-    raise ModelError(f"no model named {text!r}{hint} (known: {', '.join(known) or 'none'})")
+    if Path(text).exists() or Path(f"{text}{SUFFIX}").exists():
+        return _model_at(Path(text))
+    raise ModelError(f"no model named {text!r:.80}{_known_and_nearest(text)}")
 
 
 def installed_path(name: str) -> Path:
@@ -80,12 +74,68 @@ def installed_path(name: str) -> Path:
     return models_folder() / f"{check_name(name)}{SUFFIX}"
 
 
+def shipped_path(name: str) -> Path | None:
+    """The shipped file of this name, if there is one."""
+    path = SHIPPED_FOLDER / f"{check_name(name)}{SUFFIX}"
+    return path if path.is_file() else None
+
+
 def remove_model(name: str) -> Path:
-    """Remove a model from the user's folder; shipped ones stay. Returns the path that is gone."""
+    """Remove a model from the user's folder; shipped ones stay. Returns the path that is gone.
+
+    Raises `ModelError` for an unknown name, `UsageError` for a shipped one, `OutputError` if the system
+    refuses.
+    """
     path = installed_path(name)
     if not path.is_file():
-        if (SHIPPED_FOLDER / path.name).is_file():
+        if shipped_path(name):
             raise UsageError(f"{name} is shipped with cgconvert and cannot be removed")
-        find_model(name)  # raises with the nearest name
-    path.unlink()
+        raise ModelError(f"no model named {name!r} in {models_folder()}{_known_and_nearest(name)}")
+    try:
+        path.unlink()
+    except OSError as error:
+        raise output_error(path, error) from error
     return path
+
+
+def _names_in(folder: Path) -> list[str]:
+    """Names of the model files in a folder; what cannot be a name (a hidden, half-written file) is none."""
+    names = (path.name.removesuffix(SUFFIX) for path in folder.glob(f"*{SUFFIX}"))
+    return sorted(name for name in names if NAME_PATTERN.fullmatch(name))
+
+
+def _look_at(name: str, path: Path, origin: str) -> InstalledModel:
+    try:
+        return InstalledModel(name, path, origin, read_card(path))
+    except ModelError as error:
+        return InstalledModel(name, path, origin, None, str(error))
+
+
+def _model_at(path: Path) -> Path:
+    """The model file that a path means; `ModelError` says what is there instead."""
+    if path.is_file() and path.suffix.lower() in FOREIGN_SUFFIXES:
+        raise ModelError(
+            f"{path} is no cgconvert model; if it is a CycleGAN or pix2pix generator, bring it in first: "
+            f"cgconvert models import {path} --name NAME"
+        )
+    if path.is_file():
+        return path
+    completed = path.with_name(f"{path.name}{SUFFIX}") if path.name else path
+    if completed.is_file():
+        return completed
+    if path.is_dir():
+        names = _names_in(path)
+        inside = f"; in it: {', '.join(names[:5])}" if names else ""
+        raise ModelError(f"{path} is a folder: name one model file{inside}")
+    raise ModelError(f"no such model file: {path}{_known_and_nearest(path.name.removesuffix(SUFFIX))}")
+
+
+def _known_and_nearest(text: str) -> str:
+    """The end of a message about an unknown model: the nearest known name, and all of them."""
+    known = sorted({name for folder in (models_folder(), SHIPPED_FOLDER) for name in _names_in(folder)})
+    by_lower = {name.lower(): name for name in reversed(known)}
+    nearest = difflib.get_close_matches(text.lower(), by_lower, n=1, cutoff=0.5)
+    hint = f"; did you mean {by_lower[nearest[0]]}?" if nearest else ""
+    if Path(text).suffix.lower() in FOREIGN_SUFFIXES:
+        hint = "; bring a checkpoint in with: cgconvert models import FILE --name NAME"
+    return f"{hint} (known: {', '.join(known) or 'none'})"

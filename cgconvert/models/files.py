@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cgconvert.errors import ModelError
 from cgconvert.files import write_atomically
@@ -19,33 +20,60 @@ if TYPE_CHECKING:
 SUFFIX = ".safetensors"
 CARD_KEY = "cgconvert"
 HEADER_LIMIT = 100_000_000
+STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
+"""Ends of names that are buffers of batch norm, which nobody counts as parameters."""
 
 
-def read_card(path: Path) -> ModelCard:
-    """The card in the header of a model file. Raises `ModelError`."""
+def read_header(path: Path) -> dict[str, Any]:
+    """The JSON header of a safetensors file: `__metadata__` and an entry a tensor. Raises `ModelError`."""
     try:
         with path.open("rb") as file:
             prefix = file.read(8)
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else HEADER_LIMIT + 1
-            if length > HEADER_LIMIT:
-                raise ModelError(f"{path}: not a safetensors file, or cut short")
-            header = json.loads(file.read(length))
+            header = json.loads(file.read(length)) if length <= HEADER_LIMIT else None
+    except FileNotFoundError as error:
+        raise ModelError(f"no such model file: {path}") from error
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not a safetensors file, or cut short") from error
-    metadata = header.get("__metadata__") if isinstance(header, dict) else None
-    if not isinstance(metadata, dict) or CARD_KEY not in metadata:
+    if not isinstance(header, dict):
+        raise ModelError(f"{path}: not a safetensors file, or cut short")
+    return header
+
+
+def has_card(header: Mapping[str, Any]) -> bool:
+    """Whether a safetensors header carries a model card."""
+    metadata = header.get("__metadata__")
+    return isinstance(metadata, dict) and CARD_KEY in metadata
+
+
+def read_card(path: Path) -> ModelCard:
+    """The card in the header of a model file. Raises `ModelError`."""
+    header = read_header(path)
+    if not has_card(header):
         raise ModelError(
-            f"{path}: has no cgconvert model card; bring foreign weights in with `cgconvert models import`"
+            f"{path}: has no cgconvert model card; if these are the weights of a CycleGAN or pix2pix "
+            f"generator, bring them in with `cgconvert models import {path} --name NAME`"
         )
-    return card_from_json(metadata[CARD_KEY], str(path))
+    return card_from_json(header["__metadata__"][CARD_KEY], str(path))
 
 
-def write_model(path: Path, card: ModelCard, weights: Mapping[str, Tensor], overwrite: bool = True) -> ModelCard:
+def count_parameters(path: Path) -> int:
+    """Number of weights in a model file, read off its header, without norm statistics."""
+    entries = (item for item in read_header(path).items() if item[0] != "__metadata__")
+    try:
+        return sum(math.prod(entry["shape"]) for name, entry in entries if not name.endswith(STATISTICS))
+    except (TypeError, KeyError) as error:
+        raise ModelError(f"{path}: damaged safetensors header") from error
+
+
+def write_model(
+    path: Path, card: ModelCard, weights: Mapping[str, Tensor], overwrite: bool = True
+) -> ModelCard:
     """Write card and weights as one file, whole or not at all; returns the card with its checksum.
 
-    Weights are stored in the type they come in. Raises `OutputError`.
+    Weights are stored in the type they come in; there may be none. Raises `OutputError`.
     """
     from safetensors.torch import save
 
@@ -65,8 +93,10 @@ def read_weights(path: Path, card: ModelCard) -> dict[str, Tensor]:
         tensors = load(data)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{path}: damaged or cut short ({error})") from error
+    if not card.weights_sha256:
+        raise ModelError(f"{path}: its card has no checksum of the weights; write it with cgconvert anew")
     if _checksum(data) != card.weights_sha256:
         raise ModelError(f"{path}: its weights do not match the checksum in its card; get the file anew")
     return tensors

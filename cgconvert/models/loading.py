@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cgconvert.errors import ModelError
-from cgconvert.generators import build_generator
+from cgconvert.generators import build_generator, generator_shapes
 from cgconvert.models.card import ModelCard
 from cgconvert.models.catalog import find_model
 from cgconvert.models.files import read_card, read_weights
+from cgconvert.transforms import images_to_pixels, pixels_to_images
 
 
 @dataclass(frozen=True)
@@ -27,10 +30,13 @@ class Model:
     def convert(self, image: np.ndarray) -> np.ndarray:
         """Convert one picture with the plain float32 network on the device where the generator is.
 
-        Takes and returns uint8 or uint16 RGB (H, W, 3); the result has the same size and type.
+        Takes and returns uint8 or uint16 RGB (H, W, 3) of any size from 1x1; the result has the same size
+        and type. Raises `ValueError` for anything else.
         """
-        from cgconvert.transforms import images_to_pixels, pixels_to_images
-
+        if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ValueError(f"expected one RGB image of shape (H, W, 3), got shape {image.shape}")
+        if image.dtype not in (np.uint8, np.uint16):
+            raise ValueError(f"expected an image of uint8 or uint16, got {image.dtype}")
         device = next(iter(self.generator.parameters()), torch.zeros(0)).device
         with torch.inference_mode():
             images, crop = pixels_to_images(image[None], self.card, device)
@@ -41,11 +47,47 @@ def load_model(name_or_path: str | Path) -> Model:
     """Load a model by name (installed or shipped) or by path. Raises `ModelError`."""
     path = find_model(name_or_path)
     card = read_card(path)
-    generator = build_generator(card.architecture, card.arguments)
-    weights = {name: tensor.float() for name, tensor in read_weights(path, card).items()}
+    weights = read_weights(path, card)
     try:
-        generator.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise ModelError(f"{path}: weights do not fit architecture {card.architecture!r} ({reason})") from error
-    return Model(card, generator.eval().requires_grad_(False), path)
+        generator = generator_with_weights(card.architecture, card.arguments, weights)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    return Model(card, generator, path)
+
+
+def generator_with_weights(
+    architecture: str, arguments: Mapping[str, Any], weights: Mapping[str, Tensor]
+) -> nn.Module:
+    """A generator with these weights, all of them and no others: eval mode, float32, CPU, no gradients.
+
+    Names and shapes are compared before anything is allocated, so that a card that promises more than its
+    file holds costs nothing. Raises `ModelError`.
+    """
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    misfit = find_misfit(generator_shapes(architecture, arguments), found)
+    if misfit:
+        raise ModelError(f"the weights do not fit architecture {architecture!r}: {misfit}")
+    generator = build_generator(architecture, arguments)
+    generator.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    return generator.eval().requires_grad_(False)
+
+
+def find_misfit(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str | None:
+    """The first difference between two sets of named shapes, in words; None if they are the same."""
+    for name, shape in expected.items():
+        if name not in found:
+            return f"{name!r} is missing ({_count(len(expected.keys() - found.keys()))})"
+        if found[name] != shape:
+            return f"{name!r} is {_times(found[name])} instead of {_times(shape)}"
+    extra = [name for name in found if name not in expected]
+    if extra:
+        return f"{extra[0]!r:.100} has no place in it ({_count(len(extra))})"
+    return None
+
+
+def _count(number: int) -> str:
+    return "the only one" if number == 1 else f"one of {number}"
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "a single number"

@@ -1,0 +1,203 @@
+"""`cgconvert models`: list, inspect, import and remove models. Only `import` needs torch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cgconvert.errors import UsageError
+from cgconvert.models.card import ModelCard
+from cgconvert.models.catalog import (
+    InstalledModel,
+    find_model,
+    installed_path,
+    list_models,
+    models_folder,
+    remove_model,
+    shipped_path,
+)
+from cgconvert.models.describe import (
+    describe_architecture,
+    describe_bytes,
+    describe_count,
+    describe_domains,
+    describe_sizes,
+)
+from cgconvert.models.files import count_parameters, read_card
+
+HEADINGS = ("NAME", "LOOK", "NETWORK", "FILE", "FROM")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def models() -> None:
+    """List, inspect, import and remove models."""
+
+
+@models.command("list", short_help="List your models and the shipped ones.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything that is known as JSON.")
+def list_command(as_json: bool) -> None:
+    """List every model that can be named: your own and the shipped ones."""
+    found = list_models()
+    if as_json:
+        click.echo(json.dumps([_as_data(model) for model in found], indent=2))
+        return
+    _print_table(HEADINGS, [_row(model) for model in found])
+    for model in found:
+        if model.problem:
+            click.echo(f"Warning: {model.problem}", err=True)
+
+
+@models.command(short_help="Show what a model says of itself.")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
+def info(name: str, as_json: bool) -> None:
+    """Show the card of a model, given by NAME or by the path of its file."""
+    path = find_model(name)
+    card = read_card(path)
+    size, parameters = path.stat().st_size, count_parameters(path)
+    if as_json:
+        data = card.to_dict() | {"path": str(path), "file_bytes": size, "parameters": parameters}
+        click.echo(json.dumps(data, indent=2))
+        return
+    _print_pairs(_card_lines(card, path, size, parameters))
+
+
+@models.command("import", short_help="Install a CycleGAN or pix2pix checkpoint as a model.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="What to call the model here.")
+@click.option("--title", help="One line about it.")
+@click.option("--domains", metavar="SOURCE,TARGET", help="What it turns into what, for example photo,monet.")
+@click.option("--overwrite", is_flag=True, help="Replace a model of this name.")
+def import_command(file: Path, name: str, title: str | None, domains: str | None, overwrite: bool) -> None:
+    """Bring in FILE, a generator checkpoint of the original CycleGAN/pix2pix implementation.
+
+    What kind of network it is, is read off the file. Nothing in the file is run.
+    """
+    pair = _read_domains(domains)
+    from cgconvert.models.foreign import import_checkpoint
+
+    card = import_checkpoint(file, name, title, pair, overwrite)
+    path = installed_path(name)
+    what = describe_architecture(card.architecture, card.arguments)
+    click.echo(f"{file.name}: {what}, {describe_count(count_parameters(path))} parameters")
+    for remark in card.training.get("remarks", ()):
+        click.echo(f"  {remark}")
+    click.echo(f"Installed as {name}: {path}")
+
+
+@models.command()
+@click.argument("name")
+def remove(name: str) -> None:
+    """Remove one of your own models; shipped ones stay."""
+    path = remove_model(name)
+    click.echo(f"Removed {path}")
+    if shipped_path(name):
+        click.echo(f"{name} now means the shipped model again")
+
+
+@models.command("path", short_help="Print where a model, or the folder of models, is.")
+@click.argument("name", required=False)
+def path_command(name: str | None) -> None:
+    """Print the file of the model NAME; without NAME, the folder of your own models."""
+    click.echo(find_model(name) if name else models_folder())
+
+
+def _read_domains(text: str | None) -> tuple[str, str] | None:
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != 2 or not all(parts):
+        raise UsageError(f"--domains {text!r} is not of the form SOURCE,TARGET, for example photo,monet")
+    return parts[0], parts[1]
+
+
+def _as_data(model: InstalledModel) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "origin": model.origin,
+        "path": str(model.path),
+        "card": model.card.to_dict() if model.card else None,
+        "problem": model.problem,
+    }
+
+
+def _row(model: InstalledModel) -> tuple[str, ...]:
+    size = describe_bytes(model.path.stat().st_size)
+    if model.card is None:
+        return model.name, "unreadable", "", size, model.origin
+    network = describe_architecture(model.card.architecture, model.card.arguments)
+    return model.name, describe_domains(model.card), network, size, model.origin
+
+
+def _card_lines(card: ModelCard, path: Path, size: int, parameters: int) -> list[tuple[str, str]]:
+    lines = [
+        ("name", card.name),
+        ("title", card.title or "-"),
+        ("look", describe_domains(card)),
+        ("network", describe_architecture(card.architecture, card.arguments)),
+        ("parameters", describe_count(parameters)),
+        ("picture size", describe_sizes(card)),
+    ]
+    if card.native_size:
+        lines.append(("trained at", f"{card.native_size} pixels"))
+    if card.work_size:
+        lines.append(("advised height", f"{card.work_size} pixels"))
+    lines += [("verified in", card.precision), ("licence", card.licence)]
+    # JSON, since these values come from anyone's file and may hold anything a terminal would obey.
+    lines += [(f"training: {_safe(str(key))}", _in_words(value)) for key, value in card.training.items()]
+    lines += [
+        ("weights SHA-256", card.weights_sha256 or "-"),
+        ("file", f"{path} ({describe_bytes(size)})"),
+    ]
+    return lines
+
+
+def _in_words(value: Any) -> str:
+    return _safe(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _safe(text: str) -> str:
+    return text if text.isprintable() else json.dumps(text)
+
+
+def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on a terminal; aligned columns without ornament where the output is piped."""
+    if sys.stdout.isatty():
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*headings, box=box.SIMPLE_HEAD)
+        for row in rows:
+            table.add_row(*map(Text, row))
+        Console().print(table)
+        return
+    lines = [headings, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
+    for line in lines:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
+    """Names and values: a grid on a terminal, aligned text where the output is piped."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        for name, value in pairs:
+            grid.add_row(Text(name, style="bold"), Text(value))
+        Console().print(grid)
+        return
+    width = max(len(name) for name, _ in pairs)
+    for name, value in pairs:
+        click.echo(f"{name.ljust(width)}  {value}")

@@ -1,0 +1,37 @@
+"""What a state dict is, read off its names and shapes alone. Nothing here imports torch.
+
+`recognise` gives the architecture and its arguments; whether every tensor then has its place is for the
+caller to compare with the network itself.
+"""
+
+from __future__ import annotations
+
+from cgconvert.models.recognition import h2, resnet, unet
+from cgconvert.models.recognition.diagnosis import SUPPORTED, looks_like
+from cgconvert.models.recognition.layout import Layout, Recognised, UnrecognisedError
+
+READERS = (resnet, unet, h2)
+
+
+def is_generator(layout: Layout) -> bool:
+    """Whether the state dict has the outline of a supported generator, well-formed or not."""
+    return any(reader.matches(layout) for reader in READERS)
+
+
+def recognise(layout: Layout) -> Recognised:
+    """Architecture and arguments of a state dict. Raises `UnrecognisedError`: what it looks like."""
+    for reader in READERS:
+        if reader.matches(layout):
+            return reader.recognise(layout)
+    raise UnrecognisedError(looks_like(layout.shapes))
+
+
+__all__ = [
+    "SUPPORTED",
+    "Layout",
+    "Recognised",
+    "UnrecognisedError",
+    "is_generator",
+    "looks_like",
+    "recognise",
+]
