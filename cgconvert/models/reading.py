@@ -154,9 +154,10 @@ def _check_zip(path: Path, size: int) -> None:
 def _read_torch(path: Path, head: bytes) -> Any:
     """`torch.load` in its safe mode, its many ways to fail made into one line."""
     try:
-        with warnings.catch_warnings():
+        with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # The open file, not the path: torch would choose another reader by the path's suffix.
+            return torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # any of a dozen kinds, since the bytes drive the reader

@@ -22,7 +22,10 @@ def recognise(layout: Layout) -> Recognised:
     """Architecture and arguments of a state dict. Raises `UnrecognisedError`: what it looks like."""
     for reader in READERS:
         if reader.matches(layout):
-            return reader.recognise(layout)
+            try:
+                return reader.recognise(layout)
+            except UnrecognisedError as error:
+                raise UnrecognisedError(f"it begins like a {reader.NAME}, but {error}") from error
     raise UnrecognisedError(looks_like(layout.shapes))
 
 

@@ -6,6 +6,7 @@ import re
 
 from cgconvert.models.recognition.layout import Layout, Recognised, UnrecognisedError
 
+NAME = "cgconvert h2 generator"
 BLOCK = re.compile(r"blocks\.(\d+)\.conv1\.weight")
 
 

@@ -6,6 +6,7 @@ import re
 
 from cgconvert.models.recognition.layout import Layout, Recognised, UnrecognisedError, read_norm
 
+NAME = "CycleGAN ResNet generator"
 BLOCK = re.compile(r"model\.(\d+)\.conv_block\.(\d+)\.")
 FIRST_BLOCK = 10
 """Index of the first residual block after the 7x7 convolution and two strided ones, each of three layers."""

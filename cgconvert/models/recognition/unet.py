@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cgconvert.models.recognition.layout import Layout, Recognised, UnrecognisedError, read_norm
 
+NAME = "pix2pix U-Net generator"
 OUTERMOST = "model.model."
 MOST_LEVELS = 12
 

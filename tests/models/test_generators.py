@@ -1,0 +1,112 @@
+"""The networks: sizes they promise, arguments they refuse, and the norm that they share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import reference_networks as reference
+import torch
+from torch import nn
+
+from cgconvert.errors import ModelError
+from cgconvert.generators import ARCHITECTURES, build_generator, generator_shapes, size_rule
+from cgconvert.generators.layers import InstanceNorm2d
+
+SMALL: dict[str, dict[str, Any]] = {
+    "resnet": {"ngf": 4, "blocks": 2},
+    "unet": {"ngf": 2, "depth": 5},
+    "h2": {"half_channels": 4, "channels": 8, "blocks": 1},
+    "identity": {},
+}
+
+
+def small(architecture: str) -> dict[str, Any]:
+    """Arguments that make a network small; those of one this file does not know are its defaults."""
+    return SMALL.get(architecture, {})
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_size_that_the_rule_allows_is_kept(architecture: str) -> None:
+    arguments = small(architecture)
+    multiple, minimum = size_rule(architecture, arguments)
+    assert minimum % multiple == 0
+    network = reference.randomised(build_generator(architecture, arguments))
+    edges = [minimum, minimum + multiple, minimum + 3 * multiple]
+    for height in edges:
+        for width in edges:
+            with torch.inference_mode():
+                result = network(torch.rand(1, 3, height, width) * 2 - 1)
+            assert result.shape == (1, 3, height, width)
+            assert bool(result.isfinite().all())
+
+
+@pytest.mark.parametrize("architecture", ["resnet", "unet", "h2"])
+def test_a_size_that_the_rule_forbids_is_not_kept(architecture: str) -> None:
+    arguments = small(architecture)
+    multiple, minimum = size_rule(architecture, arguments)
+    network = build_generator(architecture, arguments).eval()
+    edge = minimum + multiple // 2
+    try:
+        kept = network(torch.zeros(1, 3, edge + 1, edge + 1)).shape[2:] == (edge + 1, edge + 1)
+    except RuntimeError:
+        kept = False
+    assert not kept
+
+
+def test_the_default_depth_is_in_the_size_rule() -> None:
+    defaults = ARCHITECTURES["unet"]()
+    levels = sum(1 for name in defaults.state_dict() if name.endswith(".model.1.weight")) + 1
+    assert size_rule("unet", {}) == (2**levels, 2**levels)
+    with pytest.raises(ModelError, match="unknown architecture 'x'"):
+        size_rule("x", {})
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_shapes_are_known_without_allocating(architecture: str) -> None:
+    arguments = small(architecture)
+    state = build_generator(architecture, arguments).state_dict()
+    assert generator_shapes(architecture, arguments) == {k: tuple(v.shape) for k, v in state.items()}
+
+
+WRONG = [
+    ("resnet", {"ngf": 0}, "ngf must be a whole number from 1 to 4096, got 0"),
+    ("resnet", {"ngf": 64.0}, "ngf must be a whole number"),
+    ("resnet", {"ngf": True}, "ngf must be a whole number"),
+    ("resnet", {"dropout": 1}, "dropout must be true or false"),
+    ("resnet", {"bias": "no"}, "bias must be true, false or null"),
+    ("resnet", {"padding": "mirror"}, "padding must be one of reflect, replicate, zero"),
+    ("resnet", {"depth": 8}, "has no argument 'depth'; known: in_channels"),
+    ("unet", {"depth": 4}, "depth must be a whole number from 5 to 12"),
+    ("unet", {"depth": 40}, "depth must be a whole number from 5 to 12"),
+    ("identity", {"out_channels": 1}, "identity keeps its channels"),
+    ("hypernet", {}, "unknown architecture 'hypernet'; known: resnet"),
+]
+
+
+@pytest.mark.parametrize(("architecture", "arguments", "words"), WRONG)
+def test_arguments_out_of_bounds(architecture: str, arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        build_generator(architecture, arguments)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_instance_norm_is_the_usual_one(affine: bool) -> None:
+    ours = reference.randomised(InstanceNorm2d(5, affine=affine))
+    usual = nn.InstanceNorm2d(5, affine=affine)
+    usual.load_state_dict(ours.state_dict())
+    images = torch.randn(2, 5, 12, 9) * 3 + 1
+    assert torch.allclose(ours(images), usual(images), atol=1e-5)
+
+
+@pytest.mark.needs_cuda
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_instance_norm_on_a_gpu(affine: bool, dtype: torch.dtype) -> None:
+    ours = reference.randomised(InstanceNorm2d(5, affine=affine))
+    images = torch.randn(2, 5, 64, 48) * 3 + 1
+    wanted = ours(images)
+    got = ours.to("cuda", dtype)(images.to("cuda", dtype))
+    assert got.dtype == dtype
+    bound = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}[dtype]
+    assert float((got.float().cpu() - wanted).abs().max()) < bound
