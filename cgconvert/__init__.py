@@ -1,0 +1,58 @@
+"""cgconvert: films and folders of images into another look, with CycleGAN-family generators.
+
+    import cgconvert
+    report = cgconvert.convert_video("in.mp4", model="photo2monet")
+    result = cgconvert.convert_dir("imgs", model="photo2monet")
+    picture = cgconvert.load_model("photo2monet").convert(rgb)   # uint8 (H, W, 3)
+
+The command line runs the same functions. Names are loaded when they are first used, so that importing
+this package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cgconvert.errors import CgconvertError
+    from cgconvert.image_pipeline import convert_dir, convert_images
+    from cgconvert.models.loading import Model, load_model
+    from cgconvert.options import EngineOptions, ImageOptions, VideoOptions
+    from cgconvert.report import VideoReport
+    from cgconvert.video_pipeline import convert_video
+
+_HOMES = {
+    "CgconvertError": "cgconvert.errors",
+    "EngineOptions": "cgconvert.options",
+    "ImageOptions": "cgconvert.options",
+    "Model": "cgconvert.models.loading",
+    "VideoOptions": "cgconvert.options",
+    "VideoReport": "cgconvert.report",
+    "convert_dir": "cgconvert.image_pipeline",
+    "convert_images": "cgconvert.image_pipeline",
+    "convert_video": "cgconvert.video_pipeline",
+    "load_model": "cgconvert.models.loading",
+}
+
+__all__ = [
+    "CgconvertError",
+    "EngineOptions",
+    "ImageOptions",
+    "Model",
+    "VideoOptions",
+    "VideoReport",
+    "convert_dir",
+    "convert_images",
+    "convert_video",
+    "load_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "__version__":
+        return _version("cgconvert")
+    raise AttributeError(f"module 'cgconvert' has no attribute {name!r}")

@@ -64,7 +64,14 @@ def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
     source = VideoSource(plan.source, plan.info, plan.work_size, copied, options.start, options.end, compared)
     with source, atomic_path(plan.output, options.overwrite) as temporary:
         sink = VideoSink(
-            temporary, plan.muxer, source.container, plan.info, plan.encoding, plan.streams, source.shift
+            temporary,
+            plan.output,
+            plan.muxer,
+            source.container,
+            plan.info,
+            plan.encoding,
+            plan.streams,
+            source.shift,
         )
         run = FilmRun(plan, source, sink, progress)
         try:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cgconvert.errors import InputError, ModelError, OutputError, UsageError
+from cgconvert.errors import InputError, ModelError, OutputError, UnavailableError, UsageError
 from cgconvert.frames import StreamInfo
 from cgconvert.media.codecs import (
     CONTAINERS,
     FALLBACK_SUFFIX,
-    check_encoder,
+    VideoCodec,
     container_of,
     find_codec,
     held_by,
@@ -21,7 +21,7 @@ from cgconvert.media.codecs import (
 )
 from cgconvert.media.compare import MODES
 from cgconvert.media.streams import StreamPlan, plan_streams
-from cgconvert.media.video_sink import Encoding
+from cgconvert.media.video_sink import Encoding, check_writable
 from cgconvert.media.video_source import probe
 from cgconvert.models.card import ModelCard
 from cgconvert.models.catalog import find_model
@@ -59,9 +59,11 @@ class VideoPlan:
         count = f", {info.frames} frames" if info.frames else ""
         lines = [
             f"source     {self.source} ({about}{length}{count})",
-            f"model      {self.card.name} ({self.card.source_domain} -> {self.card.target_domain}), {self.model}",
+            f"model      {self.card.name} ({self.card.source_domain} -> {self.card.target_domain}), "
+            f"{self.model}",
             f"network    sees {self.work_size[0]}x{self.work_size[1]}; device {self.engine.device}, "
-            f"engine {self.engine.engine}, precision {self.engine.precision}, batch {self.engine.batch or 'auto'}",
+            f"engine {self.engine.engine}, precision {self.engine.precision}, "
+            f"batch {self.engine.batch or 'auto'}",
             f"result     {self.output} ({self.muxer}, {self.codec_name}, {encoding.width}x{encoding.height}, "
             f"{encoding.pixel_format}, {' '.join(f'{k}={v}' for k, v in encoding.options().items())})",
         ]
@@ -82,9 +84,13 @@ def parse_size(text: str, width: int, height: int, what: str) -> tuple[int, int]
         size = int(match["width"]), int(match["height"])
     else:
         factor = float(match["factor"]) if match["factor"] else int(match["lines"]) / min(width, height)
+        if factor == 0:
+            raise UsageError(f"{what} {text!r} leaves no pixel: use a factor or a size above 0")
         size = max(2, round(width * factor / 2) * 2), max(2, round(height * factor / 2) * 2)
     if not (0 < size[0] <= MAX_EDGE and 0 < size[1] <= MAX_EDGE):
-        raise UsageError(f"{what} {text!r} is {size[0]}x{size[1]}: both sides must be from 1 to {MAX_EDGE} pixels")
+        raise UsageError(
+            f"{what} {text!r} is {size[0]}x{size[1]}: both sides must be from 1 to {MAX_EDGE} pixels"
+        )
     return size
 
 
@@ -100,29 +106,35 @@ def plan_video(
     Raises `UsageError`, `UnavailableError`, `ModelError`, `InputError`, `OutputError`.
     """
     _check_options(options, engine)
+    info = probe(source)
     model_path = find_model(model)
     card = read_card(model_path)
     if card.in_channels not in (1, 3) or card.out_channels not in (1, 3):
-        raise ModelError(f"{card.name} has {card.in_channels} -> {card.out_channels} channels: films need 1 or 3")
-    info = probe(source)
+        raise ModelError(
+            f"{card.name} has {card.in_channels} -> {card.out_channels} channels: films need 1 or 3"
+        )
     if options.start is not None and info.duration and options.start >= info.duration:
         raise UsageError(f"--start {options.start:g} is past the end of {source} ({info.duration:.1f} s)")
     target, notes = _target(source, output, card, options)
     muxer, default_codec = container_of(target)
     codec_name = options.codec or default_codec
     codec = find_codec(codec_name)
+    _check_encoder_options(options, codec, codec_name)
     if codec.codec not in held_by(muxer):
         raise UsageError(f"{target.suffix} cannot hold {codec_name}: use -o with .mkv, or another --codec")
-    size = parse_size(options.size, info.width, info.height, "--size") if options.size else (info.width, info.height)
+    size = (
+        parse_size(options.size, info.width, info.height, "--size")
+        if options.size
+        else (info.width, info.height)
+    )
     encoded = (size[0] * 2, size[1]) if options.compare == "side" else size
     pixel_format = pixel_format_for(codec, info, options.pix_fmt, encoded)
-    check_encoder(codec, codec_name, *encoded, pixel_format)
     streams = tuple(plan_streams(source, muxer))
-    dropped = [stream.describe() for stream in streams if stream.action == "dropped"]
-    if options.strict and dropped:
-        raise InputError(f"{source}: not every stream can be kept (--strict): {'; '.join(dropped)}")
     quality = options.crf if options.crf is not None else codec.quality
     preset = options.preset if options.preset is not None else codec.preset
+    encoding = Encoding(codec, *encoded, pixel_format, quality, preset)
+    streams = _writable_streams(source, target, muxer, info, encoding, streams)
+    _check_strict(source, streams, options)
     return VideoPlan(
         source=source,
         output=target,
@@ -132,7 +144,7 @@ def plan_video(
         info=info,
         streams=streams,
         codec_name=codec_name,
-        encoding=Encoding(codec, *encoded, pixel_format, quality, preset),
+        encoding=encoding,
         size=size,
         work_size=_work_size(options, card, size, info),
         options=options,
@@ -141,13 +153,19 @@ def plan_video(
     )
 
 
+def _check_encoder_options(options: VideoOptions, codec: VideoCodec, name: str) -> None:
+    """Refuse quality and preset that the codec does not have. Raises `UsageError`."""
+    low, high = codec.quality_range
+    if options.crf is not None and not codec.quality_option:
+        raise UsageError(f"--crf means nothing to {name}: leave it out")
+    if options.crf is not None and not low <= options.crf <= high:
+        raise UsageError(f"--crf {options.crf:g} is out of range: {name} takes {low:g} to {high:g}")
+    if options.preset is not None and not codec.preset_option:
+        raise UsageError(f"--preset means nothing to {name}: leave it out")
+
+
 def _check_options(options: VideoOptions, engine: EngineOptions) -> None:
-    if options.codec is not None:
-        codec = find_codec(options.codec)
-        if options.crf is not None and not codec.quality_option:
-            raise UsageError(f"--crf means nothing to {options.codec}: leave it out")
-        if options.preset is not None and not codec.preset_option:
-            raise UsageError(f"--preset means nothing to {options.codec}: leave it out")
+    """Refuse what makes no sense whatever the film is. Raises `UsageError`."""
     if options.compare not in (None, *MODES):
         raise UsageError(f"--compare {options.compare!r} is unknown: use {' or '.join(MODES)}")
     for name, value in (("--start", options.start), ("--end", options.end)):
@@ -165,7 +183,11 @@ def _target(
     """Where the result goes, and what there is to say about that. Raises `OutputError`, `UsageError`."""
     notes: list[str] = []
     if output is not None:
-        target = output / f"{source.stem}.{card.name}{_suffix(source, options, notes)}" if output.is_dir() else output
+        target = (
+            output / f"{source.stem}.{card.name}{_suffix(source, options, notes)}"
+            if output.is_dir()
+            else output
+        )
     else:
         target = source.with_name(f"{source.stem}.{card.name}{_suffix(source, options, notes)}")
     if target.exists() and target.resolve() == source.resolve():
@@ -193,6 +215,41 @@ def _suffix(source: Path, options: VideoOptions, notes: list[str]) -> str:
             notes.append(f"{suffix} cannot hold every stream: the result is {FALLBACK_SUFFIX}")
             return FALLBACK_SUFFIX
     return suffix
+
+
+def _writable_streams(
+    source: Path,
+    target: Path,
+    muxer: str,
+    info: StreamInfo,
+    encoding: Encoding,
+    streams: tuple[StreamPlan, ...],
+) -> tuple[StreamPlan, ...]:
+    """The streams after a trial: those that the container refuses after all are dropped, with its reason.
+
+    Raises `UnavailableError` where the video itself cannot be written.
+    """
+    try:
+        check_writable(source, target, muxer, info, encoding, streams)
+        return streams
+    except UnavailableError:
+        video = [stream for stream in streams if stream.action == "converted"]
+        check_writable(source, target, muxer, info, encoding, video)
+    settled: list[StreamPlan] = []
+    for stream in streams:
+        if stream.action == "copied":
+            try:
+                check_writable(source, target, muxer, info, encoding, [*video, stream])
+            except UnavailableError:
+                stream = replace(stream, action="dropped", reason=f"{muxer} refuses it; mkv may hold it")
+        settled.append(stream)
+    return tuple(settled)
+
+
+def _check_strict(source: Path, streams: Sequence[StreamPlan], options: VideoOptions) -> None:
+    dropped = [stream.describe() for stream in streams if stream.action == "dropped"]
+    if options.strict and dropped:
+        raise InputError(f"{source}: not every stream can be kept (--strict): {'; '.join(dropped)}")
 
 
 def _work_size(

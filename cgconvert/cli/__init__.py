@@ -5,6 +5,7 @@ Commands are imported when they are asked for, so that `--help` and `models list
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
@@ -43,12 +44,12 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        try:
-            return super().resolve_command(ctx, args)
-        except click.NoSuchCommand:
-            raise
-        except click.UsageError as error:
-            raise click.UsageError(str(error), ctx) from error
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            names = self.list_commands(ctx)
+            nearest = difflib.get_close_matches(args[0], names, n=1, cutoff=0.5)
+            hint = f" Did you mean {nearest[0]}?" if nearest else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint} (commands: {', '.join(names)})")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [(name, line) for name, (_, line) in COMMANDS.items()]

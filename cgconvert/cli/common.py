@@ -17,15 +17,21 @@ def engine_options(function: Command) -> Command:
     """Add --device, --engine, --precision and --batch."""
     for option in reversed(
         [
-            click.option("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="Where the network runs."),
-            click.option("--engine", default="auto", metavar="NAME", help="What runs it: auto, or one by name."),
+            click.option(
+                "--device", default="auto", metavar="auto|cpu|cuda[:N]", help="Where the network runs."
+            ),
+            click.option(
+                "--engine", default="auto", metavar="NAME", help="What runs it: auto, or one by name."
+            ),
             click.option(
                 "--precision",
                 type=click.Choice(["auto", "fp32", "fp16", "bf16", "int8"]),
                 default="auto",
                 help="Arithmetic inside the network; auto takes the fastest that the device has.",
             ),
-            click.option("--batch", default="auto", metavar="auto|N", help="Pictures that go through together."),
+            click.option(
+                "--batch", default="auto", metavar="auto|N", help="Pictures that go through together."
+            ),
         ]
     ):
         function = option(function)

@@ -26,29 +26,58 @@ def parse_time(text: str | None, option: str) -> float | None:
         return None
     match = _CLOCK.fullmatch(text.strip())
     if not match:
-        raise UsageError(f"{option} {text!r} is not a time: use seconds (12.5) or hours:minutes:seconds (1:02:03)")
+        raise UsageError(
+            f"{option} {text!r} is not a time: use seconds (12.5) or hours:minutes:seconds (1:02:03)"
+        )
     hours, minutes, seconds = match.groups()
     return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(seconds)
 
 
 @click.command(short_help="Convert a film; sound, subtitles and timestamps are kept.")
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
-@click.option("-o", "--output", metavar="OUT", type=click.Path(path_type=Path), help="Default: NAME.MODEL.EXT beside IN.")
-@click.option("-m", "--model", default="photo2monet", show_default=True, help="A model's name, or a path to one.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="OUT",
+    type=click.Path(path_type=Path),
+    help="Default: NAME.MODEL.EXT beside IN.",
+)
+@click.option(
+    "-m", "--model", default="photo2monet", show_default=True, help="A model's name, or a path to one."
+)
 @engine_options
-@click.option("--codec", metavar="NAME", help="h264, h265, av1, vp9, prores, ffv1, or h264_nvenc, hevc_nvenc, av1_nvenc.")
-@click.option("--crf", type=float, metavar="Q", help="Quality; lower is better and larger. Default: hard to tell from the source.")
+@click.option(
+    "--codec",
+    metavar="NAME",
+    help="h264, h265, av1, vp9, prores, ffv1, or h264_nvenc, hevc_nvenc, av1_nvenc.",
+)
+@click.option(
+    "--crf",
+    type=float,
+    metavar="Q",
+    help="Quality; lower is better and larger. Default: hard to tell from the source.",
+)
 @click.option("--preset", metavar="NAME", help="The encoder's speed against size (its own names).")
-@click.option("--pix-fmt", metavar="NAME", help="The result's pixel format. Default: nearest to the source's.")
+@click.option(
+    "--pix-fmt", metavar="NAME", help="The result's pixel format. Default: nearest to the source's."
+)
 @click.option("--size", metavar="WxH|720p|0.5x", help="The result's size. Default: the source's.")
-@click.option("--work-size", metavar="WxH|720p|0.5x", help="The size that the network sees. Default: the model's advice.")
+@click.option(
+    "--work-size",
+    metavar="WxH|720p|0.5x",
+    help="The size that the network sees. Default: the model's advice.",
+)
 @click.option("--start", metavar="TIME", help="Begin here: seconds, or h:m:s.")
 @click.option("--end", metavar="TIME", help="Stop here.")
-@click.option("--compare", type=click.Choice(["side", "split"]), help="Show source and result in one picture.")
+@click.option(
+    "--compare", type=click.Choice(["side", "split"]), help="Show source and result in one picture."
+)
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it is there.")
 @click.option("--strict", is_flag=True, help="Stop at the first damage in IN, or if a stream cannot be kept.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write a JSON report.")
+@click.option(
+    "--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write a JSON report."
+)
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def video(
     source: Path,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import av
 
-from cgconvert.errors import UnavailableError, UsageError
+from cgconvert.errors import UsageError
 from cgconvert.frames import StreamInfo
 
 
@@ -17,7 +17,7 @@ class VideoCodec:
     """A codec as users name it.
 
     `encoder` is FFmpeg's name for what writes it, `codec` for what is written. `quality_option` is what
-    `--crf` sets ("" if the encoder has no such thing), `quality` and `preset` are defaults, chosen to be
+    `--crf` sets ("" if the encoder has no such thing) within `quality_range`, `quality` and `preset` are defaults, chosen to be
     hard to tell from the source. `odd_sizes`: takes subsampled chroma where a side is odd.
     """
 
@@ -25,6 +25,7 @@ class VideoCodec:
     codec: str
     quality_option: str = "crf"
     quality: float | None = None
+    quality_range: tuple[float, float] = (0, 51)
     preset_option: str = "preset"
     preset: str | None = None
     odd_sizes: bool = False
@@ -35,19 +36,24 @@ _NVENC = {"quality_option": "cq", "quality": 19.0, "preset": "p5", "options": {"
 
 VIDEO_CODECS: dict[str, VideoCodec] = {
     "h264": VideoCodec("libx264", "h264", quality=18, preset="medium"),
-    "h265": VideoCodec("libx265", "hevc", quality=20, preset="medium", options={"x265-params": "log-level=error"}),
-    "av1": VideoCodec("libsvtav1", "av1", quality=26, preset="8"),
+    "h265": VideoCodec(
+        "libx265", "hevc", quality=20, preset="medium", options={"x265-params": "log-level=error"}
+    ),
+    "av1": VideoCodec("libsvtav1", "av1", quality=26, quality_range=(1, 63), preset="8"),
     "vp9": VideoCodec(
         "libvpx-vp9",
         "vp9",
         quality=24,
+        quality_range=(0, 63),
         preset_option="cpu-used",
         preset="4",
         odd_sizes=True,
         options={"b": "0", "row-mt": "1", "deadline": "good"},
     ),
     "prores": VideoCodec("prores_ks", "prores", quality_option="", preset_option="profile", preset="hq"),
-    "ffv1": VideoCodec("ffv1", "ffv1", quality_option="", preset_option="", odd_sizes=True, options={"level": "3", "g": "1"}),
+    "ffv1": VideoCodec(
+        "ffv1", "ffv1", quality_option="", preset_option="", odd_sizes=True, options={"level": "3", "g": "1"}
+    ),
     "h264_nvenc": VideoCodec("h264_nvenc", "h264", **_NVENC),  # type: ignore[arg-type]
     "hevc_nvenc": VideoCodec("hevc_nvenc", "hevc", **_NVENC),  # type: ignore[arg-type]
     "av1_nvenc": VideoCodec("av1_nvenc", "av1", **_NVENC),  # type: ignore[arg-type]
@@ -100,7 +106,9 @@ def pixel_format_for(codec: VideoCodec, info: StreamInfo, asked: str | None, siz
     supported = [video_format.name for video_format in av.codec.Codec(codec.encoder, "w").video_formats or []]
     if asked is not None:
         if asked not in supported:
-            raise UsageError(f"{codec.encoder} has no pixel format {asked!r} (it has: {', '.join(supported)})")
+            raise UsageError(
+                f"{codec.encoder} has no pixel format {asked!r} (it has: {', '.join(supported)})"
+            )
         return asked
     wanted = info.pixel_format.replace("yuvj", "yuv")
     if not codec.odd_sizes:
@@ -143,23 +151,3 @@ def _chroma(video_format: av.VideoFormat) -> int:
     if video_format.is_rgb or len(video_format.components) < 3:
         return 0 if len(video_format.components) < 3 else 256
     return video_format.chroma_width(16) * video_format.chroma_height(16)
-
-
-def check_encoder(codec: VideoCodec, name: str, width: int, height: int, pixel_format: str) -> None:
-    """Open the encoder on one black frame, so that what does not work here fails before the work starts.
-
-    Raises `UnavailableError` with the reason.
-    """
-    try:
-        context = av.CodecContext.create(codec.encoder, "w")
-        assert isinstance(context, av.VideoCodecContext)
-        context.width, context.height, context.pix_fmt = width, height, pixel_format
-        context.framerate = 25  # type: ignore[assignment]
-        context.time_base = 1 / context.framerate  # type: ignore[assignment]
-        context.open()
-    except (av.error.FFmpegError, ValueError) as error:
-        instead = "; without such a GPU use h264, h265 or av1" if "nvenc" in codec.encoder else ""
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UnavailableError(
-            f"codec {name} does not work here for {width}x{height} {pixel_format} ({reason}){instead}"
-        ) from error

@@ -12,7 +12,13 @@ from av.container import InputContainer
 from cgconvert.media.codecs import held_by
 from cgconvert.media.video_source import main_video_stream, open_film
 
-CODEC_NAMES = {"libdav1d": "av1", "libvpx": "vp8", "libvpx-vp9": "vp9", "libopus": "opus", "libvorbis": "vorbis"}
+CODEC_NAMES = {
+    "libdav1d": "av1",
+    "libvpx": "vp8",
+    "libvpx-vp9": "vp9",
+    "libopus": "opus",
+    "libvorbis": "vorbis",
+}
 """Decoders whose name is not the codec's."""
 
 
@@ -48,7 +54,9 @@ def plan_streams(path: Path, muxer: str) -> list[StreamPlan]:
         return [_plan(stream, stream == main, muxer, supported, container) for stream in container.streams]
 
 
-def _plan(stream: Any, is_main: bool, muxer: str, supported: set[str], container: InputContainer) -> StreamPlan:
+def _plan(
+    stream: Any, is_main: bool, muxer: str, supported: set[str], container: InputContainer
+) -> StreamPlan:
     kind, codec = stream.type, codec_name(stream)
     if stream.disposition & av.stream.Disposition.attached_pic:
         kind = "cover"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,7 +14,7 @@ import av
 import numpy as np
 from av.container import InputContainer, OutputContainer
 
-from cgconvert.errors import OutputError
+from cgconvert.errors import OutputError, UnavailableError
 from cgconvert.files import output_error
 from cgconvert.frames import Frame, StreamInfo
 from cgconvert.media.codecs import VideoCodec
@@ -58,15 +59,17 @@ def film_metadata(metadata: dict[str, str]) -> dict[str, str]:
 
 
 class VideoSink:
-    """Writes one film to `path` (a temporary name: renaming it is the caller's).
+    """Writes one film to `path`, a temporary name whose renaming to `target` is the caller's.
 
-    The streams of `plans` that are not dropped are created in the source's order. Frames must come in
+    `path` None writes into memory: how `check_writable` finds out whether codec and container agree. The
+    streams of `plans` that are not dropped are created in the source's order. Frames must come in
     order of pts. Use: `write` and `copy`, then `finish`; `abort` leaves an unusable file to be removed.
     """
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
+        target: Path,
         muxer: str,
         source: InputContainer,
         info: StreamInfo,
@@ -74,14 +77,17 @@ class VideoSink:
         plans: Sequence[StreamPlan],
         shift: Fraction = Fraction(0),
     ) -> None:
-        self.path, self.info = path, info
+        self.path, self.target, self.info = path, target, info
         self.from_pixels = FromPixels(info, encoding.width, encoding.height, encoding.pixel_format)
         self.frames = 0
         self.packets: dict[int, int] = {}
         self.durations: dict[int, int] = {}
         try:
             self.container = av.open(
-                f"file:{path.resolve()}", "w", format=muxer, container_options=MUXER_OPTIONS.get(muxer, {})
+                f"file:{path.resolve()}" if path else io.BytesIO(),
+                "w",
+                format=muxer,
+                container_options=MUXER_OPTIONS.get(muxer, {}),
             )
             self.container.metadata.update(film_metadata(source.metadata))
             self.outputs: dict[int, Any] = {}
@@ -95,11 +101,13 @@ class VideoSink:
             self._copy_chapters(source, shift)
             self.container.start_encoding()
         except (av.error.FFmpegError, OSError) as error:
-            raise _as_output_error(path, error) from error
+            raise _as_output_error(target, error) from error
 
     def _add_video(self, container: OutputContainer, template: Any, encoding: Encoding) -> av.VideoStream:
         stream = container.add_stream(
-            encoding.codec.encoder, rate=self.info.rate, options=encoding.options()  # type: ignore[call-overload]
+            encoding.codec.encoder,
+            rate=self.info.rate,
+            options=encoding.options(),  # type: ignore[call-overload]
         )
         context = stream.codec_context
         context.width, context.height = encoding.width, encoding.height
@@ -118,7 +126,9 @@ class VideoSink:
     def _add_copy(self, container: OutputContainer, template: Any) -> Any:
         if template.type == "attachment":
             name = template.metadata.get("filename", "attachment")
-            return container.add_attachment(name, template.mimetype or "application/octet-stream", template.data)
+            return container.add_attachment(
+                name, template.mimetype or "application/octet-stream", template.data
+            )
         stream = container.add_stream_from_template(template, opaque=True)
         stream.metadata.update(template.metadata)
         stream.disposition = template.disposition
@@ -142,7 +152,7 @@ class VideoSink:
         try:
             self._mux_video(self.video.encode(picture))
         except (av.error.FFmpegError, OSError) as error:
-            raise _as_output_error(self.path, error) from error
+            raise _as_output_error(self.target, error) from error
 
     def copy(self, item: CopiedPacket) -> None:
         """Write a packet of another stream as it is. Raises `OutputError`."""
@@ -151,7 +161,7 @@ class VideoSink:
         try:
             self.container.mux_one(packet)
         except (av.error.FFmpegError, OSError) as error:
-            raise _as_output_error(self.path, error) from error
+            raise _as_output_error(self.target, error) from error
         self.packets[item.stream] = self.packets.get(item.stream, 0) + 1
 
     def _mux_video(self, packets: list[av.Packet[Any]]) -> None:
@@ -169,7 +179,7 @@ class VideoSink:
             self._mux_video(self.video.encode(None))
             self.container.close()
         except (av.error.FFmpegError, OSError) as error:
-            raise _as_output_error(self.path, error) from error
+            raise _as_output_error(self.target, error) from error
         self._check()
 
     def abort(self) -> None:
@@ -179,6 +189,7 @@ class VideoSink:
 
     def _check(self) -> None:
         """Read the file back, without decoding it, and count what each stream holds."""
+        assert self.path is not None
         index_of = {stream.index: source for source, stream in self.outputs.items()}
         expected = {self.video.index: self.frames}
         expected |= {self.outputs[source].index: count for source, count in self.packets.items()}
@@ -190,9 +201,36 @@ class VideoSink:
         for index, count in expected.items():
             if found[index] < count:
                 raise OutputError(
-                    f"{self.path.name}: stream #{index_of.get(index, index)} was written with {count} packets "
+                    f"{self.target}: stream #{index_of.get(index, index)} was written with {count} packets "
                     f"but reads back with {found[index]}; is the disk failing?"
                 )
+
+
+def check_writable(
+    source: Path,
+    target: Path,
+    muxer: str,
+    info: StreamInfo,
+    encoding: Encoding,
+    plans: Sequence[StreamPlan],
+) -> None:
+    """Open encoder and container as the run will, in memory, so that what cannot work fails before it.
+
+    Raises `UnavailableError` with what the encoder or the container says.
+    """
+    with open_film(source) as container:
+        try:
+            VideoSink(None, target, muxer, container, info, encoding, plans).abort()
+        except (OutputError, ValueError) as error:
+            cause = error.__cause__
+            reason = getattr(cause, "strerror", None) or str(cause or error)
+            encoder = encoding.codec.encoder
+            instead = "; without an NVIDIA GPU use h264, h265 or av1" if "nvenc" in encoder else ""
+            options = " ".join(f"{key}={value}" for key, value in encoding.options().items())
+            raise UnavailableError(
+                f"{encoder} ({encoding.width}x{encoding.height} {encoding.pixel_format} {options}) "
+                f"cannot write {target.suffix} here: {reason}{instead}"
+            ) from error
 
 
 def _as_output_error(path: Path, error: Exception) -> OutputError:

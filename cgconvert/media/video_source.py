@@ -168,8 +168,8 @@ class VideoSource:
         self.to_source = ToPixels(info, *source_size) if source_size not in (None, size) else None
         self.keep_source = source_size is not None
         origin = self.stream.start_time or 0
-        self.first_pts = origin + math.ceil(Fraction(start) / info.time_base) if start else None
-        self.end_time = (origin * info.time_base + Fraction(end)) if end is not None else None
+        self.first_pts = origin + math.ceil(Fraction(str(start)) / info.time_base) if start else None
+        self.end_time = (origin * info.time_base + Fraction(str(end))) if end is not None else None
         self.shift = self.first_pts * info.time_base if self.first_pts is not None else Fraction(0)
         self.last_end = Fraction(0)
         self.last_pts: int | None = None

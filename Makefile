@@ -1,0 +1,39 @@
+# Everything works on a machine that has only Python (3.11 or newer) and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test test-all check format readme clean
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "cgconvert needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,openvino,onnx,train]'
+	@touch $@
+
+demo: $(INSTALLED)  ## draw a short film, convert it, show both side by side
+	OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py demo
+
+test: $(INSTALLED)  ## the tests that take minutes
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -m "not slow"
+
+test-all: $(INSTALLED)  ## all of them
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q
+
+check: $(INSTALLED)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+readme: $(INSTALLED)  ## make the README's tables anew from benchmarks/results
+	$(BIN)/python benchmarks/readme_tables.py
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info
