@@ -35,7 +35,7 @@ def padded_size(height: int, width: int, card: ModelCard) -> tuple[int, int]:
 
 
 def reflect_index(size: int, padded: int) -> np.ndarray:
-    """Indices that extend `size` pixels to `padded` by reflection at the far edge, again and again if need be."""
+    """Indices that extend `size` pixels to `padded` by reflection at the far edge, as often as need be."""
     if size == 1:
         return np.zeros(padded, np.int64)
     period = 2 * (size - 1)
@@ -55,7 +55,7 @@ def pad_pixels(pixels: Tensor, height: int, width: int) -> Tensor:
 def pixels_to_images(
     pixels: np.ndarray, card: ModelCard, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Crop]:
-    """(N, H, W, 3) pixels to padded images (N, C, H', W') in channels_last memory, and the crop that undoes it.
+    """(N, H, W, 3) pixels to padded images (N, C, H', W'), channels_last, and the crop that undoes it.
 
     A generator with one input channel gets BT.601 luma. Channels-last memory is what the pixels have
     already, so nothing is transposed.

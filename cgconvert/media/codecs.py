@@ -1,4 +1,4 @@
-"""Codecs and containers: which encoder stands for a codec's name, what it takes, and what a container holds."""
+"""Codecs and containers: which encoder stands for a codec's name, what it takes, what a container holds."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class VideoCodec:
     """A codec as users name it.
 
     `encoder` is FFmpeg's name for what writes it, `codec` for what is written. `quality_option` is what
-    `--crf` sets ("" if the encoder has no such thing) within `quality_range`, `quality` and `preset` are defaults, chosen to be
-    hard to tell from the source. `odd_sizes`: takes subsampled chroma where a side is odd.
+    `--crf` sets ("" if the encoder has no such thing) within `quality_range`; `quality` and `preset` are defaults,
+    chosen to be hard to tell from the source. `odd_sizes`: takes subsampled chroma where a side is odd.
     """
 
     encoder: str
@@ -88,7 +88,8 @@ def container_of(path: Path) -> tuple[str, str]:
         return CONTAINERS[path.suffix.lower()]
     except KeyError:
         raise UsageError(
-            f"{path}: cannot write {path.suffix or 'a file without a suffix'}; use one of {', '.join(CONTAINERS)}"
+            f"{path}: cannot write {path.suffix or 'a file without a suffix'}; "
+            f"use one of {', '.join(CONTAINERS)}"
         ) from None
 
 

@@ -81,7 +81,7 @@ class ToPixels:
             interpolation=EXACT,
             threads=1,
         )
-        pixels = rgb.to_ndarray()
+        pixels: np.ndarray = rgb.to_ndarray()
         if self.info.rotation:
             pixels = np.ascontiguousarray(np.rot90(pixels, -self.info.rotation // 90))
         return pixels

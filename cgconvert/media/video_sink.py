@@ -104,11 +104,8 @@ class VideoSink:
             raise _as_output_error(target, error) from error
 
     def _add_video(self, container: OutputContainer, template: Any, encoding: Encoding) -> av.VideoStream:
-        stream = container.add_stream(
-            encoding.codec.encoder,
-            rate=self.info.rate,
-            options=encoding.options(),  # type: ignore[call-overload]
-        )
+        stream = container.add_stream(encoding.codec.encoder, rate=self.info.rate, options=encoding.options())
+        assert isinstance(stream, av.VideoStream)
         context = stream.codec_context
         context.width, context.height = encoding.width, encoding.height
         context.pix_fmt = encoding.pixel_format

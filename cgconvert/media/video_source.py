@@ -235,7 +235,7 @@ class VideoSource:
             yield self._frame(picture, pts - (self.first_pts or 0))
 
     def _timestamp(self, picture: av.VideoFrame) -> int:
-        """The frame's pts; where it has none or goes back in time, the next possible one (and it is counted)."""
+        """The frame's pts; where it has none or goes back in time, the next possible one, and that is counted."""
         step = picture.duration or max(1, round(1 / (self.info.rate * self.info.time_base)))
         pts = picture.pts
         if pts is None or (self.last_pts is not None and pts <= self.last_pts):

@@ -148,7 +148,7 @@ def test_plans_that_cannot_work_are_refused(tmp_path: Path, exact: EngineOptions
         plan(codec="h256")
     with pytest.raises(UsageError, match="cannot hold prores"):
         plan(codec="prores")
-    with pytest.raises(UsageError, match="cannot write .gif"):
+    with pytest.raises(UsageError, match=r"cannot write \.gif"):
         plan("out.gif")
     with pytest.raises(UsageError, match="0 to 51"):
         plan(crf=77)
@@ -160,7 +160,7 @@ def test_plans_that_cannot_work_are_refused(tmp_path: Path, exact: EngineOptions
         plan(start=2, end=1)
     with pytest.raises(UsageError, match="past the end"):
         plan(start=100)
-    with pytest.raises(UnavailableError, match="libx264 .* cannot write .mp4"):
+    with pytest.raises(UnavailableError, match=r"libx264 .* cannot write \.mp4"):
         plan(preset="no-such-preset")
     with pytest.raises(UsageError, match="the source itself"):
         plan("in.mp4", overwrite=True)
