@@ -127,9 +127,9 @@ def _as_data(model: InstalledModel) -> dict[str, Any]:
 
 
 def _row(model: InstalledModel) -> tuple[str, ...]:
-    size = describe_bytes(model.path.stat().st_size)
     if model.card is None:
-        return model.name, "unreadable", "", size, model.origin
+        return model.name, "unreadable", "", "", model.origin
+    size = describe_bytes(model.path.stat().st_size)
     network = describe_architecture(model.card.architecture, model.card.arguments)
     return model.name, describe_domains(model.card), network, size, model.origin
 

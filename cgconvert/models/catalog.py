@@ -10,7 +10,7 @@ from pathlib import Path
 from cgconvert.errors import ModelError, UsageError
 from cgconvert.files import output_error
 from cgconvert.models.card import NAME_PATTERN, ModelCard, check_name
-from cgconvert.models.files import SUFFIX, read_card
+from cgconvert.models.files import SUFFIX, expanded, is_regular_file, read_card
 
 SHIPPED_FOLDER = Path(__file__).parent / "shipped"
 FOREIGN_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".pkl", ".onnx")
@@ -34,7 +34,7 @@ def models_folder() -> Path:
     """The user's models folder (not created): `CGCONVERT_HOME`/models, or the platform's data folder."""
     home = os.environ.get("CGCONVERT_HOME")
     if home:
-        return Path(home).expanduser() / "models"
+        return expanded(home) / "models"
     from platformdirs import user_data_path
 
     return user_data_path("cgconvert", appauthor=False) / "models"
@@ -59,12 +59,12 @@ def find_model(name_or_path: str | Path) -> Path:
     """
     text = str(name_or_path)
     if text.endswith(SUFFIX) or text.startswith("~") or len(Path(text).parts) > 1 or text in ("", ".", ".."):
-        return _model_at(Path(text).expanduser())
+        return _model_at(expanded(text))
     for folder in (models_folder(), SHIPPED_FOLDER):
         candidate = folder / f"{text}{SUFFIX}"
-        if candidate.is_file():
+        if is_regular_file(candidate):
             return candidate
-    if Path(text).exists() or Path(f"{text}{SUFFIX}").exists():
+    if os.path.exists(text) or is_regular_file(Path(f"{text}{SUFFIX}")):  # noqa: PTH110 - never raises
         return _model_at(Path(text))
     raise ModelError(f"no model named {text!r:.80}{_known_and_nearest(text)}")
 
@@ -77,7 +77,7 @@ def installed_path(name: str) -> Path:
 def shipped_path(name: str) -> Path | None:
     """The shipped file of this name, if there is one."""
     path = SHIPPED_FOLDER / f"{check_name(name)}{SUFFIX}"
-    return path if path.is_file() else None
+    return path if is_regular_file(path) else None
 
 
 def remove_model(name: str) -> Path:
@@ -87,7 +87,7 @@ def remove_model(name: str) -> Path:
     refuses.
     """
     path = installed_path(name)
-    if not path.is_file():
+    if not is_regular_file(path):
         if shipped_path(name):
             raise UsageError(f"{name} is shipped with cgconvert and cannot be removed")
         raise ModelError(f"no model named {name!r} in {models_folder()}{_known_and_nearest(name)}")
@@ -113,21 +113,21 @@ def _look_at(name: str, path: Path, origin: str) -> InstalledModel:
 
 def _model_at(path: Path) -> Path:
     """The model file that a path means; `ModelError` says what is there instead."""
-    if path.is_file() and path.suffix.lower() in FOREIGN_SUFFIXES:
+    if is_regular_file(path) and path.suffix.lower() in FOREIGN_SUFFIXES:
         raise ModelError(
             f"{path} is no cgconvert model; if it is a CycleGAN or pix2pix generator, bring it in first: "
             f"cgconvert models import {path} --name NAME"
         )
-    if path.is_file():
+    if is_regular_file(path):
         return path
     completed = path.with_name(f"{path.name}{SUFFIX}") if path.name else path
-    if completed.is_file():
+    if is_regular_file(completed):
         return completed
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - never raises
         names = _names_in(path)
         inside = f"; in it: {', '.join(names[:5])}" if names else ""
         raise ModelError(f"{path} is a folder: name one model file{inside}")
-    raise ModelError(f"no such model file: {path}{_known_and_nearest(path.name.removesuffix(SUFFIX))}")
+    raise ModelError(f"no such model file: {path!s:.200}{_known_and_nearest(path.name.removesuffix(SUFFIX))}")
 
 
 def _known_and_nearest(text: str) -> str:

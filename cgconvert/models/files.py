@@ -24,6 +24,22 @@ STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
 """Ends of names that are buffers of batch norm, which nobody counts as parameters."""
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with "~" resolved. Raises `ModelError` if that means nobody."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ModelError(f"{path}: there is no such home folder") from error
+
+
+def is_regular_file(path: Path) -> bool:
+    """Whether there is a regular file; a name the system cannot have, or may not look at, is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def read_header(path: Path) -> dict[str, Any]:
     """The JSON header of a safetensors file: `__metadata__` and an entry a tensor. Raises `ModelError`."""
     try:

@@ -15,7 +15,15 @@ from cgconvert.generators import generator_shapes, size_rule
 from cgconvert.models.card import ModelCard, check_name
 from cgconvert.models.catalog import installed_path, shipped_path
 from cgconvert.models.describe import describe_architecture
-from cgconvert.models.files import has_card, read_card, read_header, read_weights, write_model
+from cgconvert.models.files import (
+    expanded,
+    has_card,
+    is_regular_file,
+    read_card,
+    read_header,
+    read_weights,
+    write_model,
+)
 from cgconvert.models.loading import find_misfit, generator_with_weights
 from cgconvert.models.reading import read_foreign
 from cgconvert.models.recognition import SUPPORTED, Recognised, UnrecognisedError, recognise
@@ -57,7 +65,7 @@ def import_checkpoint(
     Raises `ModelError` if the file is no such generator, damaged or unsafe (nothing is installed then), and
     `OutputError` if the name is taken and `overwrite` is False, or the file cannot be written.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     target = _free_target(name, overwrite)
     if _is_own_model(path):
         card = read_card(path).with_changes(name=name)
@@ -107,7 +115,7 @@ def _free_target(name: str, overwrite: bool) -> Path:
 def _is_own_model(path: Path) -> bool:
     """Whether the file is a cgconvert model; what is wrong with any other file is for the reader to say."""
     try:
-        return path.is_file() and has_card(read_header(path))
+        return is_regular_file(path) and has_card(read_header(path))
     except ModelError:
         return False
 

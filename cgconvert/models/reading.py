@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 import zipfile
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 
 from cgconvert.errors import ModelError
-from cgconvert.models.files import read_header
+from cgconvert.models.files import is_regular_file, read_header
 
 SIZE_LIMIT = 4 * 2**30
 """Bytes. The largest generators have 0.3 GB, a training checkpoint with optimizers a few times that."""
@@ -75,13 +76,13 @@ def _require_safe_torch() -> None:
 
 def _size_of_file(path: Path) -> int:
     """Bytes in a regular file of sensible size; `ModelError` otherwise."""
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - never raises
         inside = sorted(entry.name for entry in path.glob("*_net_G*.pth"))[:4]
         hint = f"; did you mean one of {', '.join(inside)}?" if inside else ""
         raise ModelError(f"{path} is a folder, not a checkpoint{hint}")
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 - never raises
         raise ModelError(f"no such file: {path}")
-    if not path.is_file():
+    if not is_regular_file(path):
         raise ModelError(f"{path} is no regular file")
     size = path.stat().st_size
     if size == 0:

@@ -181,9 +181,11 @@ def test_the_users_models_come_first_and_hide_shipped_ones() -> None:
 def test_broken_and_half_written_files_in_the_folder() -> None:
     install("good")
     installed_path("broken").write_bytes(b"junk")
+    installed_path("dangling").symlink_to("nowhere")
     (models_folder() / ".cgconvert-12.safetensors").write_bytes(b"half")
     mine = {model.name: model for model in list_models() if model.origin == "installed"}
-    assert mine.keys() == {"good", "broken"}
+    assert mine.keys() == {"good", "broken", "dangling"}
+    assert "no such model file" in str(mine["dangling"].problem)
     assert mine["good"].problem is None
     assert "cut short" in str(mine["broken"].problem)
 
@@ -220,6 +222,10 @@ WRONG_NAMES = [
     ("identity.safetensors", r"no such model file: identity.safetensors; did you mean identity\?"),
     ("/nowhere/identity", r"no such model file: /nowhere/identity; did you mean identity\?"),
     ("latest_net_G.pth", "cgconvert models import"),
+    ("x" * 5000, "no model named 'xxx"),
+    (f"/{'x' * 5000}", "no such model file: /xxx"),
+    ("a\0b", r"no model named 'a\\x00b'"),
+    ("~nobody-of-this-name/m", "no such home folder"),
     ("", "folder"),
     (".", "folder"),
 ]

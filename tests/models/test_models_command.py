@@ -93,8 +93,10 @@ def test_json(capsys: pytest.CaptureFixture[str], checkpoint: Path) -> None:
 def test_an_unreadable_model_is_listed_with_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     models_folder().mkdir(parents=True)
     installed_path("broken").write_bytes(b"junk")
+    installed_path("dangling").symlink_to("nowhere")
     code, out, err = run(capsys, "list")
     assert code == 0
+    assert "dangling" in out
     assert "broken" in out
     assert "unreadable" in out
     assert err.startswith("Warning: ")

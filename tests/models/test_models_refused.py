@@ -279,6 +279,8 @@ def test_zip_archives_around_something(tmp_path: Path) -> None:
 
 def test_paths_that_are_no_files(tmp_path: Path) -> None:
     assert "no such file" in refusal(tmp_path / "missing.pth")
+    with pytest.raises(ModelError, match="no such file"):
+        import_checkpoint(f"{tmp_path}/{'x' * 5000}.pth", "made")
     assert "is a folder" in refusal(tmp_path)
     (tmp_path / "latest_net_G_A.pth").touch()
     assert "did you mean one of latest_net_G_A.pth?" in refusal(tmp_path)

@@ -13,6 +13,11 @@ SUPPORTED = (
 )
 
 FAMILIES: tuple[tuple[str, str], ...] = (
+    (
+        r".*\.(weight_orig|weight_bar|parametrizations\.)",
+        "a network with spectral norm: remove it before saving",
+    ),
+    (r".*\.weight_[gv]$", "a network with weight norm: remove it before saving"),
     (r"scale\d+_layer\d+\.", "a discriminator of pix2pixHD"),
     (r"net\.0\.weight$", "a pixel discriminator (netD) of the original implementation"),
     (r"mlp_\d+\.0\.weight$", "the feature network (netF) of CUT"),
