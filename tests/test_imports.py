@@ -1,0 +1,107 @@
+"""Imports go down the house only, and heavy libraries stay in their rooms."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+LEVELS = [
+    {"cgconvert.errors"},
+    {"cgconvert.files", "cgconvert.frames", "cgconvert.options", "cgconvert.progress"},
+    {"cgconvert.report"},
+    {"cgconvert.generators"},
+    {"cgconvert.models", "cgconvert.transforms", "cgconvert.media"},
+    {"cgconvert.engines"},
+    {"cgconvert.pipeline"},
+    {"cgconvert.video_plan", "cgconvert.image_plan"},
+    {"cgconvert.video_pipeline", "cgconvert.image_pipeline"},
+    {"cgconvert"},
+    {"cgconvert.cli"},
+    {"trainer"},
+]
+"""From the ground up: a room may import those below it and its own level."""
+
+ONLY_IN = {
+    "av": ("cgconvert/media/", "trainer/"),
+    "cv2": ("cgconvert/media/", "trainer/"),
+    "torch_tensorrt": ("cgconvert/engines/tensorrt",),
+    "openvino": ("cgconvert/engines/openvino",),
+    "click": ("cgconvert/cli/", "trainer/cli"),
+}
+
+
+def modules() -> list[Path]:
+    return sorted([*(ROOT / "cgconvert").rglob("*.py"), *(ROOT / "trainer").rglob("*.py")])
+
+
+def imported(path: Path) -> list[str]:
+    """Full names of what a file imports, but for what only type checkers see."""
+    names: list[str] = []
+    tree = ast.parse(path.read_text())
+    hidden = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if id(node) in hidden:
+            continue
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
+
+
+def level(name: str) -> int | None:
+    """The level of a module by its longest known prefix; helpers of a plan or pipeline share its level."""
+    parts = name.split(".")
+    for size in range(len(parts), 0, -1):
+        prefix = ".".join(parts[:size])
+        for number, rooms in enumerate(LEVELS):
+            if prefix in rooms:
+                return number if size > 1 or len(parts) == 1 or prefix == "trainer" else None
+    return None
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_down(path: Path) -> None:
+    own = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    mine = level(own)
+    for name in imported(path):
+        if not name.startswith(("cgconvert", "trainer")):
+            continue
+        assert not (own.startswith("cgconvert") and name.startswith("trainer")), f"{own} imports {name}"
+        theirs = level(name)
+        if mine is not None and theirs is not None:
+            assert theirs <= mine, f"{own} (level {mine}) imports {name} (level {theirs})"
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_libraries_stay_in_their_rooms(library: str) -> None:
+    for path in modules():
+        relative = str(path.relative_to(ROOT))
+        if relative.startswith(ONLY_IN[library]):
+            continue
+        used = [name for name in imported(path) if name.split(".")[0] == library]
+        assert not used, f"{relative} imports {used}"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["models", "list"], ["video", "--help"], ["dir", "--help"], ["train", "--help"]]
+)
+def test_light_commands_import_no_torch(arguments: list[str]) -> None:
+    code = (
+        "import sys; from cgconvert.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as leave: print('code', leave.code or 0, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "code 0 False", done.stderr
