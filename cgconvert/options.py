@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -40,10 +39,9 @@ class VideoOptions:
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """How images are converted and written. `format` None: the source's; `quality` 1 to 100, None: the format's."""
+    """How images are written. `format` None: the source's; `quality` 1 to 100, None: the format's."""
 
     format: str | None = None
     quality: int | None = None
     overwrite: bool = False
     watch: bool = False
-    report: Path | None = None

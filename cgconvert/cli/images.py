@@ -1,0 +1,201 @@
+"""`cgconvert dir` and `cgconvert image`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from cgconvert.cli.common import engine_options, read_engine_options
+from cgconvert.cli.status import create_progress, seconds_as_clock
+from cgconvert.errors import CgconvertError
+from cgconvert.image_plan import FORMATS, ImagePlan, plan_dir, plan_images, printable
+from cgconvert.options import ImageOptions
+
+if TYPE_CHECKING:
+    from cgconvert.image_pipeline import ImagesResult
+
+SHOWN = 20
+"""Failures that are printed; the report has them all."""
+
+_PATH = click.Path(path_type=Path)
+
+
+def image_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that folders and files share."""
+    options: list[Callable[..., Any]] = [
+        click.option(
+            "-m",
+            "--model",
+            default="photo2monet",
+            show_default=True,
+            help="A model's name, or a path to one.",
+        ),
+        engine_options,
+        click.option(
+            "--format",
+            "kind",
+            type=click.Choice(list(FORMATS)),
+            help="The results' format. Default: the source's.",
+        ),
+        click.option(
+            "--quality",
+            type=click.IntRange(1, 100),
+            help="Of JPEG (default 95), WebP and AVIF (default 90; 100 loses nothing).",
+        ),
+        click.option("--overwrite", is_flag=True, help="Convert again what has a result already."),
+        click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
+        click.option(
+            "--report",
+            type=click.Path(path_type=Path, dir_okay=False),
+            metavar="FILE",
+            help="Write a JSON report.",
+        ),
+        click.option("--quiet", is_flag=True, help="Print nothing but errors."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@click.command(name="dir", short_help="Convert a folder of images, and the folders in it.")
+@click.argument("folder", metavar="DIR", type=_PATH)
+@click.option("-o", "--output", metavar="OUT", type=_PATH, help="Default: DIR.MODEL beside DIR.")
+@image_options
+@click.option("--watch", is_flag=True, help="Go on with what arrives in DIR, until Ctrl-C.")
+def directory(
+    folder: Path,
+    output: Path | None,
+    model: str,
+    device: str,
+    engine: str,
+    precision: str,
+    batch: str,
+    kind: str | None,
+    quality: int | None,
+    overwrite: bool,
+    dry_run: bool,
+    report: Path | None,
+    quiet: bool,
+    watch: bool,
+) -> int:
+    """Put every picture in DIR, and in the folders in it, into another look.
+
+    JPEG, PNG, WebP, TIFF, AVIF and BMP; the same tree appears in OUT. Results that are there already are
+    skipped, so a run that was broken off goes on with the same command.
+    """
+    options = ImageOptions(kind, quality, overwrite, watch)
+    choice = read_engine_options(device, engine, precision, batch)
+    return _run(plan_dir(folder, output, model, options, choice), dry_run, report, quiet)
+
+
+@click.command(name="image", short_help="Convert image files.")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=_PATH)
+@click.option(
+    "-o",
+    "--output",
+    metavar="OUT",
+    type=_PATH,
+    help="A folder, or a file for one FILE. Default: NAME.MODEL.EXT beside FILE.",
+)
+@image_options
+def image(
+    files: tuple[Path, ...],
+    output: Path | None,
+    model: str,
+    device: str,
+    engine: str,
+    precision: str,
+    batch: str,
+    kind: str | None,
+    quality: int | None,
+    overwrite: bool,
+    dry_run: bool,
+    report: Path | None,
+    quiet: bool,
+) -> int:
+    """Put single pictures into another look: JPEG, PNG, WebP, TIFF, AVIF or BMP."""
+    options = ImageOptions(kind, quality, overwrite)
+    choice = read_engine_options(device, engine, precision, batch)
+    return _run(plan_images(files, output, model, options, choice), dry_run, report, quiet)
+
+
+def _run(plan: ImagePlan, dry_run: bool, report: Path | None, quiet: bool) -> int:
+    """Carry a plan out; the exit code: 1 if a picture failed."""
+    if dry_run:
+        for line in plan.describe():
+            click.echo(line)
+        return 0
+    # Before torch is loaded: threads that spin while they wait take the cores from decoding and encoding.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    from cgconvert.image_network import still_running
+    from cgconvert.image_pipeline import ImageRun
+
+    run = ImageRun(plan, create_progress(quiet))
+    try:
+        result = run.run()
+    except CgconvertError as error:
+        _write_report(report, run.result)
+        if still_running():
+            _leave_at_once(error)
+        raise
+    _write_report(report, result)
+    _print_outcome(plan, result, quiet)
+    if still_running():
+        sys.stdout.flush()
+        os._exit(1 if result.failed else 0)
+    return 1 if result.failed else 0
+
+
+def _write_report(path: Path | None, result: ImagesResult) -> None:
+    if path is not None:
+        from cgconvert.report import write_report
+
+        write_report(path, result.to_dict())
+
+
+def _leave_at_once(error: CgconvertError) -> NoReturn:
+    """End without waiting for a thread inside the network; nothing that it could still do would be kept."""
+    click.echo(f"Error: {error}", err=True)
+    sys.stderr.flush()
+    os._exit(error.exit_code)
+
+
+def _print_outcome(plan: ImagePlan, result: ImagesResult, quiet: bool) -> None:
+    for failure in result.failures[:SHOWN]:
+        click.echo(f"Failed: {printable(failure.file)}: {failure.reason}", err=True)
+    if result.failed > SHOWN:
+        click.echo(f"... and {result.failed - SHOWN} more; --report FILE lists them all", err=True)
+    if quiet:
+        return
+    for note in plan.notes:
+        click.echo(f"Note: {note}", err=True)
+    for loss in result.losses:
+        count = f"{loss.images} images" if loss.images > 1 else printable(loss.first)
+        click.echo(f"Note: not kept in {count}: {loss.what}", err=True)
+    if result.stale:
+        click.echo(
+            f"Note: {result.stale} skipped results are older than their source; --overwrite redoes them",
+            err=True,
+        )
+    click.echo(summary(result))
+
+
+def summary(result: ImagesResult) -> str:
+    """One line: what was done, how fast, where it is."""
+    if not result.converted and not result.failed:
+        return f"Nothing to do: all {result.skipped} images are converted already -> {result.output}"
+    counts = [(result.failed, "failed"), (result.skipped, "skipped")]
+    aside = ", ".join(f"{count} {what}" for count, what in counts if count)
+    plural = "" if result.converted == 1 else "s"
+    took = f"{result.seconds:.1f} s" if result.seconds < 60 else seconds_as_clock(result.seconds)
+    return (
+        f"Converted {result.converted} image{plural}{f' ({aside})' if aside else ''} in {took}, "
+        f"{result.images_per_second:.1f} images/s -> {result.output}"
+    )
