@@ -1,31 +1,41 @@
-"""The commands of the trainer: `cgconvert train ...`, or `python -m trainer ...`."""
+"""The commands of the trainer: `cgconvert train ...`, or `python -m trainer ...`. No torch until one runs."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
+import tomllib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cgconvert.errors import CgconvertError, UsageError
+
+if TYPE_CHECKING:
+    from trainer.evaluate import Table
+
+ABLATION_HELP = "Leave parts of the method out, as the papers' tables do (cycle-alone, gan-alone ...)."
+FOLDER = click.Path(path_type=Path)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--quiet", is_flag=True, help="Warnings only.")
 def train(quiet: bool) -> None:
     """Train generators from two folders of pictures, and measure them."""
-    logging.basicConfig(
-        level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr
-    )
+    logger = logging.getLogger("trainer")
+    logger.handlers.clear()
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    logger.propagate = False
 
 
 def _changes(settings: tuple[str, ...]) -> dict[str, Any]:
-    """`--set section.key=value` with the value as TOML, or as a plain word."""
-    import tomllib
-
+    """`SECTION.KEY=VALUE` with the value as TOML, or as a plain word."""
     changes = {}
     for text in settings:
         key, equals, value = text.partition("=")
@@ -44,20 +54,56 @@ setting_option = click.option(
 
 
 @train.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=FOLDER)
+@click.option("--a", help="Pictures of domain A: a folder, or a video.")
+@click.option("--b", help="Pictures of domain B.")
+@click.option("--pairs", help="pix2pix: pictures with A on the left and B on the right.")
+@click.option("--method", default=None, help="cyclegan (default), pix2pix, cut or distill.")
+@click.option("--recipe", help="Start from a recipe that comes with the trainer, or from a TOML file.")
+@setting_option
+@click.option("--overwrite", is_flag=True, help="Replace a config that is there.")
+def init(
+    run: Path,
+    a: str | None,
+    b: str | None,
+    pairs: str | None,
+    method: str | None,
+    recipe: str | None,
+    settings: tuple[str, ...],
+    overwrite: bool,
+) -> None:
+    """Make the folder RUN with a config in which every setting is explained; the pictures are checked."""
+    from trainer.setup import init_run
+
+    changes = _changes(settings)
+    # Given as seen from here; the config may lie anywhere.
+    places = {"data.a": a, "data.b": b, "data.pairs": pairs}
+    changes |= {key: str(Path(value).expanduser().resolve()) for key, value in places.items() if value}
+    if method:
+        changes["run.method"] = method
+    elif pairs:
+        changes["run.method"] = "pix2pix"
+    for line in init_run(run, changes, recipe, overwrite):
+        click.echo(line)
+
+
+@train.command()
+@click.argument("run", type=FOLDER)
+@click.option("--ablation", help=ABLATION_HELP)
 @setting_option
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint, if there is one.")
-def run(run: Path, settings: tuple[str, ...], resume: bool) -> None:
-    """Start the training in the folder RUN (made by `init`)."""
+def run(run: Path, ablation: str | None, settings: tuple[str, ...], resume: bool) -> None:
+    """Run the training in the folder RUN (made by `init`)."""
     from trainer.run import start
     from trainer.runfolder import RunFolder
 
     folder = RunFolder(run)
-    start(folder, _changes(settings), resume=resume and folder.checkpoint.exists())
+    changes = _changes(settings) | ({"loss.ablation": ablation} if ablation else {})
+    start(folder, changes, resume=resume and folder.checkpoint.exists())
 
 
 @train.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=FOLDER)
 @setting_option
 def resume(run: Path, settings: tuple[str, ...]) -> None:
     """Go on with the training in RUN, exactly from its last checkpoint."""
@@ -65,6 +111,155 @@ def resume(run: Path, settings: tuple[str, ...]) -> None:
     from trainer.runfolder import RunFolder
 
     start(RunFolder(run), _changes(settings), resume=True)
+
+
+@train.command()
+@click.argument("run", type=FOLDER)
+@click.argument("model", type=FOLDER)
+@click.option("--generator", default="", help="gen_ab or gen_ba, where the run has both.")
+@click.option("--best", is_flag=True, help="The best checkpoint by the metrics, not the last.")
+@click.option("--precision", type=click.Choice(["fp32", "fp16", "bf16"]), default="fp16", show_default=True)
+@click.option("--title", default="", help="What the model is called to people.")
+@click.option("--source-domain", default="", help="What it turns, for example photo.")
+@click.option("--target-domain", default="", help="Into what, for example monet.")
+@click.option("--licence", default="unknown", help="Licence of the weights.")
+@click.option(
+    "--work-size", type=click.IntRange(16), help="Height at which the network is best shown a frame."
+)
+def export(
+    run: Path,
+    model: Path,
+    generator: str,
+    best: bool,
+    precision: str,
+    title: str,
+    source_domain: str,
+    target_domain: str,
+    licence: str,
+    work_size: int | None,
+) -> None:
+    """Write the averaged generator of RUN to the file MODEL (.safetensors), and check it by loading it."""
+    from trainer.export import CardText, export_model
+    from trainer.runfolder import RunFolder
+
+    folder = RunFolder(run)
+    checkpoint = folder.best if best else folder.checkpoint
+    text = CardText(title, source_domain, target_domain, licence, work_size)
+    card = export_model(checkpoint, model, generator, precision, text)
+    click.echo(
+        f"{model}: {card.name}, {card.source_domain} -> {card.target_domain}, {model.stat().st_size} bytes"
+    )
+
+
+@train.command()
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option("--source", required=True, help="Pictures to convert.")
+@click.option("--target", required=True, help="Pictures of the domain they should look like.")
+@click.option("--back", default="", help="The model of the other direction: adds the cycle's PSNR.")
+@click.option("--paired", is_flag=True, help="The target folder holds the truth of each source, in order.")
+@click.option("--film", type=FOLDER, multiple=True, help="Adds the warp error on this film.")
+@click.option("--frames", default=48, show_default=True, help="Frames of each film.")
+@click.option("--size", default=256, show_default=True, help="Longest edge of pictures and films.")
+@click.option("--count", default=0, help="Pictures of each folder; 0: all.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--inception", default="", help="A TorchScript Inception file: adds KID and FID.")
+@click.option("--inception-sha256", default="", help="Its checksum, to be verified.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def evaluate(models: tuple[str, ...], source: str, target: str, **options: Any) -> None:
+    """Measure models beside the unchanged pictures and classical colour transfer."""
+    from trainer.evaluate import EvaluateOptions, evaluate_film
+    from trainer.evaluate import evaluate as measure
+
+    size = options["size"]
+    settings = EvaluateOptions(
+        size, size, options["count"], options["device"], options["inception"], options["inception_sha256"]
+    )
+    table = measure(models, source, target, settings, options["back"], options["paired"])
+    films: dict[str, dict[str, dict[str, float]]] = {}
+    for name in models:
+        for film in options["film"]:
+            error = evaluate_film(name, film, options["frames"], size, options["device"])
+            figures = {"source": error.source, "result": error.result, "ratio": error.ratio}
+            films.setdefault(name, {})[film.name] = {**figures, "sharpness": error.sharpness}
+    if options["as_json"]:
+        click.echo(json.dumps({"rows": table.rows, "films": films, "reference": table.reference}, indent=1))
+    else:
+        _print_table(table, films)
+
+
+def _print_table(table: Table, films: dict[str, dict[str, dict[str, float]]]) -> None:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    console = Console()
+    first = next(iter(table.rows.values()))
+    plain = [key for key in first if isinstance(first[key], (int, float))]
+    grid = RichTable(
+        title=f"{table.sources} sources against {table.targets} of {table.reference}, {table.edge} px"
+    )
+    for column in ("", *plain):
+        grid.add_column(column, justify="left" if not column else "right")
+    for name, metrics in table.rows.items():
+        grid.add_row(name, *(f"{metrics[key]:.4g}" if key in metrics else "" for key in plain))
+    console.print(grid)
+    for title, key in (("normalised", "swd_levels"), ("common scale", "swd_common_levels")):
+        levels = RichTable(title=f"sliced Wasserstein distance x 1000 by level, {title}")
+        for column in ("", *first[key]):
+            levels.add_column(column, justify="left" if not column else "right")
+        for name, metrics in table.rows.items():
+            levels.add_row(name, *(f"{value:.1f}" for value in metrics[key].values()))
+        console.print(levels)
+    for model, by_film in films.items():
+        for film, error in by_film.items():
+            console.print(f"{model} on {film}: " + ", ".join(f"{k} {v:.4g}" for k, v in error.items()))
+
+
+@train.command()
+@click.argument("run", type=FOLDER)
+@click.argument("pictures", nargs=-1, required=True, type=FOLDER)
+@click.option("-o", "--output", required=True, type=FOLDER, help="The picture to write (.png or .jpg).")
+@click.option("--generator", default="", help="gen_ab or gen_ba, where the run has both.")
+@click.option("--size", default=512, show_default=True, help="Longest edge.")
+def sample(run: Path, pictures: tuple[Path, ...], output: Path, generator: str, size: int) -> None:
+    """Show what the generator of RUN makes of PICTURES, source and result side by side."""
+    from trainer.setup import sample_run
+
+    sample_run(run, pictures, output, generator, size)
+
+
+@train.command()
+@click.argument("run", type=FOLDER)
+@click.option("--teacher", default="", help="The model file or name to learn from.")
+@click.option("--teacher-run", default="", type=str, help="Its training run, for its discriminator.")
+@click.option("--student", default="small", show_default=True, help="tiny, small or base.")
+@click.option("--a", help="Pictures that the teacher converts.")
+@click.option("--b", help="Pictures of the domain it converts them to.")
+@setting_option
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint, if there is one.")
+def distill(
+    run: Path,
+    teacher: str,
+    teacher_run: str,
+    student: str,
+    a: str | None,
+    b: str | None,
+    settings: tuple[str, ...],
+    resume: bool,
+) -> None:
+    """Train a small generator in the folder RUN to do what a teacher does."""
+    from trainer.run import start
+    from trainer.runfolder import RunFolder
+    from trainer.setup import init_run, student_settings
+
+    folder = RunFolder(run)
+    if not (resume and folder.checkpoint.exists()):
+        changes = {"run.method": "distill", **student_settings(student), **_changes(settings)}
+        changes |= {"distill.teacher": teacher}
+        places = {"data.a": a, "data.b": b, "distill.checkpoint": teacher_run}
+        changes |= {key: str(Path(value).expanduser().resolve()) for key, value in places.items() if value}
+        for line in init_run(run, changes, None, overwrite=True):
+            click.echo(line)
+    start(folder, _changes(settings), resume=resume and folder.checkpoint.exists())
 
 
 def main() -> None:

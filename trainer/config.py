@@ -1,4 +1,4 @@
-"""The configuration of a training: sections of frozen values, read from TOML, checked before anything runs."""
+"""The configuration of a training: frozen sections read from TOML, checked before anything runs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class RunConfig:
     precision: str = _setting(
         "auto", "auto is bf16 where the device is fast at it", choices=("auto", "fp32", "bf16", "fp16")
     )
-    channels_last: bool = _setting(True, "memory format that convolutions are faster in")
+    channels_last: bool = _setting(True, "on a GPU: the memory format that convolutions are faster in")
     compile: bool = _setting(False, "torch.compile the networks: minutes at the start, pays on a GPU")
     threads: int = _setting(0, "CPU threads of the arithmetic; 0 leaves torch's own choice", minimum=0)
 
@@ -100,7 +100,7 @@ class NetworkConfig:
 class LossConfig:
     """What is asked of the networks."""
 
-    gan: str = _setting("lsgan", "adversarial loss", choices=("lsgan", "vanilla", "hinge"))
+    gan: str = _setting("lsgan", "adversarial loss", choices=("lsgan", "vanilla", "hinge", "wgan"))
     ablation: str = _setting("full", "leave parts out, as the papers' tables do", choices=ABLATIONS)
     lambda_gan: float = _setting(1.0, "weight of the adversarial loss", minimum=0)
     lambda_a: float = _setting(10.0, "cyclegan: weight of the cycle A -> B -> A", minimum=0)
@@ -164,9 +164,12 @@ class WatchConfig:
     checkpoint_minutes: float = _setting(10.0, "and one at least this often", minimum=0.01)
     samples: int = _setting(4, "hold-out pictures in a grid", minimum=1)
     sample_size: int = _setting(256, "longest edge of pictures shown and measured", minimum=16)
+    metric_pictures: int = _setting(50, "hold-out pictures of each domain that are measured", minimum=2)
+    metric_size: int = _setting(256, "edge of the squares compared with the target domain", minimum=32)
     tensorboard: bool = _setting(False, "write TensorBoard files too (pip install 'cgconvert[train]')")
     collapse: bool = _setting(True, "notice NaN and collapse: go back once, then stop")
     inception: str = _setting("", "a TorchScript Inception file: FID and KID join the metrics")
+    inception_sha256: str = _setting("", "its checksum, if it is to be verified")
 
 
 @dataclass(frozen=True)

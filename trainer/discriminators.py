@@ -24,7 +24,7 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         if layers < 1:
             raise ValueError(f"a patch discriminator has at least 1 layer, got {layers}")
-        bias = norm != "batch"
+        bias = norm == "instance"  # the original's rule, which its files follow
         widths = [ndf * min(2**level, 8) for level in range(layers + 1)]
         modules: list[nn.Module] = [nn.Conv2d(in_channels, ndf, 4, 2, padding=1), nn.LeakyReLU(0.2, True)]
         for level in range(1, layers + 1):
@@ -56,7 +56,7 @@ class PixelDiscriminator(nn.Module):
 
     def __init__(self, in_channels: int = 3, ndf: int = 64, norm: Norm = "instance") -> None:
         super().__init__()
-        bias = norm != "batch"
+        bias = norm == "instance"  # the original's rule, which its files follow
         # The original calls this sequence `net`, and its files have those keys.
         self.net = nn.Sequential(
             nn.Conv2d(in_channels, ndf, 1),

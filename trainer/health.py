@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-DISC_WINS = {"lsgan": 0.005, "vanilla": 0.02, "hinge": 0.02}  # below this the discriminator is hardly wrong
+DISC_WINS = {
+    "lsgan": 0.005,
+    "vanilla": 0.02,
+    "hinge": 0.02,
+    "wgan": float("-inf"),
+}  # below this the discriminator is hardly wrong
 WINDOW = 20  # log lines in a row that must show the same before it is called a collapse
 FADED = 0.15  # share of the hold-out sources' spread, or colour range, below which results have faded
 

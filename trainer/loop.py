@@ -52,8 +52,9 @@ class Training:
     world: World = field(default_factory=World)
     skipped: int = 0
 
-    def state_dict(self) -> dict[str, Any]:
-        state = {
+    def own_state_dict(self) -> dict[str, Any]:
+        """This process's state, from which the run could go on were it the only one."""
+        return {
             "config": self.config.to_dict(),
             "method": self.method.state_dict(),
             "elapsed": self.schedule.seconds(),
@@ -62,7 +63,10 @@ class Training:
             "skipped": self.skipped,
             "random": random_state(),
         }
-        return self.world.gather_state(state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the whole run; called by all processes at once."""
+        return self.world.gather_state(self.own_state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         state = self.world.own_state(state)
@@ -171,7 +175,8 @@ def _roll_back(training: Training, problem: str) -> None:
     if training.health.rolled_back:
         raise CollapsedError(
             f"stopped at {reached} images, after one roll-back: {problem}. "
-            f"The checkpoint of {good} images is kept in {training.folder.checkpoint}. Try: {advice(training.config.loss.gan)}"
+            f"The checkpoint of {good} images is kept in {training.folder.checkpoint}. "
+            f"Try: {advice(training.config.loss.gan)}"
         )
     log.warning("at %d images: %s; going back to %d images, once", reached, problem, good)
     training.load_state_dict(state)

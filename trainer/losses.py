@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cgconvert.errors import UsageError
 
-GAN_MODES = ("lsgan", "vanilla", "hinge")
+GAN_MODES = ("lsgan", "vanilla", "hinge", "wgan")
 Logits = Tensor | Sequence[Tensor]
 
 
@@ -18,7 +18,8 @@ def gan_loss(logits: Logits, real: bool, mode: str, for_generator: bool = False)
     """How far a discriminator's logits are from saying `real`: a scalar, the mean over all patches.
 
     lsgan: squared distance to 1 or 0 (Mao et al. 2017); vanilla: cross-entropy (Goodfellow et al. 2014);
-    hinge: max(0, 1 -+ logit), and for a generator -logit (Lim and Ye 2017). A list of maps (several
+    hinge: max(0, 1 -+ logit), and for a generator -logit (Lim and Ye 2017); wgan: -+ logit, to be used with
+    a penalty (Arjovsky et al. 2017). A list of maps (several
     scales) gives the mean over the scales. Computed in float32 whatever the logits' type.
     """
     if not isinstance(logits, Tensor):
@@ -32,6 +33,8 @@ def gan_loss(logits: Logits, real: bool, mode: str, for_generator: bool = False)
         if for_generator:
             return -logits.mean()
         return F.relu(1 - logits if real else 1 + logits).mean()
+    if mode == "wgan":
+        return -logits.mean() if real else logits.mean()
     raise UsageError(f"unknown gan mode {mode!r}; known: {', '.join(GAN_MODES)}")
 
 

@@ -45,7 +45,8 @@ def prepare(folder: RunFolder, changes: Mapping[str, Any], resume: bool, world: 
     config = folder.read_config().with_changes(changes)
     if not resume and folder.checkpoint.exists():
         raise UsageError(
-            f"{folder.path}: has a checkpoint already; go on with `cgconvert train resume`, or take another folder"
+            f"{folder.path}: has a checkpoint already; "
+            "go on with `cgconvert train resume`, or take another folder"
         )
     state = load_checkpoint(folder.checkpoint) if resume else None
     if config.run.threads:

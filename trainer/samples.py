@@ -16,14 +16,22 @@ from trainer.images import Picture, read_frames, read_image
 from trainer.methods.base import Method
 
 
-def load_pictures(pictures: Sequence[Picture], longest: int) -> list[Pixels]:
-    """Decoded pictures, none with an edge above `longest`, edges rounded to what generators accept."""
+def load_pictures(pictures: Sequence[Picture], longest: int, half: str | None = None) -> list[Pixels]:
+    """Decoded pictures, none with an edge above `longest`, edges rounded to what generators accept.
+
+    `half` "a" or "b" takes the left or the right half of each, for pictures side by side.
+    """
     result = []
     for picture in pictures:
         if picture.frame is None:
             pixels = read_image(picture.path)
         else:
             pixels = read_frames(picture.path, [picture.frame])[picture.frame]
+        if half:
+            middle = pixels.shape[1] // 2
+            pixels = np.ascontiguousarray(
+                pixels[:, :middle] if half == "a" else pixels[:, middle : 2 * middle]
+            )
         height, width = pixels.shape[:2]
         factor = min(1.0, longest / max(height, width))
         size = [max(round(edge * factor / MULTIPLE), 4) * MULTIPLE for edge in (width, height)]
@@ -52,9 +60,9 @@ def sample_rows(
         images = to_images(pixels, method.device)
         result = method.ema.generators[name](images)
         cells = [pixels, to_pixels(result)]
-        back = method.cycle(name, result)
+        back = method.back(name)
         if back is not None:
-            cells.append(to_pixels(back))
+            cells.append(to_pixels(back(result)))
         if truths:
             cells.append(truths[index])
         rows.append(np.concatenate(cells, axis=1))

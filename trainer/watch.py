@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainer.augment import Pixels
+from trainer.checkpoint import save_checkpoint
 from trainer.config import Config
-from trainer.data import TrainingData
+from trainer.data import PAIRED, TrainingData
+from trainer.measures import Metrics, converter, measure_generator, open_inception
+from trainer.methods import Method
+from trainer.metrics.inception import Inception
 from trainer.runfolder import RunFolder
 from trainer.samples import grid, load_pictures, sample_rows, write_picture
 
@@ -28,13 +32,16 @@ class Watch:
         self._config = config
         self._data = data
         self._pictures: dict[str, list[Pixels]] = {}
+        self._features: Inception | None = None
+        self._paired = config.run.method in PAIRED
         self.best: dict[str, float] = {}
+        self.last: dict[str, Metrics] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": dict(self.best)}
+        return {"best": dict(self.best), "last": dict(self.last)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.best = dict(state["best"])
+        self.best, self.last = dict(state["best"]), dict(state.get("last", {}))
 
     def log_losses(self, training: Training, losses: Mapping[str, float], rate: float, speed: float) -> None:
         """One line in the log and one on the screen."""
@@ -50,19 +57,26 @@ class Watch:
     def pictures(self, domain: str) -> list[Pixels]:
         """Hold-out pictures that are shown."""
         if domain not in self._pictures:
-            chosen = self._data.holdout[domain].pictures
-            count = min(self._config.watch.samples, len(chosen))
-            step = len(chosen) / count
-            picked = [chosen[int(index * step)] for index in range(count)]
-            self._pictures[domain] = load_pictures(picked, self._config.watch.sample_size)
+            self._pictures[domain] = self._load(domain, self._config.watch.samples)
         return self._pictures[domain]
+
+    def _load(self, domain: str, count: int) -> list[Pixels]:
+        """Evenly spaced hold-out pictures of a domain, also where the hold-out holds pairs."""
+        half = None
+        if domain not in self._data.holdout:
+            domain, half = "pairs", domain
+        chosen = self._data.holdout[domain].pictures
+        count = min(count, len(chosen))
+        picked = [chosen[int(index * len(chosen) / count)] for index in range(count)]
+        return load_pictures(picked, self._config.watch.sample_size, half)
 
     def sample(self, training: Training) -> str | None:
         """Write a grid for each generator; returns what the results show to be wrong."""
         problem = None
-        for name, (source, _) in training.method.generators.items():
+        for name, (source, target) in training.method.generators.items():
             pictures = self.pictures(source)
-            rows = sample_rows(training.method, name, pictures)
+            truths = self.pictures(target) if self._paired else ()
+            rows = sample_rows(training.method, name, pictures, truths)
             path = self._folder.samples / f"{name}-{training.method.images_seen:09d}.png"
             write_picture(path, grid(rows))
             results = [row[:, p.shape[1] : 2 * p.shape[1]] for row, p in zip(rows, pictures, strict=True)]
@@ -70,12 +84,60 @@ class Watch:
         return problem
 
     def measure(self, training: Training) -> None:
-        """Metrics on the hold-out."""
+        """Metrics of each averaged generator on the hold-out; a checkpoint is kept of the best so far."""
+        seen, better = training.method.images_seen, False
+        for name, (source, target) in training.method.generators.items():
+            metrics = self._metrics(training.method, name, source, target)
+            self.last[name] = metrics
+            self._folder.append({"kind": "metrics", "images": seen, "generator": name, **metrics})
+            log.info("%d images, %s | %s", seen, name, describe(metrics))
+            score = float(metrics["l1"] if "l1" in metrics else metrics["swd"])
+            if score < self.best.get(name, float("inf")):
+                self.best[name] = score
+                # With two generators the one that is trained for counts, which is `generators`' last.
+                better = name == list(training.method.generators)[-1]
+        if better:
+            save_checkpoint(self._folder.best, training.own_state_dict())
+
+    def _metrics(self, method: Method, name: str, source: str, target: str) -> Metrics:
+        settings = self._config.watch
+        sources, targets = self._measured(source), self._measured(target)
+        convert = converter(method.ema.generators[name], method.device)
+        back = method.back(name)
+        return measure_generator(
+            convert,
+            sources,
+            targets,
+            settings.metric_size,
+            converter(back, method.device) if back is not None else None,
+            targets if self._paired else (),
+            self._inception(method),
+        )
+
+    def _measured(self, domain: str) -> list[Pixels]:
+        """Hold-out pictures that are measured."""
+        key = f"measured {domain}"
+        if key not in self._pictures:
+            self._pictures[key] = self._load(domain, self._config.watch.metric_pictures)
+        return self._pictures[key]
+
+    def _inception(self, method: Method) -> Inception | None:
+        settings = self._config.watch
+        if settings.inception and self._features is None:
+            self._features = open_inception(settings.inception, settings.inception_sha256, method.device)
+        return self._features
 
     def finish(self, training: Training) -> None:
         """At the end of the run."""
         self.sample(training)
         self.measure(training)
+
+
+def describe(metrics: Mapping[str, Any]) -> str:
+    """The plain figures of a set of metrics on one line."""
+    return " ".join(
+        f"{name} {value:.4g}" for name, value in metrics.items() if isinstance(value, (int, float))
+    )
 
 
 def _range(pictures: Sequence[Pixels]) -> tuple[float, float]:

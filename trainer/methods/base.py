@@ -55,6 +55,8 @@ class Method(ABC):
         self.step = 0
         self.images_seen = 0
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=precision.name == "fp16")
+        # Not on the CPU: there the backward pass of normalisations is many times slower in that format.
+        self._channels_last = config.run.channels_last and self.device.type == "cuda"
         self._augment = tuple(config.loss.diffaugment)
         self.ema: Ema
 
@@ -64,8 +66,8 @@ class Method(ABC):
     def train_step(self, batch: Batch) -> Losses:
         """Learn from {"a", "b"}: uint8 or float NCHW of equal batch. Returns losses as they were before."""
 
-    def cycle(self, name: str, images: Tensor) -> Tensor | None:
-        """The way back from a generator's result to its source, where the method has one."""
+    def back(self, name: str) -> nn.Module | None:
+        """The averaged generator that leads back from a generator's result, where the method has one."""
         return None
 
     # Building --------------------------------------------------------------------------------------
@@ -92,7 +94,7 @@ class Method(ABC):
     def _add_network(self, name: str, network: nn.Module) -> None:
         init_weights(network, self.config.network.init, self.config.network.init_gain)
         network.to(self.device)
-        if self.config.run.channels_last:
+        if self._channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.networks[name] = network
 
@@ -119,11 +121,10 @@ class Method(ABC):
         settings = self.config.optimizer
         rate = settings.disc_lr if phase == "discriminators" and settings.disc_lr else settings.lr
         parameters = [p for network in networks for p in network.parameters()]
+        # The fused form rounds otherwise; in float32 on the CPU, the reference, the plain one is kept.
+        fused = self.device.type == "cuda" or self.precision.name != "fp32"
         optimizer = torch.optim.Adam(
-            parameters,
-            lr=rate,
-            betas=(settings.beta1, settings.beta2),
-            fused=self.device.type in ("cpu", "cuda"),
+            parameters, lr=rate, betas=(settings.beta1, settings.beta2), fused=fused, foreach=False
         )
         for group in optimizer.param_groups:
             group["initial_lr"] = rate
@@ -136,7 +137,7 @@ class Method(ABC):
         images = pixels.to(self.device, non_blocking=True)
         if images.dtype == torch.uint8:
             images = images.float().mul_(2 / 255).sub_(1)
-        if self.config.run.channels_last:
+        if self._channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         return images
 

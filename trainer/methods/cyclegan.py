@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cgconvert.errors import UsageError
 from trainer.config import Config
 from trainer.consistency import temporal_loss
 from trainer.dataset import Batch
+from trainer.diffaugment import diff_augment
 from trainer.image_pool import ImagePool
 from trainer.losses import gan_loss, l1
 from trainer.methods.base import Losses, Method, forward_joined
+from trainer.methods.features import mean_matching_loss
 from trainer.precision import Precision
 
 
@@ -84,9 +86,11 @@ class CycleGan(Method):
         fake_a, same_a = forward_joined(gen_ba, b, a if same else None)
         losses: Losses = {}
         if self._judged:
-            for name, disc, fake in (("gan_ab", "disc_b", fake_b), ("gan_ba", "disc_a", fake_a)):
+            for name, disc, fake, real in (("ab", "disc_b", fake_b, b), ("ba", "disc_a", fake_a, a)):
                 logits = self._judge(self.networks[disc], fake)
-                losses[name] = loss.lambda_gan * gan_loss(logits, True, loss.gan, for_generator=True)
+                losses[f"gan_{name}"] = loss.lambda_gan * gan_loss(logits, True, loss.gan, for_generator=True)
+                if loss.feature_matching > 0:
+                    losses[f"features_{name}"] = loss.feature_matching * self._matching(disc, fake, real)
         if self.lambda_a > 0:
             losses["cycle_a"] = self.lambda_a * l1(gen_ba(fake_b), a)
         if self.lambda_b > 0:
@@ -101,14 +105,19 @@ class CycleGan(Method):
             losses["temporal_b"] = temporal * temporal_loss(gen_ab, a, fake_b)
         return losses, fake_a.detach(), fake_b.detach()
 
+    def _matching(self, disc: str, fake: Tensor, real: Tensor) -> Tensor:
+        features = self.networks[disc].features
+        with torch.no_grad():
+            wanted = features(diff_augment(real, self._augment))  # type: ignore[operator]
+        return mean_matching_loss(features(diff_augment(fake, self._augment)), wanted)  # type: ignore[operator]
+
     def _discriminator_losses(self, a: Tensor, b: Tensor, fake_a: Tensor, fake_b: Tensor) -> Losses:
         return self._disc_loss("disc_a", a, fake_a.to(a.dtype)) | self._disc_loss(
             "disc_b", b, fake_b.to(b.dtype)
         )
 
-    def cycle(self, name: str, images: Tensor) -> Tensor:
-        other = {"gen_ab": "gen_ba", "gen_ba": "gen_ab"}[name]
-        return self.ema.generators[other](images)
+    def back(self, name: str) -> nn.Module:
+        return self.ema.generators[{"gen_ab": "gen_ba", "gen_ba": "gen_ab"}[name]]
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {

@@ -1,0 +1,117 @@
+"""A model against two baselines that it must beat, on pictures that it has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cgconvert.errors import UsageError
+from cgconvert.models.loading import load_model
+from trainer.augment import Pixels
+from trainer.images import Picture, read_frames, scan_domain
+from trainer.measures import Metrics, converter, measure_results, measure_truth
+from trainer.metrics.colour import ReinhardTransfer
+from trainer.metrics.inception import Inception
+from trainer.metrics.motion import WarpError, shift_error, warp_error
+from trainer.metrics.ssim import psnr
+from trainer.samples import load_pictures
+
+
+@dataclass(frozen=True)
+class Table:
+    """Metrics by row: the model, the unchanged sources, colour transfer; and what they were measured on."""
+
+    rows: dict[str, Metrics]
+    sources: int
+    targets: int
+    reference: str
+    edge: int
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """How to measure: edges in pixels; `count` 0 takes all pictures."""
+
+    longest: int = 256
+    edge: int = 256
+    count: int = 0
+    device: str = "cpu"
+    inception: str = ""
+    inception_sha256: str = ""
+
+
+def _pictures(where: str, options: EvaluateOptions) -> list[Pixels]:
+    pictures: Sequence[Picture] = scan_domain(where, warn=False).pictures
+    count = min(options.count or len(pictures), len(pictures))
+    chosen = [pictures[int(index * len(pictures) / count)] for index in range(count)]
+    return load_pictures(chosen, options.longest)
+
+
+def evaluate(
+    models: Sequence[str],
+    source: str,
+    target: str,
+    options: EvaluateOptions,
+    back: str = "",
+    paired: bool = False,
+) -> Table:
+    """Measure models on the pictures of `source` against the domain in `target`.
+
+    `back` names the model of the other direction, for the cycle's PSNR; `paired` compares with the picture of
+    the same place in `target` as well. Raises `UsageError`, `ModelError`.
+    """
+    device = torch.device(options.device)
+    sources, targets = _pictures(source, options), _pictures(target, options)
+    if paired and len(sources) != len(targets):
+        raise UsageError(f"not paired: {len(sources)} pictures in {source}, {len(targets)} in {target}")
+    inception = None
+    if options.inception:
+        inception = Inception(Path(options.inception), device, options.inception_sha256 or None)
+    return_way = load_model(back) if back else None
+    rows: dict[str, Metrics] = {}
+    for name in models:
+        model = load_model(name)
+        convert = converter(model.generator.to(device), device, model.card.size_multiple)
+        results = [convert(pixels) for pixels in sources]
+        metrics = measure_results(sources, results, targets, options.edge, inception)
+        metrics["shift"] = shift_error(sources[:8], convert)
+        if return_way is not None:
+            again = converter(return_way.generator.to(device), device, return_way.card.size_multiple)
+            cycles = [psnr(pixels, again(result)) for pixels, result in zip(sources, results, strict=True)]
+            metrics["cycle_psnr"] = sum(cycles) / len(cycles)
+        if paired:
+            metrics |= measure_truth(results, targets)
+        rows[model.card.name] = metrics
+    transfer = ReinhardTransfer(targets)
+    baselines = {
+        "unchanged": sources,
+        # With pairs the picture's own truth would be given away: each takes the colours of the next one.
+        "colour transfer": [transfer.convert(pixels, index + 1) for index, pixels in enumerate(sources)],
+    }
+    for name, results in baselines.items():
+        rows[name] = measure_results(sources, results, targets, options.edge, inception)
+        if paired:
+            rows[name] |= measure_truth(results, targets)
+    return Table(rows, len(sources), len(targets), target, options.edge)
+
+
+def evaluate_film(name: str, film: Path, frames: int, longest: int, device: str = "cpu") -> WarpError:
+    """Warp error of a model on the first `frames` frames of a film, beside the film's own."""
+    model = load_model(name)
+    where = torch.device(device)
+    decoded = read_frames(film, range(frames))
+    size = max(next(iter(decoded.values())).shape[:2])
+    convert = converter(model.generator.to(where), where, model.card.size_multiple)
+    source = [_fitted(pixels, longest / size) for _, pixels in sorted(decoded.items())]
+    return warp_error(source, [convert(pixels) for pixels in source])
+
+
+def _fitted(pixels: Pixels, factor: float) -> Pixels:
+    from trainer.augment import resize
+
+    if factor >= 1:
+        return pixels
+    return resize(pixels, max(round(pixels.shape[1] * factor), 16), max(round(pixels.shape[0] * factor), 16))

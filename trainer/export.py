@@ -1,0 +1,137 @@
+"""From a run to a model file: the averaged generator with a filled card, loaded back to be sure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cgconvert.errors import ModelError, UsageError
+from cgconvert.generators import build_generator
+from cgconvert.generators.sizes import size_rule
+from cgconvert.models.card import ModelCard
+from cgconvert.models.files import write_model
+from cgconvert.models.loading import load_model
+from trainer.checkpoint import load_checkpoint
+from trainer.config import Config, config_from_dict
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+LEAST_PSNR = 45.0  # dB between the trained generator and the exported one, whose weights are rounded
+
+
+@dataclass(frozen=True)
+class CardText:
+    """What a person says of a model."""
+
+    title: str = ""
+    source_domain: str = ""
+    target_domain: str = ""
+    licence: str = "unknown"
+    work_size: int | None = None
+    notes: Mapping[str, Any] | None = None
+
+
+def export_model(
+    checkpoint: Path, target: Path, which: str = "", precision: str = "fp16", text: CardText | None = None
+) -> ModelCard:
+    """Write the averaged generator `which` (the only one, if empty) of a checkpoint as a model file.
+
+    The file is loaded back, its card and checksum checked and its result compared with the trained
+    generator's on noise; it is removed again if that fails. Raises `ModelError`, `UsageError`, `OutputError`.
+    """
+    if target.suffix != ".safetensors":
+        raise UsageError(f"{target}: a model file's name ends in .safetensors")
+    text = text or CardText()
+    state = load_checkpoint(checkpoint)
+    config = config_from_dict(state["config"], str(checkpoint))
+    name = choose_generator(state, which, checkpoint)
+    architecture, arguments = architecture_of(config, name)
+    multiple, minimum = size_rule(architecture, arguments)
+    way = name.removeprefix("gen_")
+    card = ModelCard(
+        name=target.stem,
+        architecture=architecture,
+        arguments=arguments,
+        title=text.title or target.stem,
+        source_domain=text.source_domain or way[0],
+        target_domain=text.target_domain or way[1],
+        size_multiple=multiple,
+        size_minimum=minimum,
+        native_size=config.data.crop_size,
+        work_size=text.work_size,
+        precision=precision,
+        training=_training(state, config, name) | dict(text.notes or {}),
+        licence=text.licence,
+    )
+    weights = state["method"]["ema"]["weights"][name]
+    rounded = {key: t.to(DTYPES[precision]) if t.is_floating_point() else t for key, t in weights.items()}
+    signed = write_model(target, card, rounded)
+    try:
+        _verify(target, weights, architecture, arguments, minimum)
+    except ModelError:
+        target.unlink(missing_ok=True)
+        raise
+    return signed
+
+
+def choose_generator(state: dict[str, Any], which: str, checkpoint: Path) -> str:
+    """The generator asked for, or the only one there is. Raises `UsageError`."""
+    names = list(state["method"]["ema"]["weights"])
+    if not which and len(names) == 1:
+        return names[0]
+    if which not in names:
+        raise UsageError(f"{checkpoint}: has {', '.join(names)}; say which with --generator")
+    return which
+
+
+def architecture_of(config: Config, name: str) -> tuple[str, dict[str, Any]]:
+    """Architecture and arguments of one of a run's generators."""
+    net = config.network
+    if name == "gen_ab" and config.run.method == "cyclegan" and net.reverse_generator:
+        return net.reverse_generator, dict(net.reverse_arguments)
+    return net.generator, dict(net.arguments)
+
+
+def _training(state: dict[str, Any], config: Config, name: str) -> dict[str, Any]:
+    """What the card says of how the model was made: no paths, since those are of the trainer's machine."""
+    data, loss = config.data, config.loss
+    facts: dict[str, Any] = {
+        "method": config.run.method,
+        "generator": name,
+        "images_seen": int(state["method"]["images_seen"]),
+        "steps": int(state["method"]["step"]),
+        "hours": round(float(state["elapsed"]) / 3600, 2),
+        "batch": config.run.batch,
+        "crop_size": data.crop_size,
+        "preprocess": data.preprocess,
+        "data": [Path(where).name for where in (data.a, data.b, data.pairs) if where],
+        "gan": loss.gan,
+        "lr": config.optimizer.lr,
+        "ema": config.network.ema,
+        "torch": torch.__version__,
+    }
+    metrics = state.get("watch", {}).get("last", {}).get(name)
+    return facts | ({"metrics": metrics} if metrics else {})
+
+
+def _verify(
+    path: Path, weights: Mapping[str, Any], architecture: str, arguments: dict[str, Any], least: int
+) -> None:
+    """Load the file as the converter would and compare its result with that of the trained weights."""
+    model = load_model(path)
+    trained = build_generator(architecture, arguments).eval()
+    trained.load_state_dict(dict(weights))
+    edge = max(64, least)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(1, model.card.in_channels, edge, edge, generator=generator) * 2 - 1
+    with torch.inference_mode():
+        error = float((model.generator(noise) - trained(noise)).square().mean())
+    ratio = 10 * np.log10(4.0 / max(error, 1e-20))
+    if not np.isfinite(error) or ratio < LEAST_PSNR:
+        raise ModelError(
+            f"{path}: exported weights give another result ({ratio:.1f} dB); export with --precision fp32"
+        )

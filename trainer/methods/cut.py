@@ -1,0 +1,136 @@
+"""CUT (Park, Efros, Zhang, Zhu 2020): one generator, no cycle; patches keep what they show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer.config import Config
+from trainer.consistency import temporal_loss
+from trainer.dataset import Batch
+from trainer.image_pool import ImagePool
+from trainer.losses import gan_loss
+from trainer.methods.base import Losses, Method
+from trainer.methods.features import Taps
+from trainer.precision import Precision
+
+WIDTH = 256
+
+
+class PatchProjection(nn.Module):
+    """A two-layer perceptron a layer of features, to unit vectors of 256 numbers."""
+
+    def __init__(self, channels: list[int]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH)) for width in channels
+        )
+
+    def forward(self, layer: int, patches: Tensor) -> Tensor:
+        """(N, P, C) to unit vectors (N, P, 256)."""
+        return F.normalize(self.heads[layer](patches).float(), dim=-1)
+
+
+def patch_nce(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of finding each query's own place among the keys of its image: (N, P, D) both to (N,)."""
+    logits = queries @ keys.detach().transpose(1, 2) / temperature
+    own = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[0], -1)
+    return F.cross_entropy(logits.flatten(0, 1), own.flatten(), reduction="none").view(own.shape).mean(1)
+
+
+class Cut(Method):
+    """`gen_ab` (or `gen_ba`) and `disc`; `project` maps patch features to vectors that are compared.
+
+    The published step: the discriminator, then generator and projection against the new one. The features of
+    the source come from the same pass as the result, where the original computes them a second time.
+    """
+
+    def __init__(self, config: Config, precision: Precision, distributed: bool = False) -> None:
+        super().__init__(config, precision, distributed)
+        net, loss = config.network, config.loss
+        forward = config.data.direction == "a_to_b"
+        self.source, self.target = ("a", "b") if forward else ("b", "a")
+        self.name = f"gen_{self.source}{self.target}"
+        self._add_generator(self.name, net.generator, dict(net.arguments), (self.source, self.target))
+        self._add_discriminator("disc", int(net.arguments.get("out_channels", 3)))
+        self._taps = Taps(self.networks[self.name], loss.nce_layers)
+        with torch.no_grad():
+            probe = torch.zeros(1, int(net.arguments.get("in_channels", 3)), 64, 64, device=self.device)
+            channels = [feature.shape[1] for feature in self._taps.encode(probe)]
+        self._add_network("project", PatchProjection(channels))
+        rank = torch.distributed.get_rank() if distributed else 0
+        self.pools = {self.target: ImagePool(loss.pool, seed=config.run.seed * 1000 + rank)}
+        self._finish(
+            {
+                "generators": ([self.name, "project"], self._translate),
+                "discriminators": (["disc"], self._discriminator_losses),
+            }
+        )
+
+    def train_step(self, batch: Batch) -> Losses:
+        source, target = self.images(batch[self.source]), self.images(batch[self.target])
+        disc, loss = self.networks["disc"], self.config.loss
+        with self.precision.autocast():
+            fake, asked = self.phases["generators"](source, target)
+        disc.requires_grad_(True)
+        pooled = self.pools[self.target].query(fake.detach().to(target.dtype))
+        with self.precision.autocast():
+            judged = self.phases["discriminators"](target, pooled)
+        self._lower("discriminators", judged)
+        disc.requires_grad_(False)
+        with self.precision.autocast():
+            asked["gan"] = loss.lambda_gan * gan_loss(
+                self._judge(disc, fake), True, loss.gan, for_generator=True
+            )
+        self._lower("generators", asked)
+        self._end_step(batch)
+        return {name: value.detach() for name, value in (asked | judged).items()}
+
+    def _discriminator_losses(self, real: Tensor, fake: Tensor) -> Losses:
+        return self._disc_loss("disc", real, fake)
+
+    def _translate(self, source: Tensor, target: Tensor) -> tuple[Tensor, Losses]:
+        """Results, and the losses that need no discriminator."""
+        loss, network = self.config.loss, self.networks[self.name]
+        both = loss.nce_identity and source.shape == target.shape
+        images = torch.cat([source, target]) if both else source
+        output, features = self._taps.run(images)
+        contrast = self._contrast(self._taps.encode(output), features)
+        count = source.shape[0]
+        fake = output[:count]
+        losses: Losses = {"nce": loss.lambda_nce * contrast[:count].mean()}
+        if both:
+            # Half each, as published: the identity term takes no weight away from the other terms.
+            losses = {
+                "nce": 0.5 * losses["nce"],
+                "nce_identity": 0.5 * loss.lambda_nce * contrast[count:].mean(),
+            }
+        temporal = self._ramp(loss.temporal, loss.temporal_ramp)
+        if temporal > 0:
+            losses["temporal"] = temporal * temporal_loss(network, source, fake)
+        return fake, losses
+
+    def _contrast(self, results: list[Tensor], sources: list[Tensor]) -> Tensor:
+        """The contrastive loss of each image, mean over the layers: (N,)."""
+        project, loss = self.networks["project"], self.config.loss
+        by_layer = []
+        for layer, (result, source) in enumerate(zip(results, sources, strict=True)):
+            places = result.shape[2] * result.shape[3]
+            chosen = torch.randperm(places, device=result.device)[: loss.nce_patches]
+            queries, keys = (f.flatten(2)[:, :, chosen].transpose(1, 2) for f in (result, source))
+            queries, keys = project(layer, queries), project(layer, keys)
+            by_layer.append(patch_nce(queries, keys, loss.nce_temperature))
+        return torch.stack(by_layer).mean(0)
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {
+            "pools": {name: pool.state_dict() for name, pool in self.pools.items()}
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        for name, pool in self.pools.items():
+            pool.load_state_dict(state["pools"][name], self.device)

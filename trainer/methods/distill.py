@@ -1,0 +1,168 @@
+"""Distillation: a small generator learns from a large one (OMGD, Ren et al. 2021; DCD, Li et al. 2020)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cgconvert.errors import UsageError
+from cgconvert.models.loading import load_model
+from trainer.checkpoint import load_checkpoint
+from trainer.config import Config, config_from_dict
+from trainer.consistency import temporal_loss
+from trainer.dataset import Batch
+from trainer.losses import gan_loss, l1
+from trainer.methods.base import Losses, Method
+from trainer.methods.cyclegan import CycleGan
+from trainer.methods.features import Features, Taps, by_scale
+from trainer.metrics.ssim import ssim_map
+from trainer.precision import Precision
+
+
+def relative_l1(fake: Features, real: Features) -> Tensor:
+    """Mean over layers of L1 over the mean size of the wanted feature, so that no layer outweighs another."""
+    parts = []
+    for scale_fake, scale_real in zip(by_scale(fake), by_scale(real), strict=True):
+        for f, r in zip(scale_fake, scale_real, strict=True):
+            wanted = r.detach().float()
+            parts.append((f.float() - wanted).abs().mean() / wanted.abs().mean().clamp_min(1e-6))
+    return torch.stack(parts).mean()
+
+
+def gram(features: Tensor) -> Tensor:
+    """Gram matrices of feature maps over their places: NCHW to (N, C, C)."""
+    flat = features.float().flatten(2)
+    return flat @ flat.transpose(1, 2) / flat.shape[2]
+
+
+def total_variation(images: Tensor) -> Tensor:
+    """Sum over an image of absolute differences of neighbours, mean over the batch."""
+    images = images.float()
+    down = (images[:, :, 1:] - images[:, :, :-1]).abs().sum((1, 2, 3))
+    right = (images[:, :, :, 1:] - images[:, :, :, :-1]).abs().sum((1, 2, 3))
+    return (down + right).mean()
+
+
+class Distill(Method):
+    """`gen_ab` (or `gen_ba`) is the student; `disc` judges it and gives the features it is compared in.
+
+    The teacher is a model file, or a training run of CycleGAN whose discriminator is the start of `disc`.
+    Without such a run the features are the teacher's own inner layers, and `disc` starts fresh. With
+    `distill.online` the teacher's run goes on learning, one step before each of the student's.
+    """
+
+    def __init__(self, config: Config, precision: Precision, distributed: bool = False) -> None:
+        super().__init__(config, precision, distributed)
+        forward = config.data.direction == "a_to_b"
+        self.source, self.target = ("a", "b") if forward else ("b", "a")
+        self.name = f"gen_{self.source}{self.target}"
+        self._master = self._load_master()
+        if config.distill.online and self._master is None:
+            raise UsageError("distill.online needs distill.checkpoint, the training run that goes on")
+        self.teacher = self._load_teacher()
+        net = config.network
+        self._add_generator(self.name, net.generator, dict(net.arguments), (self.source, self.target))
+        if self._master is not None:
+            settings = self._master.config.network
+            self.config = config.with_changes(
+                {
+                    f"network.{key}": getattr(settings, key)
+                    for key in ("discriminator", "ndf", "disc_layers", "disc_norm", "disc_scales")
+                }
+            )
+        self._add_discriminator("disc", int(net.arguments.get("out_channels", 3)))
+        if self._master is not None:
+            self.networks["disc"].load_state_dict(self._master.networks[f"disc_{self.target}"].state_dict())
+        self._taps = None if self._master is not None else Taps(self.teacher)
+        gen = self.networks[self.name]
+        self._finish(
+            {
+                "generators": ([self.name], gen.__call__),
+                "discriminators": (["disc"], self._discriminator_losses),
+            }
+        )
+
+    def _load_master(self) -> CycleGan | None:
+        where = self.config.distill.checkpoint
+        if not where:
+            return None
+        path = Path(where)
+        state = load_checkpoint(path / "checkpoint.pt" if path.is_dir() else path)
+        settings = config_from_dict(state["config"], where)
+        if settings.run.method != "cyclegan" or settings.loss.ablation == "cycle-alone":
+            raise UsageError(f"{where}: a teacher's run must be of cyclegan with discriminators")
+        master = CycleGan(settings, self.precision)
+        master.load_state_dict(state["method"])
+        return master
+
+    def _load_teacher(self) -> nn.Module:
+        if self._master is not None:
+            return self._master.ema.generators[self.name]
+        if not self.config.distill.teacher:
+            raise UsageError("distillation needs a teacher: set distill.teacher or distill.checkpoint")
+        return load_model(self.config.distill.teacher).generator.to(self.device)
+
+    def train_step(self, batch: Batch) -> Losses:
+        losses: Losses = {}
+        if self._master is not None and self.config.distill.online:
+            self._master.set_rate(
+                self.optimizers["generators"].param_groups[0]["lr"] / self.config.optimizer.lr
+            )
+            own = self._master.train_step(batch)
+            losses |= {f"teacher_{name}": value for name, value in own.items()}
+        source, target = self.images(batch[self.source]), self.images(batch[self.target])
+        disc = self.networks["disc"]
+        with torch.no_grad(), self.precision.autocast():
+            wanted = self.teacher(source)
+        disc.requires_grad_(False)
+        with self.precision.autocast():
+            asked = self._student_losses(source, wanted)
+        fake = asked.pop("output")
+        self._lower("generators", asked)
+        disc.requires_grad_(True)
+        with self.precision.autocast():
+            judged = self.phases["discriminators"](target, fake.detach().to(target.dtype))
+        self._lower("discriminators", judged)
+        self._end_step(batch)
+        return losses | {name: value.detach() for name, value in (asked | judged).items()}
+
+    def _student_losses(self, source: Tensor, wanted: Tensor) -> Losses:
+        """The student's losses, and under "output" its result."""
+        settings, loss = self.config.distill, self.config.loss
+        fake = self.phases["generators"](source)
+        disc = self.networks["disc"]
+        on_fake = disc.features(fake)  # type: ignore[operator]
+        logits = [part[-1] for part in by_scale(on_fake)]
+        losses: Losses = {"gan": loss.lambda_gan * gan_loss(logits, True, loss.gan, for_generator=True)}
+        losses["l1"] = settings.lambda_l1 * l1(fake, wanted)
+        losses["ssim"] = settings.lambda_ssim * (1 - ssim_map(fake, wanted, 2.0).mean())
+        with torch.no_grad():
+            judged = disc.features(wanted) if self._taps is None else self._taps.encode(wanted)  # type: ignore[operator]
+        ours = on_fake if self._taps is None else self._taps.encode(fake)
+        losses["features"] = settings.lambda_features * relative_l1(ours, judged)
+        if settings.lambda_gram > 0:
+            grams = [[[gram(f) for f in scale] for scale in by_scale(part)] for part in (ours, judged)]
+            losses["gram"] = settings.lambda_gram * relative_l1(grams[0], grams[1])
+        if settings.lambda_tv > 0:
+            losses["tv"] = settings.lambda_tv * total_variation(fake)
+        temporal = self._ramp(loss.temporal, loss.temporal_ramp)
+        if temporal > 0:
+            losses["temporal"] = temporal * temporal_loss(self.networks[self.name], source, fake)
+        return losses | {"output": fake}
+
+    def _discriminator_losses(self, real: Tensor, fake: Tensor) -> Losses:
+        return self._disc_loss("disc", real, fake)
+
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        if self._master is not None and self.config.distill.online:
+            state["master"] = self._master.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        if "master" in state and self._master is not None:
+            self._master.load_state_dict(state["master"])

@@ -1,0 +1,1 @@
+"""How good results are, in numbers; all on uint8 RGB pictures."""

@@ -1,0 +1,56 @@
+"""Structural similarity (Wang et al. 2004) and PSNR."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainer.augment import Pixels
+
+WINDOW, SIGMA = 11, 1.5
+K1, K2 = 0.01, 0.03
+
+
+def ssim_map(first: Tensor, second: Tensor, data_range: float) -> Tensor:
+    """SSIM at every place where the 11x11 Gaussian window fits: NCHW to N C H-10 W-10; differentiable."""
+    channels = first.shape[1]
+    line = torch.arange(WINDOW, dtype=torch.float32, device=first.device) - WINDOW // 2
+    line = torch.exp(-(line**2) / (2 * SIGMA**2))
+    line = line / line.sum()
+    row, column = (
+        line.view(shape).expand(channels, 1, *shape[2:]) for shape in ((1, 1, 1, -1), (1, 1, -1, 1))
+    )
+
+    def mean(images: Tensor) -> Tensor:
+        return F.conv2d(F.conv2d(images, row, groups=channels), column, groups=channels)
+
+    first, second = first.float(), second.float()
+    mean_1, mean_2 = mean(first), mean(second)
+    var_1 = mean(first * first) - mean_1**2
+    var_2 = mean(second * second) - mean_2**2
+    both = mean(first * second) - mean_1 * mean_2
+    c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
+    top = (2 * mean_1 * mean_2 + c1) * (2 * both + c2)
+    return top / ((mean_1**2 + mean_2**2 + c1) * (var_1 + var_2 + c2))
+
+
+def luminance(pixels: Pixels) -> Tensor:
+    """uint8 (H, W, 3) to BT.601 luminance, float (1, 1, H, W) in [0, 255]."""
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    return torch.from_numpy(grey.astype(np.float32))[None, None]
+
+
+def ssim_luminance(first: Pixels, second: Pixels) -> float:
+    """Mean SSIM of the luminance of two pictures of one size (at least 11 pixels a side)."""
+    return float(ssim_map(luminance(first), luminance(second), 255.0).mean())
+
+
+def psnr(first: Pixels, second: Pixels) -> float:
+    """Peak signal-to-noise ratio in dB over all channels; infinite for equal pictures."""
+    error = float(np.mean((first.astype(np.float64) - second.astype(np.float64)) ** 2))
+    return math.inf if error == 0 else 10 * math.log10(255.0**2 / error)

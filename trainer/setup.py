@@ -1,0 +1,100 @@
+"""Before and beside a training: making a run's folder, and showing what a run can do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from cgconvert.errors import OutputError, UsageError
+from cgconvert.files import write_atomically
+from trainer.config import METHODS, Config, config_from_dict, read_config
+from trainer.runfolder import RunFolder
+from trainer.template import commented_toml
+
+STUDENTS = {
+    "tiny": {"half_channels": 16, "channels": 48, "blocks": 6},
+    "small": {"half_channels": 24, "channels": 64, "blocks": 6},
+    "base": {"half_channels": 32, "channels": 96, "blocks": 9},
+}
+"""H2 generators of about 1, 2 and 6.4 GMAC at 256x256."""
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "pix2pix": {
+        "network.generator": "unet",
+        "network.disc_norm": "batch",
+        "loss.gan": "vanilla",
+        "loss.pool": 0,
+    },
+    "cut": {"network.arguments": {"upsampling": "resize"}, "loss.pool": 0},
+    "distill": {"optimizer.disc_lr": 1e-4},
+}
+"""What each method's paper sets otherwise than CycleGAN's."""
+
+
+def student_settings(name: str) -> dict[str, Any]:
+    """The settings of a student by name. Raises `UsageError`."""
+    if name not in STUDENTS:
+        raise UsageError(f"unknown student {name!r}; known: {', '.join(STUDENTS)}")
+    return {"network.generator": "h2", "network.arguments": dict(STUDENTS[name])}
+
+
+def recipes() -> dict[str, Path]:
+    """The recipes that come with the trainer, by name."""
+    folder = Path(str(files("trainer") / "recipes"))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def _base(recipe: str | None, method: str) -> Config:
+    if recipe is None:
+        return Config().with_changes({"run.method": method, **DEFAULTS.get(method, {})})
+    known = recipes()
+    path = known.get(recipe, Path(recipe))
+    if not path.is_file():
+        raise UsageError(f"no recipe {recipe!r}: known are {', '.join(known) or 'none'}, or name a TOML file")
+    return read_config(path)
+
+
+def init_run(run: Path, changes: Mapping[str, Any], recipe: str | None, overwrite: bool) -> list[str]:
+    """Write a commented config into a run's folder; returns lines that say what was found.
+
+    The pictures are checked first. Raises `UsageError` for data or settings, `OutputError` for the folder.
+    """
+    from trainer.data import open_data
+
+    folder = RunFolder(run)
+    if folder.config.exists() and not overwrite:
+        raise OutputError(f"{folder.config} exists already: use --overwrite to replace it")
+    method = str(changes.get("run.method", "cyclegan"))
+    if recipe is None and method not in METHODS:
+        raise UsageError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
+    config = _base(recipe, method).with_changes(changes)
+    found = open_data(config, run).describe()
+    write_atomically(folder.config, commented_toml(config).encode())
+    return [*found, f"{folder.config} written; look it through, then: cgconvert train run {run}"]
+
+
+def sample_run(run: Path, pictures: Sequence[Path], output: Path, which: str, longest: int) -> None:
+    """Write sources and the averaged generator's results side by side. Raises as reading and writing do."""
+    import numpy as np
+
+    from cgconvert.generators import build_generator
+    from trainer.checkpoint import load_checkpoint
+    from trainer.export import architecture_of, choose_generator
+    from trainer.images import Picture
+    from trainer.measures import converter
+    from trainer.precision import choose_device
+    from trainer.samples import grid, load_pictures, write_picture
+
+    if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise UsageError(f"{output}: its name must end in .png or .jpg")
+    folder = RunFolder(run)
+    state = load_checkpoint(folder.checkpoint)
+    config = config_from_dict(state["config"], str(folder.checkpoint))
+    name = choose_generator(state, which, folder.checkpoint)
+    generator = build_generator(*architecture_of(config, name))
+    generator.load_state_dict(state["method"]["ema"]["weights"][name])
+    convert = converter(generator.eval(), choose_device("cpu"))
+    sources = load_pictures([Picture(path) for path in pictures], longest)
+    write_picture(output, grid([np.concatenate([source, convert(source)], axis=1) for source in sources]))
