@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,9 +94,14 @@ def container_of(path: Path) -> tuple[str, str]:
         ) from None
 
 
+REFUSED = {"mov": {"av1", "vp9"}}
+"""What a muxer claims to hold, and refuses when it comes to writing."""
+
+
 def held_by(muxer: str) -> set[str]:
     """Names of the codecs that a container format can hold."""
-    return set(av.open("/dev/null", "w", format=muxer).supported_codecs)
+    with av.open(os.devnull, "w", format=muxer) as container:
+        return set(container.supported_codecs) - REFUSED.get(muxer, set())
 
 
 def pixel_format_for(codec: VideoCodec, info: StreamInfo, asked: str | None, size: tuple[int, int]) -> str:

@@ -181,3 +181,28 @@ def test_the_card_advises_the_work_size(tmp_path: Path, small_model: str, exact:
     for asked, seen in ((None, (48, 32)), ("1x", (96, 64))):
         plan = plan_video(source, tmp_path / "out.mp4", small_model, VideoOptions(work_size=asked), exact)
         assert (plan.work_size, plan.size) == (seen, (96, 64))
+
+
+HOLDS = {
+    "mp4": "h264 h265 av1 vp9 ffv1",
+    "m4v": "h264 h265 av1 vp9 ffv1",
+    "mov": "h264 h265 prores",
+    "mkv": "h264 h265 av1 vp9 prores ffv1",
+    "webm": "av1 vp9",
+}
+
+
+@pytest.mark.parametrize("suffix", HOLDS)
+def test_what_each_container_holds_is_known_before_the_work(
+    suffix: str, tmp_path: Path, exact: EngineOptions
+) -> None:
+    """The table of docs/video.md: a trial of each pair agrees with what is refused without one."""
+    source = make_clip(tmp_path / "in.mkv", Clip(frames=1, width=128, height=128))
+    for codec in ("h264", "h265", "av1", "vp9", "prores", "ffv1"):
+        output = tmp_path / f"out.{suffix}"
+        if codec in HOLDS[suffix].split():
+            plan = plan_video(source, output, "identity", VideoOptions(codec=codec), exact)
+            assert plan.codec_name == codec
+        else:
+            with pytest.raises(UsageError, match=f"cannot hold {codec}"):
+                plan_video(source, output, "identity", VideoOptions(codec=codec), exact)
