@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -104,6 +105,7 @@ class VideoSink:
             raise _as_output_error(target, error) from error
 
     def _add_video(self, container: OutputContainer, template: Any, encoding: Encoding) -> av.VideoStream:
+        os.environ.setdefault("SVT_LOG", "1")  # or SVT-AV1 prints its banner into our messages
         stream = container.add_stream(encoding.codec.encoder, rate=self.info.rate, options=encoding.options())
         assert isinstance(stream, av.VideoStream)
         context = stream.codec_context

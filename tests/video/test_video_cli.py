@@ -192,3 +192,10 @@ def test_real_clips(shared: Path, tmp_path: Path, exact: object) -> None:
     assert after.pts[1] == Fraction(1001, 30000)
     for index in (0, 1, 2, 4, 5):
         assert after.packets[index] == before.packets[index]
+
+
+@pytest.mark.parametrize("codec", ["h265", "av1"])
+def test_encoders_do_not_talk_into_our_messages(codec: str, tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "film.mkv", Clip(frames=3, time_base=Fraction(1, 1000), step=40))
+    done = run("video", source, "--model", "identity", "--codec", codec, *EXACT, "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
