@@ -67,7 +67,7 @@ def prepare(folder: RunFolder, changes: Mapping[str, Any], resume: bool, world: 
         data,
         Schedule(config.run),
         Health(config.loss.gan),
-        Watch(folder, config, data),
+        Watch(folder, config, data, method.multiple, world.first),
         world,
     )
     if state is not None:

@@ -15,9 +15,13 @@ from trainer.augment import MULTIPLE, Pixels, resize
 from trainer.images import Picture, read_frames, read_image
 from trainer.methods.base import Method
 
+SMALLEST = 16  # pixels, below which no generator works
 
-def load_pictures(pictures: Sequence[Picture], longest: int, half: str | None = None) -> list[Pixels]:
-    """Decoded pictures, none with an edge above `longest`, edges rounded to what generators accept.
+
+def load_pictures(
+    pictures: Sequence[Picture], longest: int, half: str | None = None, multiple: int = MULTIPLE
+) -> list[Pixels]:
+    """Decoded pictures, none with an edge above `longest`, edges rounded to `multiple`.
 
     `half` "a" or "b" takes the left or the right half of each, for pictures side by side.
     """
@@ -34,7 +38,10 @@ def load_pictures(pictures: Sequence[Picture], longest: int, half: str | None = 
             )
         height, width = pixels.shape[:2]
         factor = min(1.0, longest / max(height, width))
-        size = [max(round(edge * factor / MULTIPLE), 4) * MULTIPLE for edge in (width, height)]
+        size = [
+            max(round(edge * factor / multiple), -(-SMALLEST // multiple)) * multiple
+            for edge in (width, height)
+        ]
         result.append(resize(pixels, size[0], size[1]))
     return result
 

@@ -79,7 +79,7 @@ def sample_run(run: Path, pictures: Sequence[Path], output: Path, which: str, lo
     """Write sources and the averaged generator's results side by side. Raises as reading and writing do."""
     import numpy as np
 
-    from cgconvert.generators import build_generator
+    from cgconvert.generators import build_generator, size_rule
     from trainer.checkpoint import load_checkpoint
     from trainer.export import architecture_of, choose_generator
     from trainer.images import Picture
@@ -93,8 +93,9 @@ def sample_run(run: Path, pictures: Sequence[Path], output: Path, which: str, lo
     state = load_checkpoint(folder.checkpoint)
     config = config_from_dict(state["config"], str(folder.checkpoint))
     name = choose_generator(state, which, folder.checkpoint)
-    generator = build_generator(*architecture_of(config, name))
+    architecture, arguments = architecture_of(config, name)
+    generator = build_generator(architecture, arguments)
     generator.load_state_dict(state["method"]["ema"]["weights"][name])
-    convert = converter(generator.eval(), choose_device("cpu"))
+    convert = converter(generator.eval(), choose_device("cpu"), size_rule(architecture, arguments)[0])
     sources = load_pictures([Picture(path) for path in pictures], longest)
     write_picture(output, grid([np.concatenate([source, convert(source)], axis=1) for source in sources]))

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainer.augment import Pixels
+from trainer.board import Board
 from trainer.checkpoint import save_checkpoint
 from trainer.config import Config
 from trainer.data import PAIRED, TrainingData
 from trainer.measures import Metrics, converter, measure_generator, open_inception
 from trainer.methods import Method
 from trainer.metrics.inception import Inception
+from trainer.report import write_report
 from trainer.runfolder import RunFolder
 from trainer.samples import grid, load_pictures, sample_rows, write_picture
 
@@ -27,12 +29,16 @@ log = logging.getLogger("trainer")
 class Watch:
     """Looks at a training from outside; nothing here changes it."""
 
-    def __init__(self, folder: RunFolder, config: Config, data: TrainingData) -> None:
+    def __init__(
+        self, folder: RunFolder, config: Config, data: TrainingData, multiple: int, first: bool
+    ) -> None:
         self._folder = folder
         self._config = config
         self._data = data
+        self._multiple = multiple
         self._pictures: dict[str, list[Pixels]] = {}
         self._features: Inception | None = None
+        self._board = Board(folder.path / "tensorboard") if config.watch.tensorboard and first else None
         self._paired = config.run.method in PAIRED
         self.best: dict[str, float] = {}
         self.last: dict[str, Metrics] = {}
@@ -51,6 +57,8 @@ class Watch:
         left = training.schedule.seconds_left(seen, speed)
         line = {"kind": "losses", "images": seen, "seconds": round(training.schedule.seconds(), 1)}
         self._folder.append({**line, "rate": rate, "speed": round(speed, 3), "losses": dict(losses)})
+        if self._board:
+            self._board.scalars("losses", {**losses, "rate": rate, "images per second": speed}, seen)
         parts = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
         log.info("%d images, %.1f/s, %s left | %s", seen, speed, _duration(left), parts)
 
@@ -68,7 +76,7 @@ class Watch:
         chosen = self._data.holdout[domain].pictures
         count = min(count, len(chosen))
         picked = [chosen[int(index * len(chosen) / count)] for index in range(count)]
-        return load_pictures(picked, self._config.watch.sample_size, half)
+        return load_pictures(picked, self._config.watch.sample_size, half, self._multiple)
 
     def sample(self, training: Training) -> str | None:
         """Write a grid for each generator; returns what the results show to be wrong."""
@@ -78,10 +86,19 @@ class Watch:
             truths = self.pictures(target) if self._paired else ()
             rows = sample_rows(training.method, name, pictures, truths)
             path = self._folder.samples / f"{name}-{training.method.images_seen:09d}.png"
-            write_picture(path, grid(rows))
+            picture = grid(rows)
+            write_picture(path, picture)
+            if self._board:
+                self._board.picture(name, picture, training.method.images_seen)
             results = [row[:, p.shape[1] : 2 * p.shape[1]] for row, p in zip(rows, pictures, strict=True)]
             problem = problem or training.health.look_at_results(name, _range(results), _range(pictures))
+        self._report(training, "running")
         return problem
+
+    def _report(self, training: Training, state: str) -> None:
+        seen, hours = training.method.images_seen, training.schedule.seconds() / 3600
+        status = f"{state}, {seen} images after {hours:.2f} hours"
+        write_report(self._folder, self._config.to_dict(), status)
 
     def measure(self, training: Training) -> None:
         """Metrics of each averaged generator on the hold-out; a checkpoint is kept of the best so far."""
@@ -89,6 +106,8 @@ class Watch:
         for name, (source, target) in training.method.generators.items():
             metrics = self._metrics(training.method, name, source, target)
             self.last[name] = metrics
+            if self._board:
+                self._board.scalars(name, metrics, seen)
             self._folder.append({"kind": "metrics", "images": seen, "generator": name, **metrics})
             log.info("%d images, %s | %s", seen, name, describe(metrics))
             score = float(metrics["l1"] if "l1" in metrics else metrics["swd"])
@@ -102,14 +121,14 @@ class Watch:
     def _metrics(self, method: Method, name: str, source: str, target: str) -> Metrics:
         settings = self._config.watch
         sources, targets = self._measured(source), self._measured(target)
-        convert = converter(method.ema.generators[name], method.device)
+        convert = converter(method.ema.generators[name], method.device, self._multiple)
         back = method.back(name)
         return measure_generator(
             convert,
             sources,
             targets,
             settings.metric_size,
-            converter(back, method.device) if back is not None else None,
+            converter(back, method.device, self._multiple) if back is not None else None,
             targets if self._paired else (),
             self._inception(method),
         )
@@ -131,6 +150,9 @@ class Watch:
         """At the end of the run."""
         self.sample(training)
         self.measure(training)
+        self._report(training, "finished")
+        if self._board:
+            self._board.close()
 
 
 def describe(metrics: Mapping[str, Any]) -> str:

@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cgconvert.errors import UsageError
 from cgconvert.generators import build_generator
+from cgconvert.generators.sizes import size_rule
+from trainer.augment import MULTIPLE
 from trainer.config import Config
 from trainer.dataset import Batch
 from trainer.diffaugment import diff_augment
@@ -52,6 +55,7 @@ class Method(ABC):
         self.networks: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.generators: dict[str, tuple[str, str]] = {}
+        self.multiple = MULTIPLE  # of pixels, that every generator here accepts
         self.step = 0
         self.images_seen = 0
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=precision.name == "fp16")
@@ -76,6 +80,14 @@ class Method(ABC):
         self, name: str, architecture: str, arguments: dict[str, Any], way: tuple[str, str]
     ) -> None:
         network = build_generator(architecture, arguments)
+        multiple, minimum = size_rule(architecture, arguments)
+        crop, mode = self.config.data.crop_size, self.config.data.preprocess
+        if mode not in ("none", "scale_width") and (crop % multiple or crop < minimum):
+            raise UsageError(
+                f"data.crop_size {crop} does not suit generator {architecture!r}: "
+                f"it takes multiples of {multiple} from {minimum} on"
+            )
+        self.multiple = max(self.multiple, multiple)
         self._add_network(name, network)
         self.generators[name] = way
 
