@@ -141,6 +141,27 @@ def stream_duration(container: InputContainer, stream: av.VideoStream) -> float 
     return container.duration / av.time_base if container.duration else None
 
 
+def sample_pixels(path: Path, info: StreamInfo, size: tuple[int, int], count: int) -> list[np.ndarray]:
+    """Up to `count` pictures (H, W, 3) spread evenly over a film, at `size` (width, height).
+
+    What cannot be reached or decoded is left out; a film without a known length gives its first pictures.
+    """
+    pictures: list[np.ndarray] = []
+    with open_film(path) as container:
+        stream = main_video_stream(container, path)
+        stream.thread_type = "AUTO"
+        to_pixels = ToPixels(info, *size)
+        for number in range(count):
+            try:
+                if info.duration:
+                    seconds = Fraction(info.duration) * (2 * number + 1) / (2 * count)
+                    container.seek((stream.start_time or 0) + round(seconds / info.time_base), stream=stream)
+                pictures.append(to_pixels(next(container.decode(stream))))
+            except (av.error.FFmpegError, StopIteration):
+                continue
+    return pictures
+
+
 class VideoSource:
     """Reads a film once, from `start` to `end` (seconds from its beginning; None: all of it).
 

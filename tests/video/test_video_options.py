@@ -206,3 +206,15 @@ def test_what_each_container_holds_is_known_before_the_work(
         else:
             with pytest.raises(UsageError, match=f"cannot hold {codec}"):
                 plan_video(source, output, "identity", VideoOptions(codec=codec), exact)
+
+
+def test_samples_are_spread_over_the_film(tmp_path: Path) -> None:
+    """Four samples of 100 frames with a keyframe every 5: about frames 12, 37, 62 and 87."""
+    from cgconvert.media.video_source import probe, sample_pixels
+
+    source = make_clip(tmp_path / "in.mp4", Clip(frames=100, options={"crf": "4", "g": "5"}))
+    samples = sample_pixels(source, probe(source), (96, 64), 4)
+    assert [sample.shape for sample in samples] == [(64, 96, 3)] * 4
+    for sample, wanted in zip(samples, (10, 35, 60, 85), strict=True):
+        distances = [np.abs(sample.astype(int) - picture(n, 96, 64)).mean() for n in range(100)]
+        assert int(np.argmin(distances)) == wanted
