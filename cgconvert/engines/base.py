@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cgconvert.models.loading import Model
+from cgconvert.progress import Progress
+
+if TYPE_CHECKING:
+    from cgconvert.engines.verify import Verification
+
+Samples = Callable[[int], Sequence[np.ndarray]]
+"""Gives up to N pictures (H, W, 3), spread over a job."""
 
 
 class Engine(ABC):
@@ -18,14 +26,43 @@ class Engine(ABC):
     An engine accepts any height and width that the card allows; a size that was not prepared is prepared at
     its first call. Images are float32 NCHW in [-1, 1] on `device`, results likewise, whatever the precision
     inside. Engines are used by one thread at a time.
+
+    `is_reference` says that it is the plain float32 network itself, to which others are compared;
+    `batch` is the number of pictures that go through together best; `verification` is how its results were
+    compared with the reference; `notes` says what was chosen or given up on the way, for the report.
     """
 
     name: ClassVar[str]
+    builds: ClassVar[bool] = False
+    """Whether `prepare` builds something, which takes seconds to minutes."""
+
+    best_batch: int | None = None
+    """The batch this kind of engine is best with; None: as memory allows."""
 
     def __init__(self, model: Model, device: torch.device, precision: str) -> None:
         self.model = model
         self.device = device
         self.precision = precision
+        self.batch = 1
+        self.verification: Verification | None = None
+        self.is_reference = False
+        self.notes: list[str] = []
+        self.prepare_seconds = 0.0
+
+    @classmethod
+    def why_not(cls, device: torch.device, precision: str) -> str | None:
+        """Why this kind of engine cannot run here, with what would change it; None if it should.
+
+        Looks at what is installed and at the device; nothing is built.
+        """
+        return None
+
+    def calibrate(self, samples: Samples, progress: Progress) -> None:
+        """Learn the value ranges of int8 from up to N pictures (H, W, 3) that `samples(N)` gives.
+
+        Called once, before `prepare`; other precisions need nothing.
+        """
+        return
 
     @abstractmethod
     def prepare(self, height: int, width: int, batch: int) -> None:
@@ -45,7 +82,15 @@ class Engine(ABC):
 
     def describe(self) -> dict[str, Any]:
         """What it is, for the report: engine, device, precision and what else was chosen."""
-        return {"engine": self.name, "device": str(self.device), "precision": self.precision}
+        return {
+            "engine": self.name,
+            "device": str(self.device),
+            "precision": self.precision,
+            "batch": self.batch,
+            "verified": self.verification.to_dict() if self.verification else None,
+            "prepare_seconds": round(self.prepare_seconds, 3),
+            "notes": list(self.notes),
+        }
 
     @abstractmethod
     def close(self) -> None:

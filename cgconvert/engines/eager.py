@@ -3,38 +3,66 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from cgconvert.engines.base import Engine
+from cgconvert.engines.surgery import operate
 from cgconvert.models.loading import Model
+from cgconvert.transforms import padded_size
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+@contextmanager
+def exact_float32(device: torch.device) -> Iterator[None]:
+    """Float32 convolutions as such: cuDNN otherwise rounds their inputs to TF32's ten bits."""
+    if device.type != "cuda":
+        yield
+        return
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
+
+
 class EagerEngine(Engine):
-    """The generator as it is, in float32 or converted to a half precision, in channels_last memory."""
+    """The generator layer by layer, in channels_last memory.
+
+    In float32 it is the network as it was trained, the reference for every other engine; in bf16 and fp16
+    it is changed first where that is faster (`cgconvert.engines.surgery`).
+    """
 
     name: ClassVar[str] = "eager"
+
+    @classmethod
+    def why_not(cls, device: torch.device, precision: str) -> str | None:
+        if precision not in DTYPES:
+            return f"eager has no {precision}; use --engine openvino, or --precision auto"
+        if precision == "fp16" and device.type == "cpu":
+            return "fp16 is for GPUs: on a CPU use --precision bf16, fp32 or auto"
+        return None
 
     def __init__(self, model: Model, device: torch.device, precision: str = "fp32") -> None:
         super().__init__(model, device, precision)
         self.dtype = DTYPES[precision]
-        generator = copy.deepcopy(model.generator)
+        self.is_reference = precision == "fp32"
+        generator = copy.deepcopy(model.generator) if self.is_reference else operate(model.generator)
         self.generator: nn.Module | None = generator.to(device, self.dtype).to(
             memory_format=torch.channels_last  # type: ignore[call-overload]
         )
 
     def prepare(self, height: int, width: int, batch: int) -> None:
-        """Nothing to build; one run warms up the allocator and the convolution library."""
-        channels = self.model.card.in_channels
-        self(torch.zeros(batch, channels, height, width, device=self.device))
+        """Nothing to build: one picture of at most 256x256 loads the convolution library."""
+        card = self.model.card
+        height, width = padded_size(min(height, 256), min(width, 256), card)
+        self(torch.zeros(1, card.in_channels, height, width, device=self.device))
 
     def __call__(self, images: Tensor) -> Tensor:
         assert self.generator is not None, "the engine is closed"
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_float32(self.device):
             images = images.to(self.dtype).contiguous(memory_format=torch.channels_last)
             return self.generator(images).float()
 

@@ -1,0 +1,138 @@
+"""Changes to a network that leave its results the same, within rounding, and make it faster.
+
+Each was measured before it was kept; `docs/engines.md` has the figures, and those of what was not kept.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from cgconvert.generators.h2 import H2Generator
+from cgconvert.generators.layers import BinomialBlur
+
+FEW_CHANNELS = 4
+"""A convolution with no more output channels than this leaves most of a vector register empty."""
+
+
+def operate(generator: nn.Module) -> nn.Module:
+    """A copy of a generator in eval mode with every change below; float32, the same function."""
+    changed = copy.deepcopy(generator).eval()
+    for module in list(changed.modules()):
+        if isinstance(module, nn.Sequential):
+            _fold_batch_norms(module)
+            _drop_dead_biases(module)
+            _drop_dropout(module)
+            _widen_last_convolution(module)
+    if isinstance(changed, H2Generator):
+        _blur_before_shuffle(changed)
+    return changed
+
+
+def _neighbours(layers: nn.Sequential) -> list[tuple[str, nn.Module, nn.Module]]:
+    """Each layer with its name and the one after it."""
+    children = list(layers.named_children())
+    return [(name, first, second) for (name, first), (_, second) in itertools.pairwise(children)]
+
+
+def _fold_batch_norms(layers: nn.Sequential) -> None:
+    """In eval mode a batch norm is a scale and a shift: those of the convolution before it."""
+    names = [name for name, _ in layers.named_children()]
+    for name, convolution, norm in _neighbours(layers):
+        if isinstance(norm, nn.BatchNorm2d) and isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d):
+            transposed = isinstance(convolution, nn.ConvTranspose2d)
+            setattr(layers, name, fuse_conv_bn_eval(convolution, norm, transpose=transposed))
+            setattr(layers, names[names.index(name) + 1], nn.Identity())
+
+
+def _drop_dead_biases(layers: nn.Sequential) -> None:
+    """Instance norm subtracts each channel's mean, and with it whatever constant a bias has added."""
+    for _, convolution, norm in _neighbours(layers):
+        if isinstance(norm, nn.InstanceNorm2d) and isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d):
+            convolution.bias = None
+
+
+def _drop_dropout(layers: nn.Sequential) -> None:
+    for name, layer in list(layers.named_children()):
+        if isinstance(layer, nn.Dropout):
+            setattr(layers, name, nn.Identity())
+
+
+class WideConvolution(nn.Module):
+    """A stride-1 convolution with few output channels, computed as one of stride 2 with four times as many.
+
+    The four phases of the output become channels, with the kernel shifted in a window one larger, and a
+    pixel shuffle puts them in place. More multiplications, but in full vectors. For even sizes of output.
+    """
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        out, channels, rows, columns = convolution.weight.shape
+        weight = torch.zeros(out, 2, 2, channels, rows + 1, columns + 1)
+        for a in range(2):
+            for b in range(2):
+                weight[:, a, b, :, a : a + rows, b : b + columns] = convolution.weight.detach()
+        self.weight = nn.Parameter(weight.flatten(0, 2), requires_grad=False)
+        bias = convolution.bias.detach() if convolution.bias is not None else torch.zeros(out)
+        self.bias = nn.Parameter(bias.repeat_interleave(4), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(F.conv2d(x, self.weight, self.bias, stride=2), 2)
+
+
+def _widen_last_convolution(layers: nn.Sequential) -> None:
+    """The 7x7 convolution to RGB after an explicit padding, as the ResNet generator ends with."""
+    for name, convolution, after in _neighbours(layers):
+        if (
+            isinstance(convolution, nn.Conv2d)
+            and isinstance(after, nn.Tanh)
+            and convolution.out_channels <= FEW_CHANNELS
+            and convolution.stride == (1, 1)
+            and convolution.padding == (0, 0)
+            and convolution.kernel_size == (7, 7)
+        ):
+            setattr(layers, name, WideConvolution(convolution))
+
+
+class BlurBeforeShuffle(nn.Module):
+    """The binomial blur of a pixel-shuffled picture as a dense convolution of its four phases.
+
+    At the borders the picture's reflection becomes, in phases, a repetition of the outermost ones.
+    """
+
+    def __init__(self, blur: BinomialBlur) -> None:
+        super().__init__()
+        channels = blur.kernel.shape[0]
+        weight = torch.zeros(4 * channels, 4 * channels, 3, 3)
+        for out in range(4 * channels):
+            channel, a, b = out // 4, out // 2 % 2, out % 2
+            for u in range(3):
+                for v in range(3):
+                    y, x = a + u - 1, b + v - 1  # the pixel seen, from the top left one of the 2x2 cell
+                    source = 4 * channel + 2 * (y % 2) + x % 2
+                    weight[out, source, 1 + y // 2, 1 + x // 2] += blur.kernel[channel, 0, u, v]
+        self.weight = nn.Parameter(weight, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), self.weight)
+
+
+class PhaseTail(nn.Module):
+    """The last convolution of the H2 generator, then the blur in phases."""
+
+    def __init__(self, tail: nn.Module, blur: BinomialBlur) -> None:
+        super().__init__()
+        self.tail, self.blur = tail, BlurBeforeShuffle(blur)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blur(self.tail(x))
+
+
+def _blur_before_shuffle(generator: H2Generator) -> None:
+    generator.tail = PhaseTail(generator.tail, generator.blur)  # type: ignore[assignment]
+    generator.blur = nn.Identity()  # type: ignore[assignment]

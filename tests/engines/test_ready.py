@@ -1,0 +1,174 @@
+"""Engines are compared with the reference before they are used; what fails gives way or stops."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cgconvert.engines import ready
+from cgconvert.engines.batches import OutOfMemoryError, choose_batch, convert_resilient
+from cgconvert.engines.choose import Candidate, create_engine
+from cgconvert.engines.eager import EagerEngine
+from cgconvert.engines.ready import create_verified_engine
+from cgconvert.engines.verify import BOUNDS_DB, VerificationError, psnr, verify
+from cgconvert.errors import ModelError, UnavailableError, UsageError
+from cgconvert.models.loading import Model
+from cgconvert.options import EngineOptions
+from tests.engines.models import make_model, make_pixels
+
+CPU = torch.device("cpu")
+
+
+class Flawed(EagerEngine):
+    """An engine whose images are off by a constant, or not numbers."""
+
+    name = "flawed"
+
+    def __init__(self, model: Model, error: float, precision: str = "fp32") -> None:
+        super().__init__(model, CPU, precision)
+        self.error = error
+        self.is_reference = False
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return super().__call__(images) + self.error
+
+
+def test_psnr_is_of_images_between_minus_one_and_one() -> None:
+    zeros = torch.zeros(1, 3, 8, 8)
+    assert psnr(zeros, zeros) == math.inf
+    assert psnr(zeros + 0.02, zeros) == pytest.approx(40.0, abs=1e-4)  # 20 log10(2 / 0.02)
+    assert math.isnan(psnr(zeros + math.nan, zeros))
+
+
+@pytest.mark.parametrize(
+    ("precision", "error", "passes"),
+    [
+        ("fp32", 0.0015, True),
+        ("fp32", 0.0025, False),
+        ("bf16", 0.015, True),
+        ("bf16", 0.03, False),
+        ("fp32", math.nan, False),
+        ("fp32", math.inf, False),
+    ],
+)
+def test_the_bound_is_that_of_the_precision(precision: str, error: float, passes: bool) -> None:
+    engine = Flawed(make_model(), error)
+    engine.precision = precision
+    result = verify(engine, make_pixels(2, 40, 44))
+    assert result.passed is passes
+    assert result.bound_db == BOUNDS_DB[precision]
+
+
+def test_the_reference_is_equal_to_itself() -> None:
+    result = verify(EagerEngine(make_model(), CPU), make_pixels(1, 32, 32))
+    assert result.passed and math.isinf(result.psnr_db)
+    assert result.to_dict()["psnr_db"] is None
+
+
+def test_a_model_that_gives_nan_is_named() -> None:
+    model = make_model()
+    next(model.generator.parameters()).fill_(math.nan)
+    with pytest.raises(ModelError, match="weights are broken"):
+        create_verified_engine(model, EngineOptions(), make_pixels(1, 32, 32))
+
+
+def with_flaw(monkeypatch: pytest.MonkeyPatch, error: float) -> None:
+    """Let every engine but the float32 one be off by `error`."""
+    true_build = ready.build
+
+    def build(model: Model, candidate: Candidate) -> EagerEngine:
+        if candidate.precision == "fp32":
+            engine = true_build(model, candidate)
+            assert isinstance(engine, EagerEngine)
+            return engine
+        return Flawed(model, error, candidate.precision)
+
+    monkeypatch.setattr(ready, "build", build)
+    monkeypatch.setattr("cgconvert.engines.choose.cpu_has_bf16", lambda: True)
+    monkeypatch.setattr("cgconvert.engines.choose.AUTO_ENGINES", {"cpu": ("eager",)})
+
+
+@pytest.mark.parametrize("error", [0.2, math.nan])
+def test_auto_steps_down_and_says_so(monkeypatch: pytest.MonkeyPatch, error: float) -> None:
+    with_flaw(monkeypatch, error)
+    engine = create_verified_engine(make_model(), EngineOptions("cpu"), make_pixels(2, 32, 40))
+    told = engine.describe()
+    assert told["precision"] == "fp32"
+    assert "eager bf16" in told["notes"][0] and "not used" in told["notes"][0]
+
+
+def test_what_was_asked_for_by_name_stops_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_flaw(monkeypatch, 0.2)
+    with pytest.raises(VerificationError, match=r"below the bound of 40 dB; use --precision fp32") as caught:
+        create_verified_engine(make_model(), EngineOptions("cpu", precision="bf16"), make_pixels(1, 32, 32))
+    assert caught.value.exit_code == 3
+
+
+def test_identity_runs_in_float32_and_is_exact() -> None:
+    pixels = make_pixels(3, 33, 35)
+    engine = create_verified_engine(make_model("identity"), EngineOptions("cpu"), pixels)
+    assert engine.precision == "fp32"
+    assert np.array_equal(engine.convert(pixels), pixels)
+
+
+def test_names_are_checked() -> None:
+    model = make_model()
+    with pytest.raises(UsageError, match="unknown engine"):
+        create_engine(model, "cpu", "warp")
+    with pytest.raises(UsageError, match="unknown precision"):
+        create_engine(model, "cpu", "eager", "fp8")
+    with pytest.raises(UnavailableError, match="fp16 is for GPUs"):
+        create_engine(model, "cpu", "eager", "fp16")
+    with pytest.raises(UnavailableError, match="int8"):
+        create_engine(model, "cpu", "eager", "int8")
+
+
+class Small(EagerEngine):
+    """An engine on a device where only so many pictures fit."""
+
+    fits = 2
+    message = "CUDA out of memory. Tried to allocate"
+
+    def convert(self, pixels: np.ndarray) -> np.ndarray:
+        if len(pixels) > self.fits:
+            raise torch.OutOfMemoryError(self.message)
+        return super().convert(pixels)
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing() -> None:
+    pixels = make_pixels(7, 32, 32)
+    wanted = EagerEngine(make_model(), CPU).convert(pixels)
+    engine = Small(make_model(), CPU)
+    engine.batch = 7
+    got = convert_resilient(engine, pixels)
+    assert np.array_equal(got, wanted)
+    assert engine.batch == 1 or engine.batch == 2
+    assert "out of memory" in engine.describe()["notes"][0]
+
+
+def test_one_picture_that_does_not_fit_is_an_error_with_a_remedy() -> None:
+    engine = Small(make_model(), CPU)
+    engine.fits = 0
+    with pytest.raises(OutOfMemoryError, match="--work-size"):
+        convert_resilient(engine, make_pixels(1, 32, 32))
+
+
+def test_other_errors_are_not_taken_for_memory() -> None:
+    class Broken(EagerEngine):
+        def convert(self, pixels: np.ndarray) -> np.ndarray:
+            raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        convert_resilient(Broken(make_model(), CPU), make_pixels(2, 32, 32))
+
+
+def test_the_batch_follows_size_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = EagerEngine(make_model(), CPU)
+    small, large = choose_batch(engine, 64, 64), choose_batch(engine, 1080, 1920)
+    assert small > large == 1
+    monkeypatch.setattr("cgconvert.engines.batches.free_memory", lambda device: 0)
+    assert choose_batch(engine, 64, 64) == 1
