@@ -1,0 +1,160 @@
+"""Trainings that go wrong: noticed, taken back once, stopped with a message; files stay whole."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cgconvert.errors import ModelError, OutputError, UsageError
+from tests.trainer.conftest import write_run
+from trainer.checkpoint import load_checkpoint
+from trainer.distributed import World
+from trainer.health import WINDOW, Health
+from trainer.loop import CollapsedError, Training, train
+from trainer.methods import cyclegan
+from trainer.run import prepare, start
+from trainer.runfolder import RunFolder
+
+
+def training(folder: Path, domains: dict[str, str], **settings: Any) -> Training:
+    run = write_run(folder, {**domains, **{key.replace("__", "."): value for key, value in settings.items()}})
+    return prepare(RunFolder(run), {}, False, World())
+
+
+def poison(training: Training, when: set[int]) -> list[int]:
+    """Make the weights NaN before the steps of these numbers, counted over roll-backs; returns the steps seen."""
+    seen: list[int] = []
+    inner = training.method.train_step
+
+    def step(batch: Any) -> Any:
+        seen.append(training.method.images_seen)
+        if len(seen) in when:
+            with torch.no_grad():
+                next(iter(training.method.networks["gen_ab"].parameters())).fill_(math.nan)
+        return inner(batch)
+
+    training.method.train_step = step  # type: ignore[method-assign]
+    return seen
+
+
+def test_one_nan_is_taken_back_and_the_run_ends_well(tmp_path: Path, domains: dict[str, str]) -> None:
+    run = training(tmp_path / "run", domains, watch__checkpoint_every=5)
+    seen = poison(run, {8})
+    train(run)
+    assert run.method.images_seen == 20
+    assert seen[7:9] == [7, 5], "went back to the checkpoint of 5 images"
+    assert run.skipped == 3, "and on with other pictures"
+    state = load_checkpoint(run.folder.checkpoint)
+    assert state["health"]["rolled_back"]
+    assert all(torch.isfinite(t).all() for t in state["method"]["networks"]["gen_ab"].values())
+    events = [json.loads(line) for line in run.folder.log.read_text().splitlines()]
+    assert [event["reached"] for event in events if event["kind"] == "roll-back"] == [8]
+    assert "went back to 5 images" in run.folder.report.read_text()
+
+
+def test_a_second_nan_stops_with_advice_and_the_checkpoint_stays(tmp_path: Path, domains: dict[str, str]) -> None:
+    run = training(tmp_path / "run", domains, watch__checkpoint_every=5)
+    poison(run, {8, 12})
+    with pytest.raises(CollapsedError, match=r"not a number.*checkpoint of 5 images is kept.*optimizer\.lr") as caught:
+        train(run)
+    assert caught.value.exit_code == 1
+    state = load_checkpoint(run.folder.checkpoint)
+    assert state["method"]["images_seen"] == 5
+    assert all(torch.isfinite(t).all() for t in state["method"]["networks"]["gen_ab"].values())
+
+
+def test_a_winning_discriminator_is_noticed_only_after_long() -> None:
+    health = Health("lsgan")
+    for _ in range(WINDOW - 1):
+        assert health.look_at_losses({"disc_a": 0.0001, "disc_b": 0.2}) is None
+    assert not health.good, "no state to go back to any more"
+    assert "right almost always" in (health.look_at_losses({"disc_a": 0.0001, "disc_b": 0.2}) or "")
+    assert health.look_at_losses({"disc_a": 0.1, "disc_b": 0.2}) is None, "recovered"
+
+
+@pytest.mark.parametrize(("result", "word"), [((0.01, 0.1), "contrast"), ((0.2, 0.0001), "alike")])
+def test_faded_results_are_noticed_at_the_second_look(result: tuple[float, float], word: str) -> None:
+    health = Health("lsgan")
+    assert health.look_at_results("gen_ab", result, (0.2, 0.1)) is None
+    assert word in (health.look_at_results("gen_ab", result, (0.2, 0.1)) or "")
+    assert health.look_at_results("gen_ba", (0.2, 0.1), (0.2, 0.1)) is None
+
+
+def test_a_generator_of_one_colour_stops_a_run(
+    tmp_path: Path, domains: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cyclegan, "gan_loss", lambda logits, *a, **k: logits.float().sum() * 0)
+    run = training(tmp_path / "run", domains, watch__sample_every=2, optimizer__lr=0.0)
+    for name in ("gen_ab", "gen_ba"):
+        for module in (run.method.networks[name], run.method.ema.generators[name]):
+            torch.nn.init.zeros_(module.tail.weight)
+    with pytest.raises(CollapsedError, match="lost their contrast"):
+        train(run)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(
+    tmp_path: Path, domains: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = training(tmp_path / "run", domains, watch__checkpoint_every=5)
+    write = Path.write_bytes
+
+    def full(self: Path, data: bytes) -> int:
+        if self.suffix == ".pt" and run.method.images_seen >= 10:
+            write(self, data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match=r"disk full while writing .*checkpoint\.pt") as caught:
+        train(run)
+    assert caught.value.exit_code == 4
+    assert load_checkpoint(run.folder.checkpoint)["method"]["images_seen"] == 5
+    assert not list(run.folder.path.glob(".cgconvert-*")), "nothing half-written is left"
+
+
+def test_a_log_on_a_full_disk_is_one_clear_line(tmp_path: Path, domains: dict[str, str]) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full on this system")
+    run = training(tmp_path / "run", domains)
+    run.folder.log.symlink_to("/dev/full")
+    with pytest.raises(OutputError, match=r"disk full while writing .*metrics\.jsonl"):
+        train(run)
+
+
+def test_a_missing_permission_is_one_clear_line(
+    tmp_path: Path, domains: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = training(tmp_path / "run", domains)
+
+    def denied(self: Path, data: bytes) -> int:
+        raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_bytes", denied)
+    with pytest.raises(OutputError, match="no permission to write"):
+        train(run)
+
+
+def test_a_damaged_checkpoint_is_said_to_be(tmp_path: Path, domains: dict[str, str]) -> None:
+    run = write_run(tmp_path / "run", {**domains, "run.images": 2, "run.decay_images": 1})
+    start(RunFolder(run))
+    path = run / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:-5000])
+    with pytest.raises(ModelError, match=r"checkpoint\.pt: damaged"):
+        start(RunFolder(run), resume=True)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, domains: dict[str, str]) -> None:
+    run = write_run(tmp_path / "run", {**domains, "run.images": 2, "run.decay_images": 1})
+    start(RunFolder(run))
+    with pytest.raises(UsageError, match=r"network\.arguments"):
+        start(RunFolder(run), {"network.arguments": {"half_channels": 8, "channels": 16, "blocks": 1}}, resume=True)
+    with pytest.raises(UsageError, match="does not fit the config"):
+        start(RunFolder(run), {"network.ndf": 16}, resume=True)
+    with pytest.raises(UsageError, match="has a checkpoint already"):
+        start(RunFolder(run))
