@@ -168,7 +168,9 @@ def test_the_cache_keeps_to_its_bound(tmp_path: Path) -> None:
 
 
 def settings(**changes: object) -> Config:
-    return Config().with_changes({**SMALL, **{key.replace("__", "."): value for key, value in changes.items()}})
+    return Config().with_changes(
+        {**SMALL, **{key.replace("__", "."): value for key, value in changes.items()}}
+    )
 
 
 def test_processes_share_what_one_would_see(tmp_path: Path) -> None:
@@ -185,7 +187,9 @@ def test_processes_share_what_one_would_see(tmp_path: Path) -> None:
 
 def test_batches_prepared_ahead_come_in_order(tmp_path: Path) -> None:
     a, b = make_domain(tmp_path / "a", True), make_domain(tmp_path / "b", False)
-    source = open_data(settings(data__a=str(a), data__b=str(b), data__workers=3, run__batch=2), tmp_path).source
+    source = open_data(
+        settings(data__a=str(a), data__b=str(b), data__workers=3, run__batch=2), tmp_path
+    ).source
     stream = source.stream(10)
     for step in range(8):
         batch, wanted = next(stream), source.batch(10 + 2 * step)

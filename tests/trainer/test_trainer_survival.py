@@ -28,7 +28,7 @@ def training(folder: Path, domains: dict[str, str], **settings: Any) -> Training
 
 
 def poison(training: Training, when: set[int]) -> list[int]:
-    """Make the weights NaN before the steps of these numbers, counted over roll-backs; returns the steps seen."""
+    """Make the weights NaN before the steps of these numbers, roll-backs counted; returns the steps."""
     seen: list[int] = []
     inner = training.method.train_step
 
@@ -58,10 +58,14 @@ def test_one_nan_is_taken_back_and_the_run_ends_well(tmp_path: Path, domains: di
     assert "went back to 5 images" in run.folder.report.read_text()
 
 
-def test_a_second_nan_stops_with_advice_and_the_checkpoint_stays(tmp_path: Path, domains: dict[str, str]) -> None:
+def test_a_second_nan_stops_with_advice_and_the_checkpoint_stays(
+    tmp_path: Path, domains: dict[str, str]
+) -> None:
     run = training(tmp_path / "run", domains, watch__checkpoint_every=5)
     poison(run, {8, 12})
-    with pytest.raises(CollapsedError, match=r"not a number.*checkpoint of 5 images is kept.*optimizer\.lr") as caught:
+    with pytest.raises(
+        CollapsedError, match=r"not a number.*checkpoint of 5 images is kept.*optimizer\.lr"
+    ) as caught:
         train(run)
     assert caught.value.exit_code == 1
     state = load_checkpoint(run.folder.checkpoint)
@@ -153,7 +157,11 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, domains: dic
     run = write_run(tmp_path / "run", {**domains, "run.images": 2, "run.decay_images": 1})
     start(RunFolder(run))
     with pytest.raises(UsageError, match=r"network\.arguments"):
-        start(RunFolder(run), {"network.arguments": {"half_channels": 8, "channels": 16, "blocks": 1}}, resume=True)
+        start(
+            RunFolder(run),
+            {"network.arguments": {"half_channels": 8, "channels": 16, "blocks": 1}},
+            resume=True,
+        )
     with pytest.raises(UsageError, match="does not fit the config"):
         start(RunFolder(run), {"network.ndf": 16}, resume=True)
     with pytest.raises(UsageError, match="has a checkpoint already"):
