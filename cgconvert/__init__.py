@@ -52,6 +52,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
+        from cgconvert.engines.threads import wait_without_spinning
+
+        wait_without_spinning()  # has an effect if this is what brings torch in
         return getattr(importlib.import_module(_HOMES[name]), name)
     if name == "__version__":
         return _version("cgconvert")

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from cgconvert.engines.base import Engine
-from cgconvert.engines.choose import create_engine
+from cgconvert.engines.batches import convert_resilient
+from cgconvert.engines.ready import create_verified_engine
 from cgconvert.errors import InputError, Interrupted
 from cgconvert.files import atomic_path
 from cgconvert.frames import Frame, FrameBatch
 from cgconvert.media.compare import compare, resized
 from cgconvert.media.video_sink import VideoSink
-from cgconvert.media.video_source import CopiedPacket, VideoSource
+from cgconvert.media.video_source import CopiedPacket, VideoSource, sample_pixels
 from cgconvert.models.loading import load_model
 from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.pipeline import Aborted, Channel, StageClock, Workers
@@ -140,15 +141,17 @@ class FilmRun:
         self.decoded.close()
 
     def _batches(self) -> Iterator[list[Frame]]:
-        """Frames in batches; packets to copy overtake the frames that wait for their batch to fill."""
-        size = self.plan.engine.batch or 1
+        """Frames in batches; packets to copy overtake the frames that wait for their batch to fill.
+
+        The first is one frame, with which the engine is made ready and says how many it wants.
+        """
         waiting: list[Frame] = []
         for item in self.decoded:
             if isinstance(item, CopiedPacket):
                 self.translated.put(item)
                 continue
             waiting.append(item)
-            if len(waiting) == size:
+            if self.engine is None or len(waiting) >= self.engine.batch:
                 yield waiting
                 waiting = []
         if waiting:
@@ -162,7 +165,7 @@ class FilmRun:
                 self.first_frame = time.perf_counter() - started
                 self.progress.begin(self.plan.source.name, self._expected(), "frame")
             with self.clock.busy("translate"):
-                pixels = self.engine.convert(FrameBatch(batch).stack())
+                pixels = convert_resilient(self.engine, FrameBatch(batch).stack())
             for frame in self._finished(batch, pixels):
                 self.translated.put(frame)
             self._check_strict()
@@ -170,10 +173,14 @@ class FilmRun:
         self.translated.close()
 
     def _ready_engine(self, batch: Sequence[Frame]) -> Engine:
-        options = self.plan.engine
-        engine = create_engine(load_model(self.plan.model), options.device, options.engine, options.precision)
-        engine.convert(FrameBatch(batch).stack())
-        return engine
+        plan = self.plan
+        return create_verified_engine(
+            load_model(plan.model),
+            plan.engine,
+            FrameBatch(batch).stack(),
+            self.progress,
+            lambda count: sample_pixels(plan.source, plan.info, plan.work_size, count),
+        )
 
     def _finished(self, batch: Sequence[Frame], pixels: np.ndarray) -> Iterator[Frame]:
         for frame, result in zip(batch, pixels, strict=True):

@@ -11,6 +11,7 @@ import click
 
 from cgconvert.cli.common import engine_options, read_engine_options
 from cgconvert.cli.status import create_progress, seconds_as_clock
+from cgconvert.engines.threads import wait_without_spinning
 from cgconvert.errors import UsageError
 from cgconvert.options import EngineOptions, VideoOptions
 
@@ -140,6 +141,7 @@ def _run(
     if dry_run:
         click.echo("\n".join(plan.describe()))
         return
+    wait_without_spinning()  # before the imports below bring torch in
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from cgconvert.report import write_report
     from cgconvert.video_pipeline import run_video
