@@ -6,7 +6,7 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cgconvert.errors import OutputError
@@ -17,7 +17,9 @@ TEMPORARY_PREFIX = ".cgconvert-"
 def output_error(path: Path, error: OSError) -> OutputError:
     """The `OutputError` that says in words why `path` could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutputError(f"disk full while writing {path}: free some space, or choose another place with -o")
+        return OutputError(
+            f"disk full while writing {path}: free some space, or choose another place with -o"
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return OutputError(f"no permission to write {path}: choose another place with -o")
     return OutputError(f"cannot write {path}: {error.strerror or error}")
@@ -39,10 +41,10 @@ def atomic_path(target: Path, overwrite: bool = True) -> Iterator[Path]:
     Raises `OutputError` if the target exists and `overwrite` is False (looked at again just before the
     rename), or if the folder, the disk or the permissions do not allow it.
     """
-    if target.exists() and not overwrite:
-        raise OutputError(f"{target} exists already: use --overwrite to replace it")
     temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}{target.suffix}"
     try:
+        if target.exists() and not overwrite:
+            raise OutputError(f"{target} exists already: use --overwrite to replace it")
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         flush_to_disk(temporary)
@@ -53,7 +55,8 @@ def atomic_path(target: Path, overwrite: bool = True) -> Iterator[Path]:
     except OSError as error:
         raise output_error(target, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where the folder itself is impossible, so is the temporary file
+            temporary.unlink(missing_ok=True)
 
 
 def _rename_new(temporary: Path, target: Path) -> None:

@@ -165,7 +165,7 @@ class ImageRun:
                 return True
             if job is None:
                 return False
-            if is_finished(job, self.plan.options):
+            if not self.plan.options.watch and is_finished(job, self.plan.options):
                 self.tally.skip(job)
                 self._advance()
                 continue

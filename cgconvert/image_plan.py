@@ -28,6 +28,8 @@ FORMATS = {
 
 SUFFIXES = {suffix: name for name, suffixes in FORMATS.items() for suffix in suffixes}
 LOSSY = ("jpeg", "webp", "avif")
+FOREIGN_SUFFIXES = (".gif", ".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".pdf", ".exr", ".ppm")
+"""Of pictures that we do not write; as the name of a result they are a mistake, not a folder."""
 MARKER = ".cgconvert.json"
 """In every output folder: which model made it, so that another does not pass for finished work."""
 
@@ -323,6 +325,9 @@ def _job(source: Path, output: Path | None, count: int, card: ModelCard, options
         if options.format not in (None, kind):
             raise UsageError(f"-o {printable(output)} and --format {options.format} contradict each other")
         return ImageJob(source, output, kind)
+    if output is not None and output.suffix.lower() in FOREIGN_SUFFIXES and not output.is_dir():
+        known = ", ".join(suffixes[0] for suffixes in FORMATS.values())
+        raise UsageError(f"{printable(output)}: {output.suffix} cannot be written, use one of {known}")
     if output is not None and output.exists() and not output.is_dir():
         raise OutputError(
             f"{printable(output)} is a file: choose a folder with -o, or a name with a known suffix"

@@ -145,7 +145,7 @@ class Tally:
             converted=self.converted,
             skipped=self.skipped,
             stale=self.stale,
-            failures=list(self.failures),
+            failures=sorted(self.failures, key=lambda failure: failure.file),
             losses=list(self.losses.values()),
             seconds=self.seconds if self.seconds is not None else time.perf_counter() - self.started,
             stage_seconds=dict(self.stage_seconds),

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cgconvert.image_plan import ImageFailure, ImageJob, ImagePlan, is_finished
+from cgconvert.image_plan import ImageFailure, ImageJob, ImagePlan, is_finished, printable
 
 INTERVAL = 1.0
 """Seconds between two looks; longer where a look itself takes long."""
@@ -31,18 +31,23 @@ def watched(
     seen: dict[Path, Signature] = {}
     given: dict[Path, Signature] = {}
     outputs: dict[Path, Path] = {}
+    refused: set[Path] = set()
     first_look = True
     while True:
         started = time.monotonic()
         present: dict[Path, Signature] = {}
         problems: list[ImageFailure] = []
         for job in plan.jobs(problems):
+            owner = outputs.get(job.output, job.source)
+            if owner != job.source:
+                if job.source not in refused:
+                    refused.add(job.source)
+                    fail(job.source, f"its result would replace that of {printable(owner)}")
+                continue
             if job.source not in given and is_finished(job, plan.options):
+                outputs[job.output] = job.source
                 if first_look:
                     skip(job)
-                elif outputs.get(job.output, job.source) != job.source:
-                    given[job.source] = (0, 0, 0)
-                    fail(job.source, f"its result would replace that of {outputs[job.output]}")
                 continue
             signature = _signature(job.source)
             if signature is None or given.get(job.source) == signature:
