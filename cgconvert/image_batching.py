@@ -8,11 +8,6 @@ from typing import Generic, TypeVar
 
 from cgconvert.models.card import ModelCard
 
-CPU_BATCH_PIXELS = 128 * 128
-"""On a CPU a batch only spreads the cost of a call, which matters to pictures smaller than this."""
-CUDA_BATCH_PIXELS = 4_000_000
-BATCH_LIMIT = 64
-
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -33,17 +28,13 @@ def memory_per_pixel(card: ModelCard, precision: str = "fp32") -> float:
     return bytes_needed if precision == "fp32" else 0.6 * bytes_needed
 
 
-def choose_batch(card: ModelCard, device: str, height: int, width: int, free: int | None = None) -> int:
-    """How many pictures of this padded size go through together on a device ("cpu", "cuda", "cuda:1").
+def scaled_batch(height: int, width: int, enough: int, most: int, limit: int) -> int:
+    """How many pictures of this padded size go through together: `limit` at most, one at least.
 
-    `free`: bytes at hand on it, None if unknown; half of them may be used.
+    From `enough` pixels on the device is busy; `most` pixels are known to fit into its memory.
     """
     pixels = height * width
-    target = CPU_BATCH_PIXELS if device.startswith("cpu") else CUDA_BATCH_PIXELS
-    count = max(1, min(BATCH_LIMIT, target // pixels))
-    if free is not None:
-        count = max(1, min(count, int(free / 2 / (memory_per_pixel(card) * pixels))))
-    return count
+    return max(1, min(limit, -(-enough // pixels), most // pixels))
 
 
 def available_memory() -> int | None:

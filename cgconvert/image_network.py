@@ -10,26 +10,31 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cgconvert.errors import InputError
-from cgconvert.image_batching import available_memory, choose_batch, memory_per_pixel
+from cgconvert.image_batching import available_memory, memory_per_pixel, scaled_batch
 from cgconvert.image_plan import ImagePlan
+from cgconvert.media.images import read_picture
+from cgconvert.progress import Silent
 
 if TYPE_CHECKING:
     from cgconvert.engines.base import Engine
 
 THREAD_NAME = "cgconvert-image-network"
+FIRST_EDGE = 1024
+"""Of the first picture no more than this square is compared with the reference, which is slow."""
 
 
 @dataclass(frozen=True)
 class Ready:
     """The engine is there; `padded_size` and `batch_for` take a picture's height and width."""
 
-    description: Mapping[str, Any]
     padded_size: Callable[[int, int], tuple[int, int]]
     batch_for: Callable[[int, int], int]
     seconds: float
@@ -44,24 +49,48 @@ class Translated:
 
 
 @dataclass(frozen=True)
+class Note:
+    """Something that a person should know now."""
+
+    line: str
+
+
+@dataclass(frozen=True)
 class NetworkFailed:
     """The network cannot go on, for a reason that concerns every picture."""
 
     error: BaseException
 
 
-class Network:
-    """Runs the engine of a plan in its own thread; what happens arrives through `tell`."""
+class Telling(Silent):
+    """Progress of a thread that is not the coordinator's: its notes become events."""
 
-    def __init__(self, plan: ImagePlan, tell: Callable[[Ready | Translated | NetworkFailed], None]) -> None:
+    def __init__(self, tell: Callable[[Any], None]) -> None:
+        self.tell = tell
+
+    def note(self, line: str) -> None:
+        self.tell(Note(line))
+
+
+class Network:
+    """Runs the engine of a plan in its own thread; what happens arrives through `tell`.
+
+    `description` is what the engine says of itself, up to date after each batch.
+    """
+
+    def __init__(self, plan: ImagePlan, tell: Callable[[Any], None]) -> None:
         self.plan = plan
         self.tell = tell
+        self.description: Mapping[str, Any] = {}
+        self.known_to_fit = 1 << 62
+        self.prepared: set[tuple[int, int]] = set()
         self.batches: queue.SimpleQueue[Sequence[np.ndarray] | None] = queue.SimpleQueue()
         # A daemon: a call into the network cannot be broken off, and must not keep a program alive.
         self.thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
 
-    def start(self) -> None:
-        """Begin to load; `Ready` or `NetworkFailed` will be told."""
+    def start(self, first: np.ndarray) -> None:
+        """Make the engine ready for pictures like `first`; `Ready` or `NetworkFailed` will be told."""
+        self.first: np.ndarray | None = first
         self.thread.start()
 
     def translate(self, pixels: Sequence[np.ndarray]) -> None:
@@ -81,6 +110,7 @@ class Network:
             while (batch := self.batches.get()) is not None:
                 started = time.perf_counter()
                 results = self._translate(engine, batch)
+                self.description = engine.describe()
                 self.tell(Translated(results, time.perf_counter() - started))
         except BaseException as error:  # it must arrive, whatever it is
             self.tell(NetworkFailed(error))
@@ -90,42 +120,67 @@ class Network:
 
     def _start_engine(self) -> Engine:
         started = time.perf_counter()
-        from cgconvert.engines.choose import create_engine
+        from cgconvert.engines.batches import ENOUGH_PIXELS, LIMIT
+        from cgconvert.engines.ready import create_verified_engine
         from cgconvert.models.loading import load_model
         from cgconvert.transforms import padded_size
 
         asked, card = self.plan.engine, self.plan.card
-        engine = create_engine(load_model(self.plan.model), asked.device, asked.engine, asked.precision)
-        self.prepared: set[tuple[int, int]] = set()
+        first, self.first = self.first, None
+        assert first is not None
+        first = first[None, :FIRST_EDGE, :FIRST_EDGE]
+        model = load_model(self.plan.model)
+        engine = create_verified_engine(model, asked, first, Telling(self.tell), self._samples)
+        self.padded_size = lambda height, width: padded_size(height, width, card)
+        height, width = self.padded_size(*first.shape[1:3])
+        self.prepared.add((height, width))
+        enough, fixed = ENOUGH_PIXELS[engine.device.type], asked.batch or engine.best_batch
+        fits = max(engine.batch * height * width, enough)
 
         def batch_for(height: int, width: int) -> int:
-            return asked.batch or choose_batch(card, str(engine.device), height, width, free_memory(engine))
+            """From the first picture's size to another's by pixels, less where memory has proved short."""
+            wanted = fixed or scaled_batch(height, width, enough, fits, LIMIT)
+            return scaled_batch(height, width, self.known_to_fit, self.known_to_fit, wanted)
 
-        self.padded_size = lambda height, width: padded_size(height, width, card)
         self.batch_for = batch_for
-        self.tell(Ready(engine.describe(), self.padded_size, batch_for, time.perf_counter() - started))
+        self.description = engine.describe()
+        self.tell(Ready(self.padded_size, self.batch_for, time.perf_counter() - started))
         return engine
 
+    def _samples(self, count: int) -> list[np.ndarray]:
+        """Up to `count` pictures spread over the job, for engines that learn value ranges."""
+        step = max(1, self.plan.total // count)
+        samples: list[np.ndarray] = []
+        for job in islice(self.plan.jobs(), 0, step * count, step):
+            with suppress(InputError):  # it will be told when its turn comes
+                samples.append(read_picture(job.source).pixels)
+        return samples
+
     def _translate(self, engine: Engine, batch: Sequence[np.ndarray]) -> list[np.ndarray | InputError]:
-        """The results of a batch; short of memory, those of its halves, down to single pictures."""
+        """The results of a batch; short of memory, those of its parts, down to single pictures."""
+        from cgconvert.engines.batches import OutOfMemoryError, convert_resilient
+
         height, width = self.padded_size(*batch[0].shape[:2])
         problem = self._too_large(engine, height, width, len(batch))
         if problem is None:
             try:
                 self._prepare(engine, height, width)
-                return list(_convert(engine, batch, height, width))
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                problem = f"{width}x{height} pixels are more than memory holds ({_first_line(error)})"
+                engine.batch = asked = self.batch_for(height, width)
+                pixels = convert_resilient(engine, _stacked(batch, height, width))
+            except OutOfMemoryError:
+                problem = f"{width}x{height} pixels are more than the memory of {engine.device} holds"
+            else:
+                if engine.batch < asked:  # it was short of memory on the way
+                    self.known_to_fit = engine.batch * height * width
+                return [p[: own.shape[0], : own.shape[1]] for p, own in zip(pixels, batch, strict=True)]
         if len(batch) == 1:
             return [InputError(f"{problem}; try another --device or --precision, or a smaller picture")]
         half = len(batch) // 2
         return self._translate(engine, batch[:half]) + self._translate(engine, batch[half:])
 
     def _prepare(self, engine: Engine, height: int, width: int) -> None:
-        """Build what the engine builds for a size; eager builds nothing, its warm-up would cost a run."""
-        if engine.name != "eager" and (height, width) not in self.prepared:
+        """Build what the engine builds for a size that it has not seen; the others build nothing."""
+        if engine.builds and (height, width) not in self.prepared:
             engine.prepare(height, width, self.batch_for(height, width))
         self.prepared.add((height, width))
 
@@ -139,43 +194,17 @@ class Network:
         return f"{width}x{height} pixels need about {need / gib:.1f} GiB of memory, {free / gib:.1f} are free"
 
 
-def _convert(engine: Engine, batch: Sequence[np.ndarray], height: int, width: int) -> Sequence[np.ndarray]:
-    """Pictures of one padded size through the engine; if their own sizes differ, padded before."""
+def _stacked(batch: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
+    """Pictures of one padded size as one array; those of different sizes are padded before they join."""
     from cgconvert.transforms import reflect_index
 
+    if len(batch) == 1:
+        return batch[0][None]
     if len({pixels.shape for pixels in batch}) == 1:
-        return list(engine.convert(batch[0][None] if len(batch) == 1 else np.stack(batch)))
-    padded = np.stack(
+        return np.stack(batch)
+    return np.stack(
         [p[reflect_index(p.shape[0], height)][:, reflect_index(p.shape[1], width)] for p in batch]
     )
-    results = engine.convert(padded)
-    return [result[: p.shape[0], : p.shape[1]] for result, p in zip(results, batch, strict=True)]
-
-
-def free_memory(engine: Engine) -> int | None:
-    """Bytes at hand on the engine's device."""
-    if engine.device.type == "cuda":
-        import torch
-
-        return int(torch.cuda.mem_get_info(engine.device)[0])
-    return available_memory()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch, numpy or a backend says that memory is used up."""
-    text = str(error).lower()
-    known = (
-        "out of memory",
-        "can't allocate memory",
-        "bad_alloc",
-        "failed to allocate",
-        "cannot allocate memory",
-    )
-    return isinstance(error, MemoryError) or any(part in text for part in known)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
 
 
 def still_running() -> bool:

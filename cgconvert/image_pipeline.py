@@ -19,10 +19,11 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from cgconvert.engines.threads import wait_without_spinning
 from cgconvert.errors import CgconvertError, InputError, Interrupted, OutputError
 from cgconvert.files import write_atomically
 from cgconvert.image_batching import Groups, available_memory
-from cgconvert.image_network import Network, NetworkFailed, Ready, Translated
+from cgconvert.image_network import Network, NetworkFailed, Note, Ready, Translated
 from cgconvert.image_plan import (
     ImageFailure,
     ImageJob,
@@ -78,6 +79,7 @@ class ImageRun:
     """One run over a plan. `run` once; `result` tells of it, also when `run` raised."""
 
     def __init__(self, plan: ImagePlan, progress: Progress, workers: int | None = None) -> None:
+        wait_without_spinning()
         self.plan = plan
         self.progress = progress
         self.tally = Tally(plan)
@@ -128,6 +130,7 @@ class ImageRun:
             self.workers.close(None if complete and not watch else LEAVING)
             if self.network_started:
                 self.network.close(None if complete and not watch else LEAVING / 2)
+            self.tally.engine = dict(self.network.description)
             self.tally.stop(complete)
         return self.result
 
@@ -187,6 +190,8 @@ class ImageRun:
             self._failed(event)
         elif isinstance(event, Ready):
             self._network_ready(event)
+        elif isinstance(event, Note):
+            self.progress.note(event.line)
         elif isinstance(event, NetworkFailed):
             raise event.error
 
@@ -204,7 +209,7 @@ class ImageRun:
         self.reading -= 1
         if not self.network_started:  # not before there is work for it
             self.network_started = True
-            self.network.start()
+            self.network.start(item.decoded.pixels)
         if self.ready is None:
             self.before_ready.append(item)
         else:
@@ -212,7 +217,6 @@ class ImageRun:
 
     def _network_ready(self, ready: Ready) -> None:
         self.ready, self.network_idle = ready, True
-        self.tally.engine = dict(ready.description)
         self.tally.add_seconds("prepare", ready.seconds)
         early, self.before_ready = self.before_ready, []
         for item in early:

@@ -131,8 +131,6 @@ def _run(plan: ImagePlan, dry_run: bool, report: Path | None, quiet: bool) -> in
         for line in plan.describe():
             click.echo(line)
         return 0
-    # Before torch is loaded: threads that spin while they wait take the cores from decoding and encoding.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from cgconvert.image_network import still_running
     from cgconvert.image_pipeline import ImageRun

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cgconvert.image_batching import Groups, available_memory, choose_batch, memory_per_pixel
+from cgconvert.image_batching import Groups, available_memory, memory_per_pixel, scaled_batch
 from cgconvert.models.card import ModelCard
 
 H2 = ModelCard("h2", "h2")
@@ -12,20 +12,20 @@ RESNET = ModelCard("r", "resnet", {"ngf": 64})
 
 
 @pytest.mark.parametrize(
-    ("device", "size", "free", "expected"),
+    ("size", "enough", "most", "expected"),
     [
-        ("cpu", (256, 256), None, 1),
-        ("cpu", (2000, 3000), None, 1),
-        ("cpu", (32, 32), None, 16),
-        ("cpu", (1, 1), None, 64),
-        ("cuda", (256, 256), None, 61),
-        ("cuda:1", (1080, 1920), None, 1),
-        ("cuda", (256, 256), 2 * 503.8 * 256 * 256 * 10, 10),
-        ("cuda", (256, 256), 0, 1),
+        ((256, 256), 65536, 65536, 1),
+        ((256, 257), 65536, 65536, 1),
+        ((128, 128), 65536, 65536, 4),
+        ((100, 128), 65536, 65536, 5),  # what fits counts, not what would be enough
+        ((8, 8), 65536, 65536, 64),
+        ((256, 256), 8_000_000, 8_000_000, 64),
+        ((1080, 1920), 8_000_000, 20_000_000, 4),
+        ((1080, 1920), 8_000_000, 1_000_000, 1),
     ],
 )
-def test_choose_batch(device: str, size: tuple[int, int], free: int | None, expected: int) -> None:
-    assert choose_batch(RESNET, device, *size, free) == expected
+def test_scaled_batch(size: tuple[int, int], enough: int, most: int, expected: int) -> None:
+    assert scaled_batch(*size, enough, most, 64) == expected
 
 
 def test_memory_grows_with_the_network() -> None:
