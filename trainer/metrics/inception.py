@@ -107,5 +107,7 @@ def fid(first: Features, second: Features) -> float:
     mean = first.mean(0) - second.mean(0)
     a = (first - first.mean(0)) / np.sqrt(len(first) - 1)
     b = (second - second.mean(0)) / np.sqrt(len(second) - 1)
+    # Only R of a QR decomposition matters, and it has no more rows than dimensions.
+    a, b = (np.linalg.qr(x, mode="r") if len(x) > x.shape[1] else x for x in (a, b))
     root = np.linalg.svd(a @ b.T, compute_uv=False).sum()
     return float(mean @ mean + (a * a).sum() + (b * b).sum() - 2 * root)
