@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all check format readme clean
+.PHONY: demo test test-all check format docs readme clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -31,6 +31,9 @@ check: $(INSTALLED)  ## style and types
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(INSTALLED)  ## make docs/cli.md anew from the commands' help
+	$(BIN)/python -m cgconvert.cli.reference > docs/cli.md
 
 readme: $(INSTALLED)  ## make the README's tables anew from benchmarks/results
 	$(BIN)/python benchmarks/readme_tables.py

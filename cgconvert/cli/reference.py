@@ -1,0 +1,39 @@
+"""The reference of all commands as Markdown: `python -m cgconvert.cli.reference > docs/cli.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+from cgconvert.cli import cgconvert
+
+WIDTH = 100
+
+
+def sections(command: click.Command, context: click.Context) -> Iterator[str]:
+    """One section for each command below `command`, in the order of its help: its help text, as it is."""
+    if not isinstance(command, click.Group):
+        return
+    for name in command.list_commands(context):
+        child = command.get_command(context, name)
+        if child is None:
+            continue
+        inner = click.Context(
+            child, info_name=name, parent=context, terminal_width=WIDTH, max_content_width=WIDTH
+        )
+        if not isinstance(child, click.Group):
+            yield f"## {inner.command_path}\n\n```\n{child.get_help(inner)}\n```\n"
+        yield from sections(child, inner)
+
+
+def reference() -> str:
+    """The whole page."""
+    context = click.Context(cgconvert, info_name="cgconvert", terminal_width=WIDTH, max_content_width=WIDTH)
+    head = "# Commands\n\nMade by `make docs` from the commands' own help.\n"
+    own = f"```\n{cgconvert.get_help(context)}\n```\n"
+    return "\n".join([head, own, *sections(cgconvert, context)])
+
+
+if __name__ == "__main__":
+    click.echo(reference(), nl=False)
