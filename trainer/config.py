@@ -116,6 +116,9 @@ class LossConfig:
         default_factory=list, metadata={"help": 'for small sets: ["color", "translation", "cutout"]'}
     )
     temporal: float = _setting(0.0, "weight of temporal consistency under synthetic motion (10)", minimum=0)
+    temporal_way: str = _setting(
+        "both", "cyclegan: the generators it is asked of", choices=("both", "a_to_b", "b_to_a")
+    )
     temporal_ramp: int = _setting(0, "images over which it grows from 0", minimum=0)
     lambda_nce: float = _setting(1.0, "cut: weight of the patch-wise contrastive loss", minimum=0)
     nce_identity: bool = _setting(True, "cut: the same loss on pictures of the target (CUT; off: FastCUT)")

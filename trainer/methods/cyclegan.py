@@ -101,8 +101,10 @@ class CycleGan(Method):
             losses["identity_b"] = self.lambda_identity * loss.lambda_b * l1(same_b, b)
         temporal = self._ramp(loss.temporal, loss.temporal_ramp)
         if temporal > 0:
-            losses["temporal_a"] = temporal * temporal_loss(gen_ba, b, fake_a)
-            losses["temporal_b"] = temporal * temporal_loss(gen_ab, a, fake_b)
+            if loss.temporal_way != "a_to_b":
+                losses["temporal_a"] = temporal * temporal_loss(gen_ba, b, fake_a)
+            if loss.temporal_way != "b_to_a":
+                losses["temporal_b"] = temporal * temporal_loss(gen_ab, a, fake_b)
         return losses, fake_a.detach(), fake_b.detach()
 
     def _matching(self, disc: str, fake: Tensor, real: Tensor) -> Tensor:

@@ -1,0 +1,64 @@
+"""Two processes learn what one learns from the joined batch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.trainer.conftest import make_domain, make_pairs, write_run
+from tests.trainer.test_trainer_resume import ENVIRONMENT, command
+from trainer.checkpoint import load_checkpoint
+
+
+def losses(run: Path) -> list[dict[str, float]]:
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [line["losses"] for line in lines if line["kind"] == "losses"]
+
+
+PIX2PIX = {
+    "run.method": "pix2pix",
+    "network.generator": "resnet",
+    "network.arguments": {"ngf": 4, "blocks": 1},
+    "data.preprocess": "crop",
+}
+
+
+@pytest.mark.parametrize("settings", [{}, PIX2PIX, {"run.method": "cut"}], ids=["cyclegan", "pix2pix", "cut"])
+def test_two_processes_are_one_with_the_joined_batch(tmp_path: Path, settings: dict[str, Any]) -> None:
+    if settings.get("run.method") == "pix2pix":
+        places = {"data.pairs": str(make_pairs(tmp_path / "pairs"))}
+    else:
+        places = {"data.a": str(make_domain(tmp_path / "a", True))}
+        places["data.b"] = str(make_domain(tmp_path / "b", False))
+    # No random numbers in the step; CUT draws its places, so there all of them are compared.
+    common = {**places, **settings, "loss.pool": 0, "run.images": 12, "loss.nce_patches": 100_000}
+    common |= {"watch.log_every": 4, "watch.checkpoint_every": 100}
+    one = write_run(tmp_path / "one", {**common, "run.batch": 4})
+    two = write_run(tmp_path / "two", {**common, "run.batch": 2})
+    subprocess.run(command(one, "run"), check=True, env=ENVIRONMENT, timeout=120)
+    subprocess.run(command(two, "run", processes=2), check=True, env=ENVIRONMENT, timeout=120)
+    first, second = losses(one), losses(two)
+    assert len(first) == len(second) == 3
+    for step, (alone, together) in enumerate(zip(first, second, strict=True)):
+        for name, value in alone.items():
+            assert together[name] == pytest.approx(value, rel=2e-3 if step else 1e-4), (step, name)
+    weights = [load_checkpoint(run / "checkpoint.pt")["method"]["networks"] for run in (one, two)]
+    for network, tensors in weights[0].items():
+        for name, tensor in tensors.items():
+            if tensor.dim() > 1:  # biases before an instance norm walk at random
+                torch.testing.assert_close(weights[1][network][name], tensor, atol=2e-4, rtol=0)
+
+
+def test_a_run_of_two_is_not_continued_by_one(tmp_path: Path, domains: dict[str, str]) -> None:
+    run = write_run(tmp_path / "run", {**domains, "run.images": 4, "run.decay_images": 2, "run.batch": 1})
+    subprocess.run(command(run, "run", processes=2), check=True, env=ENVIRONMENT, timeout=120)
+    result = subprocess.run(
+        command(run, "resume"), env=ENVIRONMENT, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 2
+    assert "made by 2 processes and cannot be continued exactly by 1" in result.stderr
