@@ -42,10 +42,14 @@ class Ready:
 
 @dataclass(frozen=True)
 class Translated:
-    """A batch is through: one result for each picture given, pixels or why there are none."""
+    """A batch is through: one result for each picture given, pixels or why there are none.
+
+    `building` of the `seconds` went into making the engine ready for a new size.
+    """
 
     results: Sequence[np.ndarray | InputError]
     seconds: float
+    building: float
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ class Network:
         self.description: Mapping[str, Any] = {}
         self.known_to_fit = 1 << 62
         self.prepared: set[tuple[int, int]] = set()
+        self.building = 0.0
         self.batches: queue.SimpleQueue[Sequence[np.ndarray] | None] = queue.SimpleQueue()
         # A daemon: a call into the network cannot be broken off, and must not keep a program alive.
         self.thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
@@ -108,10 +113,10 @@ class Network:
         try:
             engine = self._start_engine()
             while (batch := self.batches.get()) is not None:
-                started = time.perf_counter()
+                started, self.building = time.perf_counter(), 0.0
                 results = self._translate(engine, batch)
                 self.description = engine.describe()
-                self.tell(Translated(results, time.perf_counter() - started))
+                self.tell(Translated(results, time.perf_counter() - started, self.building))
         except BaseException as error:  # it must arrive, whatever it is
             self.tell(NetworkFailed(error))
         finally:
@@ -181,7 +186,9 @@ class Network:
     def _prepare(self, engine: Engine, height: int, width: int) -> None:
         """Build what the engine builds for a size that it has not seen; the others build nothing."""
         if engine.builds and (height, width) not in self.prepared:
+            started = time.perf_counter()
             engine.prepare(height, width, self.batch_for(height, width))
+            self.building += time.perf_counter() - started
         self.prepared.add((height, width))
 
     def _too_large(self, engine: Engine, height: int, width: int, count: int) -> str | None:

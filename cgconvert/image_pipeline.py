@@ -242,7 +242,8 @@ class ImageRun:
 
     def _translated(self, event: Translated) -> None:
         batch, self.at_network, self.network_idle = self.at_network, [], True
-        self.tally.add_seconds("translate", event.seconds)
+        self.tally.add_seconds("translate", event.seconds - event.building)
+        self.tally.add_seconds("prepare", event.building)
         self._offer()  # before all else: the network must not wait for us
         for item, result in zip(batch, event.results, strict=True):
             if isinstance(result, InputError):
