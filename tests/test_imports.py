@@ -20,6 +20,8 @@ LEVELS = [
     {"cgconvert.engines"},
     {"cgconvert.pipeline"},
     {"cgconvert.video_plan", "cgconvert.image_plan"},
+    {"cgconvert.image_result", "cgconvert.image_workers", "cgconvert.image_batching"},
+    {"cgconvert.image_network", "cgconvert.image_watch"},
     {"cgconvert.video_pipeline", "cgconvert.image_pipeline"},
     {"cgconvert"},
     {"cgconvert.cli"},

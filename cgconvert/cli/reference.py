@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import click
 
 from cgconvert.cli import cgconvert
 
-WIDTH = 100
+SETTINGS: dict[str, Any] = {
+    "terminal_width": 100,
+    "max_content_width": 100,
+    "help_option_names": ["-h", "--help"],
+}
 
 
 def sections(command: click.Command, context: click.Context) -> Iterator[str]:
@@ -19,9 +24,7 @@ def sections(command: click.Command, context: click.Context) -> Iterator[str]:
         child = command.get_command(context, name)
         if child is None:
             continue
-        inner = click.Context(
-            child, info_name=name, parent=context, terminal_width=WIDTH, max_content_width=WIDTH
-        )
+        inner = click.Context(child, info_name=name, parent=context, **SETTINGS)
         if not isinstance(child, click.Group):
             yield f"## {inner.command_path}\n\n```\n{child.get_help(inner)}\n```\n"
         yield from sections(child, inner)
@@ -29,7 +32,7 @@ def sections(command: click.Command, context: click.Context) -> Iterator[str]:
 
 def reference() -> str:
     """The whole page."""
-    context = click.Context(cgconvert, info_name="cgconvert", terminal_width=WIDTH, max_content_width=WIDTH)
+    context = click.Context(cgconvert, info_name="cgconvert", **SETTINGS)
     head = "# Commands\n\nMade by `make docs` from the commands' own help.\n"
     own = f"```\n{cgconvert.get_help(context)}\n```\n"
     return "\n".join([head, own, *sections(cgconvert, context)])

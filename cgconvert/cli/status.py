@@ -32,13 +32,18 @@ def seconds_as_clock(seconds: float) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
+def counted(number: int, unit: str) -> str:
+    """ "1 frame", "2 frames"."""
+    return f"{number} {unit}{'s' * (number != 1)}"
+
+
 class LineProgress:
     """One line when a task starts, one every ten seconds, one when it is over."""
 
     def begin(self, task: str, total: int | None, unit: str) -> None:
         self.total, self.unit = total, unit
         self.started = self.printed = time.monotonic()
-        of = f" {total} {unit}s" if total is not None else ""
+        of = f" {counted(total, unit)}" if total is not None else ""
         click.echo(f"{task}{':' if of else ''}{of}", err=True)
 
     def advance(self, done: int, busiest: str | None = None) -> None:
@@ -89,7 +94,8 @@ class LiveProgress:
             return
         elapsed = max(time.monotonic() - self.started, 1e-6)
         rate = done / elapsed
-        status = f"{done}{f'/{self.total}' if self.total else ''} {self.unit}s  {rate:.1f}/s"
+        status = f"{done}/{self.total} {self.unit}s" if self.total else counted(done, self.unit)
+        status += f"  {rate:.1f}/s"
         if self.total and done and self.total > done:
             status += f"  {seconds_as_clock((self.total - done) / rate)} left"
         if busiest:
