@@ -15,12 +15,15 @@ from cgconvert.models.loading import Model
 
 CLASSES = {
     "eager": "cgconvert.engines.eager:EagerEngine",
+    "compile": "cgconvert.engines.compiled:CompileEngine",
+    "tensorrt": "cgconvert.engines.tensorrt:TensorRTEngine",
+    "openvino": "cgconvert.engines.openvino:OpenVINOEngine",
 }
 """Every engine: where it is, imported when it is asked for, since each needs libraries of its own."""
 
 ENGINES: tuple[str, ...] = tuple(CLASSES)
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-AUTO_ENGINES: dict[str, tuple[str, ...]] = {"cpu": ("eager",), "cuda": ("eager",)}
+AUTO_ENGINES: dict[str, tuple[str, ...]] = {"cpu": ("openvino", "eager"), "cuda": ("compile", "eager")}
 """What `auto` tries, the fastest first (`docs/engines.md` has the measurements)."""
 
 
@@ -101,7 +104,7 @@ def candidates(model: Model, device: str, engine: str, precision: str) -> Iterat
     precisions = dict.fromkeys([first, "fp32"] if precision == "auto" else [first])
     engines = AUTO_ENGINES[where.type] if engine == "auto" else (engine,)
     if precision == "int8" and engine == "auto":
-        engines = ENGINES
+        engines = ("openvino",)
     for chosen in precisions:
         for name in engines:
             yield Candidate(name, chosen, where)

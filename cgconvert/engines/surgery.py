@@ -13,9 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from cgconvert.generators.h2 import H2Generator
-from cgconvert.generators.layers import BinomialBlur
-
 FEW_CHANNELS = 4
 """A convolution with no more output channels than this leaves most of a vector register empty."""
 
@@ -29,8 +26,6 @@ def operate(generator: nn.Module) -> nn.Module:
             _drop_dead_biases(module)
             _drop_dropout(module)
             _widen_last_convolution(module)
-    if isinstance(changed, H2Generator):
-        _blur_before_shuffle(changed)
     return changed
 
 
@@ -97,42 +92,3 @@ def _widen_last_convolution(layers: nn.Sequential) -> None:
             and convolution.kernel_size == (7, 7)
         ):
             setattr(layers, name, WideConvolution(convolution))
-
-
-class BlurBeforeShuffle(nn.Module):
-    """The binomial blur of a pixel-shuffled picture as a dense convolution of its four phases.
-
-    At the borders the picture's reflection becomes, in phases, a repetition of the outermost ones.
-    """
-
-    def __init__(self, blur: BinomialBlur) -> None:
-        super().__init__()
-        channels = blur.kernel.shape[0]
-        weight = torch.zeros(4 * channels, 4 * channels, 3, 3)
-        for out in range(4 * channels):
-            channel, a, b = out // 4, out // 2 % 2, out % 2
-            for u in range(3):
-                for v in range(3):
-                    y, x = a + u - 1, b + v - 1  # the pixel seen, from the top left one of the 2x2 cell
-                    source = 4 * channel + 2 * (y % 2) + x % 2
-                    weight[out, source, 1 + y // 2, 1 + x // 2] += blur.kernel[channel, 0, u, v]
-        self.weight = nn.Parameter(weight, requires_grad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), self.weight)
-
-
-class PhaseTail(nn.Module):
-    """The last convolution of the H2 generator, then the blur in phases."""
-
-    def __init__(self, tail: nn.Module, blur: BinomialBlur) -> None:
-        super().__init__()
-        self.tail, self.blur = tail, BlurBeforeShuffle(blur)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.blur(self.tail(x))
-
-
-def _blur_before_shuffle(generator: H2Generator) -> None:
-    generator.tail = PhaseTail(generator.tail, generator.blur)  # type: ignore[assignment]
-    generator.blur = nn.Identity()  # type: ignore[assignment]

@@ -1,0 +1,204 @@
+"""Built engines, kept on disk: one folder an engine, named by everything that made it. Needs no torch.
+
+An entry is complete or absent: it is built in a folder beside and renamed. A lock lets the second of two
+builders wait for the first; the system releases it when a builder dies. `entry.json` in each folder says
+in words what the engine is for and holds the checksum of every file, so that damage is found and rebuilt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+
+from cgconvert.files import output_error
+
+Loaded = TypeVar("Loaded")
+Note = Callable[[str], None]
+
+ENTRY = "entry.json"
+BUILDING = ".building-"
+OFF = "CGCONVERT_NO_CACHE"
+"""Environment variable that turns the cache off; `--no-cache` sets it."""
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """A kept engine: where, what it is for, what made it, its bytes, when (ISO 8601, UTC), a problem."""
+
+    path: Path
+    about: str
+    parts: Mapping[str, Any]
+    size: int
+    created: str
+    problem: str | None = None
+
+
+def engines_folder() -> Path:
+    """Where built engines are kept (not created): `CGCONVERT_HOME`/engines, or the platform's cache."""
+    home = os.environ.get("CGCONVERT_HOME")
+    if home:
+        return Path(home).expanduser() / "engines"
+    from platformdirs import user_cache_path
+
+    return user_cache_path("cgconvert", appauthor=False) / "engines"
+
+
+def cache_is_on() -> bool:
+    """Whether engines are kept."""
+    return os.environ.get(OFF, "") in ("", "0")
+
+
+def digest(parts: Mapping[str, Any]) -> str:
+    """The name of an entry: 32 hexadecimal digits of the SHA-256 of its parts, whatever their order."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def get_or_build(
+    parts: Mapping[str, Any],
+    build: Callable[[Path], None],
+    load: Callable[[Path], Loaded],
+    about: str = "",
+    note: Note = lambda line: None,
+) -> Loaded:
+    """What `load(folder)` makes of the entry for `parts`, which `build(folder)` fills if it is not there.
+
+    `parts` (JSON values) are everything that makes the engine; `about` says in words what it is for. A
+    damaged entry, or one that `load` cannot read, is built anew, once. Without a cache, or where it cannot
+    be written, the engine is built in a temporary folder. `note` is told what takes time.
+    """
+    if not cache_is_on():
+        return _build_and_forget(build, load)
+    folder = engines_folder() / digest(parts)
+    lock = FileLock(f"{folder}.lock")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            note("waiting for another process that builds the same engine")
+            lock.acquire()
+    except OSError as error:
+        note(f"engines are not kept: {output_error(folder.parent, error)}")
+        return _build_and_forget(build, load)
+    try:
+        return _load_or_build(folder, parts, about, build, load, note)
+    finally:
+        lock.release()
+
+
+def _load_or_build(
+    folder: Path,
+    parts: Mapping[str, Any],
+    about: str,
+    build: Callable[[Path], None],
+    load: Callable[[Path], Loaded],
+    note: Note,
+) -> Loaded:
+    """Under the lock: load the entry if it is whole, build it first if not."""
+    _remove_leftovers(folder)
+    if folder.is_dir():
+        problem = find_damage(folder)
+        if problem is None:
+            try:
+                return load(folder)
+            except Exception as error:  # whatever a library makes of a file that it cannot read
+                problem = f"{type(error).__name__}: {error}"
+        note(f"a kept engine is damaged and built anew ({problem:.200})")
+        shutil.rmtree(folder)
+    temporary = folder.parent / f"{BUILDING}{folder.name}-{secrets.token_hex(4)}"
+    try:
+        temporary.mkdir()
+        build(temporary)
+        _seal(temporary, parts, about)
+        temporary.rename(folder)
+    except OSError as error:
+        raise output_error(folder, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return load(folder)
+
+
+def _build_and_forget(build: Callable[[Path], None], load: Callable[[Path], Loaded]) -> Loaded:
+    with tempfile.TemporaryDirectory(prefix="cgconvert-engine-", ignore_cleanup_errors=True) as text:
+        build(Path(text))
+        return load(Path(text))
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """What a builder of this entry left when it was killed; the lock says that none is at work."""
+    for path in folder.parent.glob(f"{BUILDING}{folder.name}-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _seal(folder: Path, parts: Mapping[str, Any], about: str) -> None:
+    """Flush every file of a finished engine to the disk, then write the JSON that makes it an entry."""
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                files[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+                os.fsync(file.fileno())
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    entry = {"about": about, "created": created, "parts": dict(parts), "files": files}
+    with (folder / ENTRY).open("w") as file:
+        json.dump(entry, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def find_damage(folder: Path) -> str | None:
+    """What is wrong with an entry; None if its files are those that were written."""
+    try:
+        files = json.loads((folder / ENTRY).read_text())["files"]
+        for name, wanted in files.items():
+            with (folder / name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != wanted:
+                    return f"{name} has changed"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def list_entries() -> list[CacheEntry]:
+    """Every kept engine, the newest first, damaged ones with the reason."""
+    entries = []
+    for folder in engines_folder().glob("*"):
+        if not folder.is_dir() or folder.name.startswith("."):
+            continue
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        try:
+            data = json.loads((folder / ENTRY).read_text())
+            entries.append(
+                CacheEntry(
+                    folder, str(data["about"]), data["parts"], size, str(data["created"]), find_damage(folder)
+                )
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            entries.append(CacheEntry(folder, "", {}, size, "", f"{type(error).__name__}: {error}"))
+    return sorted(entries, key=lambda entry: entry.created, reverse=True)
+
+
+def clear() -> tuple[int, int]:
+    """Remove every kept engine that nobody builds at this moment; how many, and their bytes."""
+    count = freed = 0
+    for folder in [path for path in engines_folder().glob("*") if path.is_dir()]:
+        name = folder.name.removeprefix(BUILDING).partition("-")[0]
+        try:
+            with FileLock(engines_folder() / f"{name}.lock", timeout=0):
+                freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+                shutil.rmtree(folder)
+                count += not folder.name.startswith(BUILDING)
+        except Timeout:
+            continue
+    return count, freed

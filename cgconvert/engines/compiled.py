@@ -1,0 +1,59 @@
+"""The compile engine: the network as one ahead-of-time compiled library a size, made by torch's inductor.
+
+Padding, normalisation, activation and residual are fused where inductor fuses them. The libraries are kept
+in the cache: the second start loads them in a fraction of a second, without tracing anything.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from cgconvert.engines.eager import DTYPES
+from cgconvert.engines.shaped import Runner, ShapedEngine
+
+PACKAGE = "network.pt2"
+
+
+class CompileEngine(ShapedEngine):
+    """A generator compiled by inductor, ahead of time."""
+
+    name: ClassVar[str] = "compile"
+
+    @classmethod
+    def why_not(cls, device: torch.device, precision: str) -> str | None:
+        if precision not in DTYPES:
+            return f"compile has no {precision}; use --engine openvino, or --precision auto"
+        if device.type == "cpu" and precision == "fp16":
+            return "fp16 is for GPUs: on a CPU use --precision bf16, fp32 or auto"
+        compiler = os.environ.get("CXX") or "g++"
+        if not (shutil.which(compiler) or shutil.which("clang++")):
+            return "compile needs a C++ compiler: install g++, or use --engine openvino or eager"
+        if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+            return "compile needs triton on a GPU: pip install triton, or use --engine eager"
+        return None
+
+    def _build(self, folder: Path, example: Tensor) -> None:
+        import torch._inductor as inductor
+
+        logging.getLogger("torch._inductor").setLevel(logging.ERROR)
+        assert self.network is not None
+        # Frozen weights can be packed for the processor's own layout; cards have no such layout.
+        configs: dict[str, Any] = {"freezing": self.device.type == "cpu"}
+        program = torch.export.export(self.network, (example,))
+        inductor.aoti_compile_and_package(
+            program, package_path=str(folder / PACKAGE), inductor_configs=configs
+        )
+
+    def _load(self, folder: Path) -> Runner:
+        import torch._inductor as inductor
+
+        index = -1 if self.device.type == "cpu" else (self.device.index or 0)
+        return inductor.aoti_load_package(str(folder / PACKAGE), device_index=index)

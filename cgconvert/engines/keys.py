@@ -1,0 +1,94 @@
+"""What makes a built engine the one it is: the parts of its name in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cgconvert.models.loading import Model
+
+BUILD_VERSION = 1
+"""Raised when the way from a model to an engine changes, so that older engines are not used any more."""
+
+
+def engine_parts(
+    model: Model, engine: str, device: torch.device, precision: str, **more: Any
+) -> dict[str, Any]:
+    """Everything that makes an engine, as JSON values; `more` holds shapes and options of its kind."""
+    return {
+        "engine": engine,
+        "precision": precision,
+        "architecture": model.card.architecture,
+        "arguments": dict(model.card.arguments),
+        "weights_sha256": weights_sha256(model),
+        "device": device_name(device),
+        "versions": {
+            "build": BUILD_VERSION,
+            "cgconvert": package_version("cgconvert"),
+            "torch": torch.__version__,
+            **driver_versions(device),
+        },
+        **more,
+    }
+
+
+def weights_sha256(model: Model) -> str:
+    """The checksum of the weights as they are in memory, names included."""
+    sha = hashlib.sha256()
+    for name, tensor in model.generator.state_dict().items():
+        sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
+
+
+def pixels_sha256(pictures: list[np.ndarray]) -> str:
+    """The checksum of pictures that an engine was calibrated on."""
+    sha = hashlib.sha256()
+    for picture in pictures:
+        sha.update(f"{picture.shape} {picture.dtype}".encode())
+        sha.update(np.ascontiguousarray(picture).tobytes())
+    return sha.hexdigest()
+
+
+def package_version(name: str) -> str:
+    """The version of an installed package; "absent" without it."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def device_name(device: torch.device) -> str:
+    """The model of the device: an engine built for one card is not taken to another."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return cpu_name()
+
+
+def cpu_name() -> str:
+    """The processor's name and the widest instructions that torch uses on it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def driver_versions(device: torch.device) -> dict[str, Any]:
+    """CUDA's, cuDNN's and the driver's version where the device needs them."""
+    if device.type != "cuda":
+        return {}
+    driver = Path("/proc/driver/nvidia/version")
+    return {
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "driver": driver.read_text().splitlines()[0] if driver.is_file() else "unknown",
+        "capability": list(torch.cuda.get_device_capability(device)),
+    }

@@ -1,0 +1,217 @@
+"""The OpenVINO engine: bf16, float32 and int8 on CPUs, float32 and fp16 on Intel GPUs.
+
+The network is converted from torch with free height, width and batch, so that one engine takes every size;
+on a CPU that costs no speed. What is kept in the cache is OpenVINO's own format; int8 models are quantised
+with NNCF (`cgconvert.engines.quantise`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cgconvert.engines.base import Engine, Samples
+from cgconvert.engines.cache import cache_is_on, engines_folder, get_or_build
+from cgconvert.engines.keys import engine_parts, package_version, pixels_sha256
+from cgconvert.engines.surgery import operate
+from cgconvert.errors import UnavailableError
+from cgconvert.generators.layers import InstanceNorm2d
+from cgconvert.models.loading import Model
+from cgconvert.progress import Progress, Silent
+from cgconvert.transforms import padded_size, pixels_to_images
+
+INSTALL = "pip install 'cgconvert[openvino]'"
+HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+CALIBRATION_PICTURES = 16
+CALIBRATION_EDGE = 128
+"""What int8 learns its ranges from: more pictures or larger ones made it slower to build and no better."""
+
+IR = "network.xml"
+
+
+def is_installed(name: str) -> bool:
+    """Whether a package could be imported; it is not."""
+    return importlib.util.find_spec(name) is not None
+
+
+class OpenVINOEngine(Engine):
+    """A generator in OpenVINO: one compiled network for single pictures, one with streams for batches."""
+
+    name: ClassVar[str] = "openvino"
+    builds: ClassVar[bool] = True
+
+    @classmethod
+    def why_not(cls, device: torch.device, precision: str) -> str | None:
+        if not is_installed("openvino"):
+            return f"openvino is not installed: {INSTALL}"
+        if device.type != "cpu":
+            return "openvino runs on CPUs and Intel GPUs: use --device cpu, or another engine"
+        if precision == "int8" and not is_installed("nncf"):
+            return f"int8 needs nncf to calibrate the network: {INSTALL}"
+        if precision == "fp16":
+            return "fp16 is for GPUs: on a CPU use --precision bf16, fp32 or auto"
+        return None
+
+    def __init__(self, model: Model, device: torch.device, precision: str, plugin: str = "CPU") -> None:
+        super().__init__(model, device, precision)
+        self.plugin = plugin
+        self.calibration: list[np.ndarray] = []
+        self.progress: Progress = Silent()
+        self.network: Any = None
+        self.single: Any = None
+        self.queue: Any = None
+        self.closed = False
+
+    def calibrate(self, samples: Samples, progress: Progress) -> None:
+        self.progress = progress
+        if self.precision == "int8":
+            edge = max(CALIBRATION_EDGE, self.model.card.size_minimum)
+            self.calibration = [_crop(picture, edge) for picture in samples(CALIBRATION_PICTURES)]
+
+    def prepare(self, height: int, width: int, batch: int) -> None:
+        """Convert the network or take it from the cache, and compile it; the size does not matter."""
+        assert not self.closed, "the engine is closed"
+        if self.network is None:
+            if self.precision == "int8" and not self.calibration:
+                raise UnavailableError("int8 needs pictures to calibrate the network on, and there are none")
+            about = f"{self.model.card.name}, {self.precision}, any size"
+            self.network = get_or_build(self._parts(), self._build, self._load, about, self.progress.note)
+        if self.single is None:
+            self.single = self._compile("LATENCY").create_infer_request()
+        if batch > 1 and self.queue is None:
+            self.queue = _create_queue(self._compile("THROUGHPUT"))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.prepare(images.shape[2], images.shape[3], len(images))
+        array = images.contiguous().numpy()
+        if len(array) == 1:
+            result = self.single.infer([array], share_inputs=True, share_outputs=True)[0]
+            return torch.from_numpy(result.copy())
+        card = self.model.card
+        output = np.empty((len(array), card.out_channels, *array.shape[2:]), np.float32)
+
+        def keep(request: Any, index: int) -> None:
+            output[index] = request.get_output_tensor().data[0]
+
+        self.queue.set_callback(keep)
+        for index in range(len(array)):
+            self.queue.start_async([array[index : index + 1]], index)
+        self.queue.wait_all()
+        return torch.from_numpy(output)
+
+    def describe(self) -> dict[str, Any]:
+        told = super().describe()
+        told["device"] = self.plugin.lower()
+        if self.queue is not None:
+            told["streams"] = len(self.queue)
+        if self.calibration:
+            told["calibrated_on"] = len(self.calibration)
+        return told
+
+    def close(self) -> None:
+        # In this order: a request that outlives its network brings the process down.
+        self.queue = None
+        self.single = None
+        self.network = None
+        self.calibration = []
+        self.closed = True
+
+    def _parts(self) -> dict[str, Any]:
+        """The cache key. Float networks are kept in float32; the precision is chosen when they compile."""
+        quantised = self.precision == "int8"
+        versions = {name: package_version(name) for name in ("openvino", "nncf")[: 1 + quantised]}
+        more: dict[str, Any] = {"openvino": versions}
+        if quantised:
+            more["calibration_sha256"] = pixels_sha256(self.calibration)
+        return engine_parts(self.model, self.name, self.device, "int8" if quantised else "fp32", **more)
+
+    def _build(self, folder: Path) -> None:
+        import openvino
+
+        network = _convert(self.model)
+        if self.precision == "int8":
+            from cgconvert.engines.quantise import quantise
+
+            self.progress.note(f"calibrating int8 on {len(self.calibration)} pictures")
+            network = quantise(network, self._calibration_images())
+        openvino.save_model(network, folder / IR, compress_to_fp16=False)
+
+    def _load(self, folder: Path) -> Any:
+        import openvino
+
+        core = openvino.Core()
+        core.set_property("CPU", {"ENABLE_MMAP": False})  # the folder may go while the network is in use
+        return core.read_model(folder / IR)
+
+    def _calibration_images(self) -> Sequence[np.ndarray]:
+        images = []
+        for picture in self.calibration:
+            image, _ = pixels_to_images(picture[None], self.model.card, torch.device("cpu"))
+            images.append(image.contiguous().numpy())
+        return images
+
+    def _compile(self, hint: str) -> Any:
+        import openvino
+
+        core = openvino.Core()
+        settings = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": self._arithmetic()}
+        if self.plugin.startswith("GPU") and cache_is_on():
+            settings["CACHE_DIR"] = str(engines_folder() / "openvino-gpu")
+        return core.compile_model(self.network, self.plugin, settings)
+
+    def _arithmetic(self) -> str:
+        """What layers that are not int8 compute in: bf16 where the CPU has it."""
+        from cgconvert.engines.choose import cpu_has_bf16
+
+        if self.precision == "int8":
+            return "bf16" if cpu_has_bf16() else "f32"
+        return HINTS[self.precision]
+
+
+def _create_queue(compiled: Any) -> Any:
+    import openvino
+
+    return openvino.AsyncInferQueue(compiled)
+
+
+def _crop(picture: np.ndarray, edge: int) -> np.ndarray:
+    """The middle of a picture, at most `edge` pixels each way."""
+    height, width = picture.shape[:2]
+    top, left = max(0, height - edge) // 2, max(0, width - edge) // 2
+    return picture[top : top + edge, left : left + edge]
+
+
+def _convert(model: Model) -> Any:
+    """The generator as an OpenVINO network with free batch, height and width."""
+    import openvino
+
+    generator = operate(model.generator)
+    # Written as itself the norm becomes OpenVINO's one fused operation; as a group norm it does not.
+    for module in list(generator.modules()):
+        for name, layer in list(module.named_children()):
+            if isinstance(layer, InstanceNorm2d):
+                setattr(module, name, _plain_norm(layer))
+    card = model.card
+    channels = card.in_channels
+    # Tracing keeps sizes of its example where a layer asks for them, so the smallest accepted one is
+    # taken twice over, which no layer can take for a constant 1.
+    height, width = padded_size(2 * card.size_minimum, 2 * card.size_minimum, card)
+    example = torch.zeros(2, channels, height, width)
+    with warnings.catch_warnings():  # about tracing, which is what is meant here
+        warnings.simplefilter("ignore")
+        network = openvino.convert_model(generator, example_input=example)
+    network.reshape([-1, channels, -1, -1])
+    return network
+
+
+def _plain_norm(layer: InstanceNorm2d) -> nn.InstanceNorm2d:
+    plain = nn.InstanceNorm2d(layer.num_features, layer.eps, affine=layer.affine)
+    plain.load_state_dict(layer.state_dict())
+    return plain.eval()

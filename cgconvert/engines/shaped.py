@@ -1,0 +1,157 @@
+"""Engines that are built for one shape at a time: what the compile and the TensorRT engine share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from cgconvert.engines.base import Engine, Samples
+from cgconvert.engines.cache import get_or_build
+from cgconvert.engines.eager import DTYPES, exact_float32
+from cgconvert.engines.graphs import record_graph
+from cgconvert.engines.keys import engine_parts
+from cgconvert.engines.surgery import operate
+from cgconvert.errors import CgconvertError, UnavailableError
+from cgconvert.models.loading import Model
+from cgconvert.progress import Progress, Silent
+
+MOST_SIZES = 4
+"""Sizes that are built for: each takes up to minutes, which a folder of all sizes would never pay back."""
+
+Runner = Callable[[Tensor], Tensor]
+Shape = tuple[int, int, int]
+"""Batch, height, width."""
+
+
+class HalfInside(nn.Module):
+    """Float32 images in and out of a network that computes in another type, converted in the same graph."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network = network.to(dtype)
+        self.dtype = dtype
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images.to(self.dtype)).float()
+
+
+class ShapedEngine(Engine):
+    """Built for the first few sizes that it meets; pictures of others go through layer by layer.
+
+    On CUDA what is built is recorded as a CUDA graph. A kind says how to build into a folder and how to
+    load from it; results are kept in the cache.
+    """
+
+    builds: ClassVar[bool] = True
+
+    def __init__(self, model: Model, device: torch.device, precision: str) -> None:
+        super().__init__(model, device, precision)
+        self.progress: Progress = Silent()
+        self.runners: dict[Shape, Runner] = {}
+        self.graphs = 0
+        network = operate(model.generator).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network: nn.Module | None = HalfInside(network, DTYPES[precision]).eval().requires_grad_(False)
+
+    @abstractmethod
+    def _build(self, folder: Path, example: Tensor) -> None:
+        """Build for inputs like `example` (float32, channels_last) and write the result into a folder."""
+
+    @abstractmethod
+    def _load(self, folder: Path) -> Runner:
+        """What `_build` has written, ready to run."""
+
+    def _parts(self) -> dict[str, Any]:
+        """What belongs to the cache key besides model, device, precision, shape and torch."""
+        return {}
+
+    def calibrate(self, samples: Samples, progress: Progress) -> None:
+        self.progress = progress
+
+    def prepare(self, height: int, width: int, batch: int) -> None:
+        """Build for this size, or load what was built before; seconds to minutes.
+
+        Raises `UnavailableError` if it cannot be built here.
+        """
+        shape = self._shape(height, width, batch)
+        if shape not in self.runners and len(self.runners) < MOST_SIZES:
+            self.runners[shape] = self._runner(shape)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        assert self.network is not None, "the engine is closed"
+        count, _, height, width = images.shape
+        if not self._ready(height, width):
+            self.prepare(height, width, count)
+        ready = self._ready(height, width)
+        with torch.inference_mode(), exact_float32(self.device):
+            images = images.contiguous(memory_format=torch.channels_last)
+            return self._in_parts(images, max(ready)) if ready else self._layer_by_layer(images)
+
+    def _ready(self, height: int, width: int) -> list[int]:
+        """The batches that are built for a size."""
+        return [n for n, h, w in self.runners if (h, w) == (height, width)]
+
+    def _layer_by_layer(self, images: Tensor) -> Tensor:
+        assert self.network is not None
+        note = f"more than {MOST_SIZES} sizes: the others run layer by layer, without {self.name}"
+        if note not in self.notes:
+            self.notes.append(note)
+        return self.network(images)
+
+    def _in_parts(self, images: Tensor, size: int) -> Tensor:
+        """Batches of exactly `size`, the last one filled up with its own last picture."""
+        run = self.runners[size, images.shape[2], images.shape[3]]
+        if len(images) == size:
+            return run(images)
+        results = []
+        for part in images.split(size):
+            missing = size - len(part)
+            if missing:
+                part = torch.cat([part, part[-1:].expand(missing, -1, -1, -1)])
+            results.append(run(part.contiguous(memory_format=torch.channels_last))[: size - missing])
+        return torch.cat(results)
+
+    def _shape(self, height: int, width: int, batch: int) -> Shape:
+        """What is built. On a CPU single pictures: a batch is no faster there, and any count is served."""
+        return (batch if self.device.type == "cuda" else 1), height, width
+
+    def _runner(self, shape: Shape) -> Runner:
+        count, height, width = shape
+        about = f"{self.model.card.name}, {self.precision}, {width}x{height}, batch {count}"
+        more = {"shape": list(shape), **self._parts()}
+        parts = engine_parts(self.model, self.name, self.device, self.precision, **more)
+        example = torch.zeros(count, self.model.card.in_channels, height, width, device=self.device)
+        example = example.contiguous(memory_format=torch.channels_last)
+        try:
+            with torch.no_grad(), exact_float32(self.device):
+                run = get_or_build(
+                    parts, lambda folder: self._build(folder, example), self._load, about, self.progress.note
+                )
+                if self.device.type != "cuda":
+                    return run
+                recorded = record_graph(run, example)
+        except (CgconvertError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # the compilers below fail in many ways
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise UnavailableError(
+                f"{self.name} cannot build the network for {width}x{height} here ({lines[0]:.200}): "
+                "use --engine eager"
+            ) from error
+        self.graphs += 1
+        return recorded
+
+    def describe(self) -> dict[str, Any]:
+        told = super().describe()
+        told["built_for"] = [f"{n}x{w}x{h}" for n, h, w in self.runners]
+        if self.graphs:
+            told["cuda_graphs"] = self.graphs
+        return told
+
+    def close(self) -> None:
+        self.network = None
+        self.runners = {}
