@@ -16,6 +16,7 @@ from cgconvert.errors import ModelError
 from cgconvert.generators.arguments import check_arguments
 from cgconvert.generators.h2 import H2Generator
 from cgconvert.generators.identity import IdentityGenerator
+from cgconvert.generators.pix2pixhd import Pix2PixHDGenerator
 from cgconvert.generators.resnet import ResnetGenerator
 from cgconvert.generators.sizes import size_rule
 from cgconvert.generators.unet import UnetGenerator
@@ -24,6 +25,7 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
     "resnet": ResnetGenerator,
     "unet": UnetGenerator,
     "h2": H2Generator,
+    "pix2pixhd": Pix2PixHDGenerator,
     "identity": IdentityGenerator,
 }
 
@@ -53,6 +55,7 @@ __all__ = [
     "ARCHITECTURES",
     "H2Generator",
     "IdentityGenerator",
+    "Pix2PixHDGenerator",
     "ResnetGenerator",
     "UnetGenerator",
     "build_generator",

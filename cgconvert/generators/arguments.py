@@ -13,7 +13,13 @@ from cgconvert.errors import ModelError
 from cgconvert.generators.resnet import Norm, Padding, Upsampling
 
 CHOICES = {"norm": get_args(Norm), "padding": get_args(Padding), "upsampling": get_args(Upsampling)}
-COUNTS = {"blocks": (0, 1024), "depth": (5, 12)}
+COUNTS = {
+    "blocks": (0, 1024),
+    "depth": (5, 12),
+    "downs": (1, 6),
+    "enhancers": (0, 3),
+    "local_blocks": (0, 1024),
+}
 """Bounds of whole numbers that are no channels: a loop over them happens even where nothing is allocated."""
 
 CHANNELS = (1, 4096)

@@ -49,7 +49,8 @@ class ResnetBlock(nn.Module):
         return x + self.conv_block(x)
 
 
-def _upsampling(channels: int, norm: Norm, bias: bool, upsampling: Upsampling) -> list[nn.Module]:
+def upsampling_layers(channels: int, norm: Norm, bias: bool, upsampling: Upsampling) -> list[nn.Module]:
+    """Twice the size with half the channels, as a list of layers."""
     half = channels // 2
     if upsampling == "resize":  # Odena et al. 2016: no checkerboard
         layers: list[nn.Module] = [
@@ -99,7 +100,7 @@ class ResnetGenerator(nn.Module):
             ]
         layers += [ResnetBlock(4 * ngf, norm, padding, dropout, use_bias) for _ in range(blocks)]
         for channels in (4 * ngf, 2 * ngf):
-            layers += _upsampling(channels, norm, use_bias, upsampling)
+            layers += upsampling_layers(channels, norm, use_bias, upsampling)
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(ngf, out_channels, 7), nn.Tanh()]
         self.model = nn.Sequential(*layers)
 

@@ -8,6 +8,7 @@ from typing import Any
 from cgconvert.errors import ModelError
 
 UNET_DEPTH = 8
+HD_DOWNS, HD_ENHANCERS = 3, 1
 
 
 def size_rule(architecture: str, arguments: Mapping[str, Any]) -> tuple[int, int]:
@@ -23,4 +24,8 @@ def size_rule(architecture: str, arguments: Mapping[str, Any]) -> tuple[int, int
     if architecture == "unet":
         edge = 2 ** int(arguments.get("depth", UNET_DEPTH))
         return edge, edge
+    if architecture == "pix2pixhd":
+        downs = int(arguments.get("downs", HD_DOWNS))
+        edge = 2 ** (downs + int(arguments.get("enhancers", HD_ENHANCERS)))
+        return edge, 2 * edge
     raise ModelError(f"unknown architecture {architecture!r}: its size rule is not known")

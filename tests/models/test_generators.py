@@ -17,6 +17,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "resnet": {"ngf": 4, "blocks": 2},
     "unet": {"ngf": 2, "depth": 5},
     "h2": {"half_channels": 4, "channels": 8, "blocks": 1},
+    "pix2pixhd": {"ngf": 4, "downs": 2, "blocks": 1, "local_blocks": 1},
     "identity": {},
 }
 

@@ -138,6 +138,12 @@ def test_joined_passes_give_what_single_ones_give(monkeypatch: pytest.MonkeyPatc
         {"network.discriminator": "pixel"},
         {"run.precision": "bf16"},
         RESNET,
+        {
+            "network.generator": "pix2pixhd",
+            "network.arguments": {"ngf": 4, "downs": 2, "blocks": 1, "local_blocks": 1},
+            "network.disc_scales": 2,
+            "network.disc_layers": 1,
+        },
         {"network.generator": "resnet", "network.arguments": {"ngf": 4, "blocks": 1, "upsampling": "resize"}},
         {"network.reverse_generator": "resnet", "network.reverse_arguments": {"ngf": 4, "blocks": 1}},
     ],
