@@ -16,12 +16,17 @@ GAIN = 0.04  # exposure flicker: relative gain and gamma up to this
 
 
 def synthetic_flow(images: Tensor) -> Tensor:
-    """A smooth random flow for each image: NHW2 in pixels, a coarse normal field plus one whole shift."""
+    """A random flow for each image: NHW2 in pixels, one whole shift, for every other image on a smooth field.
+
+    Between pixels the moved result is interpolated, which hides a grid that stays where it is; whole shifts
+    alone show it in full.
+    """
     count, _, height, width = images.shape
     coarse = torch.randn(count, 2, FLOW_CELLS, FLOW_CELLS, device=images.device) * FLOW_SIGMA
     smooth = F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=False)
     shift = torch.randint(-SHIFT, SHIFT + 1, (count, 2, 1, 1), device=images.device)
-    return (smooth + shift).permute(0, 2, 3, 1)
+    bent = torch.rand(count, 1, 1, 1, device=images.device) < 0.5
+    return (smooth * bent + shift).permute(0, 2, 3, 1)
 
 
 def warp(images: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
