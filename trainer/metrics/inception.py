@@ -107,7 +107,11 @@ def fid(first: Features, second: Features) -> float:
     mean = first.mean(0) - second.mean(0)
     a = (first - first.mean(0)) / np.sqrt(len(first) - 1)
     b = (second - second.mean(0)) / np.sqrt(len(second) - 1)
-    # Only R of a QR decomposition matters, and it has no more rows than dimensions.
-    a, b = (np.linalg.qr(x, mode="r") if len(x) > x.shape[1] else x for x in (a, b))
-    root = np.linalg.svd(a @ b.T, compute_uv=False).sum()
+    values = np.linalg.svd(_reduced(a) @ _reduced(b).T, full_matrices=False, compute_uv=False)
+    root = float(np.sum(values))
     return float(mean @ mean + (a * a).sum() + (b * b).sum() - 2 * root)
+
+
+def _reduced(rows: Features) -> Features:
+    """A matrix with the same A^T A and no more rows than columns: R of its QR decomposition."""
+    return np.asarray(np.linalg.qr(rows, mode="r")) if len(rows) > rows.shape[1] else rows
