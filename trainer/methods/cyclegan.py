@@ -14,9 +14,12 @@ from trainer.dataset import Batch
 from trainer.diffaugment import diff_augment
 from trainer.image_pool import ImagePool
 from trainer.losses import gan_loss, l1
-from trainer.methods.base import Losses, Method, forward_joined
+from trainer.methods.base import Losses, Method, forward_joined, mixes_images
 from trainer.methods.features import mean_matching_loss
 from trainer.precision import Precision
+
+Pair = tuple[Tensor, Tensor]
+OptionalPair = tuple[Tensor | None, Tensor | None]
 
 
 class CycleGan(Method):
@@ -81,9 +84,7 @@ class CycleGan(Method):
     def _generator_losses(self, a: Tensor, b: Tensor) -> tuple[Losses, Tensor, Tensor]:
         loss = self.config.loss
         gen_ab, gen_ba = self.networks["gen_ab"], self.networks["gen_ba"]
-        same = self.lambda_identity > 0
-        fake_b, same_b = forward_joined(gen_ab, a, b if same else None)
-        fake_a, same_a = forward_joined(gen_ba, b, a if same else None)
+        (fake_a, fake_b), (back_a, back_b), (same_a, same_b) = self._passes(a, b)
         losses: Losses = {}
         if self._judged:
             for name, disc, fake, real in (("ab", "disc_b", fake_b, b), ("ba", "disc_a", fake_a, a)):
@@ -91,10 +92,10 @@ class CycleGan(Method):
                 losses[f"gan_{name}"] = loss.lambda_gan * gan_loss(logits, True, loss.gan, for_generator=True)
                 if loss.feature_matching > 0:
                     losses[f"features_{name}"] = loss.feature_matching * self._matching(disc, fake, real)
-        if self.lambda_a > 0:
-            losses["cycle_a"] = self.lambda_a * l1(gen_ba(fake_b), a)
-        if self.lambda_b > 0:
-            losses["cycle_b"] = self.lambda_b * l1(gen_ab(fake_a), b)
+        if back_a is not None:
+            losses["cycle_a"] = self.lambda_a * l1(back_a, a)
+        if back_b is not None:
+            losses["cycle_b"] = self.lambda_b * l1(back_b, b)
         if same_a is not None and same_b is not None:
             # As published: gen_ab's identity is weighted by lambda_b, being about pictures of B.
             losses["identity_a"] = self.lambda_identity * loss.lambda_a * l1(same_a, a)
@@ -106,6 +107,29 @@ class CycleGan(Method):
             if loss.temporal_way != "b_to_a":
                 losses["temporal_b"] = temporal * temporal_loss(gen_ab, a, fake_b)
         return losses, fake_a.detach(), fake_b.detach()
+
+    def _passes(self, a: Tensor, b: Tensor) -> tuple[Pair, OptionalPair, OptionalPair]:
+        """What both generators make of a batch: results, their ways back, and their own domain's pictures.
+
+        Each pair is (of domain a, of domain b); what no loss asks for is None.
+        """
+        gen_ab, gen_ba = self.networks["gen_ab"], self.networks["gen_ba"]
+        same, cycle_a, cycle_b = self.lambda_identity > 0, self.lambda_a > 0, self.lambda_b > 0
+        back_a: Tensor | None = None
+        back_b: Tensor | None = None
+        if mixes_images(gen_ab) or mixes_images(gen_ba):
+            # One by one and in the published order, which a batch norm's running statistics remember.
+            fake_b = gen_ab(a)
+            back_a = gen_ba(fake_b) if cycle_a else None
+            fake_a = gen_ba(b)
+            back_b = gen_ab(fake_a) if cycle_b else None
+            own = (gen_ba(a), gen_ab(b)) if same else (None, None)
+            return (fake_a, fake_b), (back_a, back_b), own
+        fake_b, same_b = forward_joined(gen_ab, a, b if same else None)
+        fake_a, same_a = forward_joined(gen_ba, b, a if same else None)
+        back_a = gen_ba(fake_b) if cycle_a else None
+        back_b = gen_ab(fake_a) if cycle_b else None
+        return (fake_a, fake_b), (back_a, back_b), (same_a, same_b)
 
     def _matching(self, disc: str, fake: Tensor, real: Tensor) -> Tensor:
         features = self.networks[disc].features

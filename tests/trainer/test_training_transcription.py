@@ -1,0 +1,70 @@
+"""Our CycleGAN step against a plain transcription of the published one, on networks of every kind."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.train_step import PublishedStep
+from tests.trainer.test_training_parity import cancelled
+from trainer.config import Config
+from trainer.methods import build_method
+from trainer.precision import Precision
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "resnet": {"network.generator": "resnet", "network.arguments": {"ngf": 4, "blocks": 2}},
+    "resnet-batch-norm": {
+        "network.generator": "resnet",
+        "network.arguments": {"ngf": 4, "blocks": 2, "norm": "batch"},
+        "network.disc_norm": "batch",
+    },
+    "unet-batch-norm": {
+        "network.generator": "unet",
+        "network.arguments": {"ngf": 4, "depth": 5, "dropout": False},
+    },
+    "h2": {"network.generator": "h2", "network.arguments": {"half_channels": 4, "channels": 8, "blocks": 1}},
+    "pixel": {
+        "network.generator": "h2",
+        "network.arguments": {"half_channels": 4, "channels": 8, "blocks": 1},
+        "network.discriminator": "pixel",
+        "network.disc_norm": "none",
+    },
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_ours_is_the_published_step(name: str) -> None:
+    torch.manual_seed(0)
+    base = {"run.device": "cpu", "data.crop_size": 64, "network.ndf": 4, "loss.pool": 0}
+    config = Config().with_changes({**base, **NETWORKS[name]})
+    ours = build_method(config, Precision(torch.device("cpu"), "fp32"))
+    theirs = copy.deepcopy(ours)
+    published = PublishedStep(theirs)
+    order = ["identity_b", "identity_a", "gan_ab", "gan_ba", "cycle_a", "cycle_b", "disc_b", "disc_a"]
+    for step in range(3):
+        a, b = (torch.rand(2, 3, 64, 64) * 2 - 1 for _ in range(2))
+        wanted = dict(zip(order, published(a, b), strict=True))
+        found = ours.train_step({"a": a, "b": b})
+        assert found.keys() == wanted.keys()
+        for loss, value in wanted.items():
+            assert float(found[loss]) == pytest.approx(value, rel=5e-4 if step == 2 else 1e-4), (step, loss)
+    for network, module in ours.networks.items():
+        other = theirs.networks[network].state_dict()
+        loose = cancelled(module)
+        for key, tensor in module.state_dict().items():
+            if key not in loose:
+                assert (tensor.double() - other[key].double()).abs().max() <= 1e-4, (network, key)
+
+
+def test_the_transcription_uses_its_own_norm() -> None:
+    torch.manual_seed(0)
+    config = Config().with_changes({"run.device": "cpu", "data.crop_size": 64, **NETWORKS["h2"]})
+    method = build_method(config, Precision(torch.device("cpu"), "fp32"))
+    PublishedStep(method)
+    norms = [m for m in method.networks["gen_ab"].modules() if isinstance(m, nn.InstanceNorm2d)]
+    assert norms
+    assert all("forward" in vars(norm) for norm in norms)
