@@ -22,6 +22,8 @@ def output_error(path: Path, error: OSError) -> OutputError:
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return OutputError(f"no permission to write {path}: choose another place with -o")
+    if error.errno == errno.ENAMETOOLONG:
+        return OutputError(f"cannot write {path}: its name is too long; choose a shorter one with -o")
     return OutputError(f"cannot write {path}: {error.strerror or error}")
 
 
@@ -43,7 +45,7 @@ def atomic_path(target: Path, overwrite: bool = True) -> Iterator[Path]:
     """
     temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}{target.suffix}"
     try:
-        if target.exists() and not overwrite:
+        if (target.exists() or target.is_symlink()) and not overwrite:
             raise OutputError(f"{target} exists already: use --overwrite to replace it")
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

@@ -56,7 +56,9 @@ class FrameBatch:
     def __post_init__(self) -> None:
         kinds = {(frame.pixels.shape, frame.pixels.dtype) for frame in self.frames}
         if len(kinds) != 1:
-            raise ValueError(f"a batch needs one or more frames of one shape and type, got {sorted(map(str, kinds))}")
+            raise ValueError(
+                f"a batch needs one or more frames of one shape and type, got {sorted(map(str, kinds))}"
+            )
 
     def stack(self) -> np.ndarray:
         """All pixels as one (N, H, W, 3) array."""

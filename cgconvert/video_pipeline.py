@@ -59,7 +59,9 @@ def convert_video(
 
 def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
     """Carry out a plan. Raises as `convert_video` does."""
-    copied = frozenset(p.index for p in plan.streams if p.action == "copied" and p.kind != "attachment")
+    copied = frozenset(
+        p.index for p in plan.streams if p.action == "copied" and not p.goes_into_header(plan.muxer)
+    )
     compared = plan.size if plan.options.compare else None
     options = plan.options
     source = VideoSource(plan.source, plan.info, plan.work_size, copied, options.start, options.end, compared)
@@ -72,7 +74,7 @@ def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
             plan.info,
             plan.encoding,
             plan.streams,
-            source.shift,
+            source.cut,
         )
         run = FilmRun(plan, source, sink, progress)
         try:
@@ -131,8 +133,13 @@ class FilmRun:
     def _decode(self) -> None:
         items = iter(self.source)
         while True:
-            with self.clock.busy("decode"):
-                item = next(items, None)
+            try:
+                with self.clock.busy("decode"):
+                    item = next(items, None)
+            except OSError as error:  # of the source: the output's own are told apart by the sink
+                raise InputError(
+                    f"{self.plan.source}: cannot be read on ({error.strerror or error})"
+                ) from error
             if item is None:
                 break
             if isinstance(item, Frame):

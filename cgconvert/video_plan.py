@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cgconvert.errors import InputError, ModelError, OutputError, UnavailableError, UsageError
+from cgconvert.errors import InputError, ModelError, UsageError
 from cgconvert.frames import StreamInfo
-from cgconvert.media.codecs import (
-    CONTAINERS,
-    FALLBACK_SUFFIX,
-    VideoCodec,
-    container_of,
-    find_codec,
-    held_by,
-    pixel_format_for,
-)
+from cgconvert.media.codecs import VideoCodec, container_of, find_codec, held_by, pixel_format_for
 from cgconvert.media.compare import MODES
 from cgconvert.media.streams import StreamPlan, plan_streams
-from cgconvert.media.video_sink import Encoding, check_writable
+from cgconvert.media.video_sink import Encoding
 from cgconvert.media.video_source import probe
 from cgconvert.models.card import ModelCard
 from cgconvert.models.catalog import find_model
 from cgconvert.models.files import read_card
 from cgconvert.options import EngineOptions, VideoOptions
+from cgconvert.video_target import choose_target, losses, writable_streams
 
 _SIZE = re.compile(r"(?P<width>\d+)x(?P<height>\d+)|(?P<lines>\d+)p|(?P<factor>\d*\.?\d+)x", re.IGNORECASE)
 MAX_EDGE = 16384
@@ -115,25 +109,19 @@ def plan_video(
         )
     if options.start is not None and info.duration and options.start >= info.duration:
         raise UsageError(f"--start {options.start:g} is past the end of {source} ({info.duration:.1f} s)")
-    target, notes = _target(source, output, card, options)
+    target, notes = choose_target(source, output, card.name, options)
     muxer, default_codec = container_of(target)
     codec_name = options.codec or default_codec
     codec = find_codec(codec_name)
-    _check_encoder_options(options, codec, codec_name)
     if codec.codec not in held_by(muxer):
         raise UsageError(f"{target.suffix} cannot hold {codec_name}: use -o with .mkv, or another --codec")
-    size = (
-        parse_size(options.size, info.width, info.height, "--size")
-        if options.size
-        else (info.width, info.height)
-    )
-    encoded = (size[0] * 2, size[1]) if options.compare == "side" else size
-    pixel_format = pixel_format_for(codec, info, options.pix_fmt, encoded)
-    streams = tuple(plan_streams(source, muxer))
-    quality = options.crf if options.crf is not None else codec.quality
-    preset = options.preset if options.preset is not None else codec.preset
-    encoding = Encoding(codec, *encoded, pixel_format, quality, preset)
-    streams = _writable_streams(source, target, muxer, info, encoding, streams)
+    _check_encoder_options(options, codec, codec_name)
+    size = (info.width, info.height)
+    if options.size:
+        size = parse_size(options.size, info.width, info.height, "--size")
+    encoding = _encoding(codec, info, size, options)
+    planned = plan_streams(source, muxer)
+    streams = writable_streams(source, target, muxer, info, encoding, planned)
     _check_strict(source, streams, options)
     return VideoPlan(
         source=source,
@@ -149,7 +137,19 @@ def plan_video(
         work_size=_work_size(options, card, size, info),
         options=options,
         engine=engine,
-        notes=tuple(notes),
+        notes=(*notes, *losses(source, target, muxer, info, encoding, streams)),
+    )
+
+
+def _encoding(codec: VideoCodec, info: StreamInfo, size: tuple[int, int], options: VideoOptions) -> Encoding:
+    """How frames of the result are encoded; side by side they are twice as wide."""
+    encoded = (size[0] * 2, size[1]) if options.compare == "side" else size
+    return Encoding(
+        codec,
+        *encoded,
+        pixel_format_for(codec, info, options.pix_fmt, encoded),
+        options.crf if options.crf is not None else codec.quality,
+        options.preset if options.preset is not None else codec.preset,
     )
 
 
@@ -162,6 +162,8 @@ def _check_encoder_options(options: VideoOptions, codec: VideoCodec, name: str) 
         raise UsageError(f"--crf {options.crf:g} is out of range: {name} takes {low:g} to {high:g}")
     if options.preset is not None and not codec.preset_option:
         raise UsageError(f"--preset means nothing to {name}: leave it out")
+    if options.preset is not None and codec.presets and options.preset not in codec.presets:
+        raise UsageError(f"{name} has no preset {options.preset!r} (it has: {', '.join(codec.presets)})")
 
 
 def _check_options(options: VideoOptions, engine: EngineOptions) -> None:
@@ -169,81 +171,12 @@ def _check_options(options: VideoOptions, engine: EngineOptions) -> None:
     if options.compare not in (None, *MODES):
         raise UsageError(f"--compare {options.compare!r} is unknown: use {' or '.join(MODES)}")
     for name, value in (("--start", options.start), ("--end", options.end)):
-        if value is not None and value < 0:
-            raise UsageError(f"{name} {value:g} is negative: seconds count from the film's beginning")
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise UsageError(f"{name} {value:g} is no time: seconds count from 0, the film's beginning")
     if options.start is not None and options.end is not None and options.end <= options.start:
         raise UsageError(f"--end {options.end:g} is not after --start {options.start:g}")
     if engine.batch is not None and engine.batch < 1:
         raise UsageError(f"--batch {engine.batch} is not at least 1")
-
-
-def _target(
-    source: Path, output: Path | None, card: ModelCard, options: VideoOptions
-) -> tuple[Path, list[str]]:
-    """Where the result goes, and what there is to say about that. Raises `OutputError`, `UsageError`."""
-    notes: list[str] = []
-    if output is not None:
-        target = (
-            output / f"{source.stem}.{card.name}{_suffix(source, options, notes)}"
-            if output.is_dir()
-            else output
-        )
-    else:
-        target = source.with_name(f"{source.stem}.{card.name}{_suffix(source, options, notes)}")
-    if target.exists() and target.resolve() == source.resolve():
-        raise UsageError(f"{target} is the source itself: choose another -o")
-    if target.exists() and not options.overwrite:
-        raise OutputError(f"{target} exists already: use --overwrite to replace it, or another -o")
-    return target, notes
-
-
-def _suffix(source: Path, options: VideoOptions, notes: list[str]) -> str:
-    """The source's own suffix if its container can hold the codec and every stream, else that of Matroska."""
-    suffix = source.suffix.lower()
-    if suffix not in CONTAINERS:
-        notes.append(f"{suffix or 'no suffix'} cannot be written: the result is {FALLBACK_SUFFIX}")
-        return FALLBACK_SUFFIX
-    muxer, default_codec = CONTAINERS[suffix]
-    codec = options.codec or default_codec
-    if find_codec(codec).codec not in held_by(muxer):
-        notes.append(f"{suffix} cannot hold {codec}: the result is {FALLBACK_SUFFIX}")
-        return FALLBACK_SUFFIX
-    own = [plan for plan in plan_streams(source, muxer) if plan.action == "dropped"]
-    if own:
-        other = [plan for plan in plan_streams(source, "matroska") if plan.action == "dropped"]
-        if len(other) < len(own):
-            notes.append(f"{suffix} cannot hold every stream: the result is {FALLBACK_SUFFIX}")
-            return FALLBACK_SUFFIX
-    return suffix
-
-
-def _writable_streams(
-    source: Path,
-    target: Path,
-    muxer: str,
-    info: StreamInfo,
-    encoding: Encoding,
-    streams: tuple[StreamPlan, ...],
-) -> tuple[StreamPlan, ...]:
-    """The streams after a trial: those that the container refuses after all are dropped, with its reason.
-
-    Raises `UnavailableError` where the video itself cannot be written.
-    """
-    try:
-        check_writable(source, target, muxer, info, encoding, streams)
-        return streams
-    except UnavailableError:
-        video = [stream for stream in streams if stream.action == "converted"]
-        check_writable(source, target, muxer, info, encoding, video)
-    settled: list[StreamPlan] = []
-    for stream in streams:
-        if stream.action == "copied":
-            try:
-                check_writable(source, target, muxer, info, encoding, [*video, stream])
-            except UnavailableError:
-                stream = replace(stream, action="dropped", reason=f"{muxer} refuses it; mkv may hold it")
-        settled.append(stream)
-    return tuple(settled)
 
 
 def _check_strict(source: Path, streams: Sequence[StreamPlan], options: VideoOptions) -> None:

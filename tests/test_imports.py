@@ -19,6 +19,7 @@ LEVELS = [
     {"cgconvert.models", "cgconvert.transforms", "cgconvert.media"},
     {"cgconvert.engines"},
     {"cgconvert.pipeline"},
+    {"cgconvert.video_target"},
     {"cgconvert.video_plan", "cgconvert.image_plan"},
     {"cgconvert.image_result", "cgconvert.image_workers", "cgconvert.image_batching"},
     {"cgconvert.image_network", "cgconvert.image_watch"},

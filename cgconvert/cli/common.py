@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
+from cgconvert.engines.cache import OFF as CACHE_OFF
 from cgconvert.errors import UsageError
 from cgconvert.options import EngineOptions
 
 Command = Callable[..., Any]
 
 
+def _without_cache(context: click.Context, option: click.Parameter, value: bool) -> None:
+    """An environment variable, since it also holds for processes that this one starts."""
+    if value:
+        os.environ[CACHE_OFF] = "1"
+
+
 def engine_options(function: Command) -> Command:
-    """Add --device, --engine, --precision and --batch."""
+    """Add --device, --engine, --precision, --batch and --no-cache."""
     for option in reversed(
         [
             click.option(
@@ -32,10 +41,27 @@ def engine_options(function: Command) -> Command:
             click.option(
                 "--batch", default="auto", metavar="auto|N", help="Pictures that go through together."
             ),
+            click.option(
+                "--no-cache",
+                is_flag=True,
+                expose_value=False,
+                callback=_without_cache,
+                help="Build the engine anew and do not keep it.",
+            ),
         ]
     ):
         function = option(function)
     return function
+
+
+def check_report_path(report: Path | None, *taken: Path) -> None:
+    """Refuse a report that would replace a source or a result. Raises `UsageError`."""
+    if report is None:
+        return
+    for path in taken:
+        same = report.resolve() == path.resolve()
+        if same or (report.exists() and path.exists() and report.samefile(path)):
+            raise UsageError(f"--report {report} is {path} itself: choose another name for the report")
 
 
 def read_engine_options(device: str, engine: str, precision: str, batch: str) -> EngineOptions:

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
+NAME_WIDTH = 20
+"""Letters of a name on the live line, which must fit into 80 columns with all that it says."""
+
+SETTLED = 2.0
+"""Seconds after which a rate says enough to foretell the end."""
+
 LINE_INTERVAL = 10.0
 """Seconds between two plain lines, so that a log file stays readable."""
 
@@ -73,20 +79,20 @@ class LiveProgress:
 
     def begin(self, task: str, total: int | None, unit: str) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as RichProgress
 
         self.finish()
         self.unit, self.total, self.started = unit, total, time.monotonic()
         self.rich = RichProgress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=8),
             TextColumn("{task.fields[status]}", markup=False),
-            TimeElapsedColumn(),
             console=Console(stderr=True),
             transient=True,
         )
-        self.task = self.rich.add_task(task, total=total, status="starting")
+        name = task if len(task) <= NAME_WIDTH else f"{task[: NAME_WIDTH - 1]}\N{HORIZONTAL ELLIPSIS}"
+        self.task = self.rich.add_task(name, total=total, status="starting")
         self.rich.start()
 
     def advance(self, done: int, busiest: str | None = None) -> None:
@@ -95,11 +101,11 @@ class LiveProgress:
         elapsed = max(time.monotonic() - self.started, 1e-6)
         rate = done / elapsed
         status = f"{done}/{self.total} {self.unit}s" if self.total else counted(done, self.unit)
-        status += f"  {rate:.1f}/s"
-        if self.total and done and self.total > done:
-            status += f"  {seconds_as_clock((self.total - done) / rate)} left"
+        status += f" {rate:.1f}/s"
+        if self.total and self.total > done > 0 and elapsed > SETTLED:
+            status += f" {seconds_as_clock((self.total - done) / rate)} left"
         if busiest:
-            status += f"  busiest: {busiest}"
+            status += f" busiest: {busiest}"
         self.rich.update(self.task, completed=done, status=status)
 
     def note(self, line: str) -> None:

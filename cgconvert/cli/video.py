@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cgconvert.cli.common import engine_options, read_engine_options
+from cgconvert.cli.common import check_report_path, engine_options, read_engine_options
 from cgconvert.cli.status import create_progress, seconds_as_clock
 from cgconvert.engines.threads import wait_without_spinning
 from cgconvert.errors import UsageError
@@ -138,6 +138,7 @@ def _run(
     from cgconvert.video_plan import plan_video
 
     plan = plan_video(source, output, model, options, engine)
+    check_report_path(report, plan.source, plan.output, plan.model)
     if dry_run:
         click.echo("\n".join(plan.describe()))
         return

@@ -18,8 +18,9 @@ class VideoCodec:
     """A codec as users name it.
 
     `encoder` is FFmpeg's name for what writes it, `codec` for what is written. `quality_option` is what
-    `--crf` sets ("" if the encoder has no such thing) within `quality_range`; `quality` and `preset` are defaults,
-    chosen to be hard to tell from the source. `odd_sizes`: takes subsampled chroma where a side is odd.
+    `--crf` sets ("" if the encoder has no such thing) within `quality_range`; `quality` and `preset` are
+    defaults, chosen to be hard to tell from the source; `presets` are those there are. `odd_sizes`: takes
+    subsampled chroma where a side is odd.
     """
 
     encoder: str
@@ -29,18 +30,36 @@ class VideoCodec:
     quality_range: tuple[float, float] = (0, 51)
     preset_option: str = "preset"
     preset: str | None = None
+    presets: tuple[str, ...] = ()
     odd_sizes: bool = False
     options: dict[str, str] = field(default_factory=dict)
 
 
-_NVENC = {"quality_option": "cq", "quality": 19.0, "preset": "p5", "options": {"rc": "vbr", "b": "0"}}
+_X26X = (
+    *("ultrafast", "superfast", "veryfast", "faster", "fast"),
+    *("medium", "slow", "slower", "veryslow", "placebo"),
+)
+_NVENC = {
+    "quality_option": "cq",
+    "quality": 19.0,
+    "preset": "p5",
+    "presets": ("p1", "p2", "p3", "p4", "p5", "p6", "p7"),
+    "options": {"rc": "vbr", "b": "0"},
+}
 
 VIDEO_CODECS: dict[str, VideoCodec] = {
-    "h264": VideoCodec("libx264", "h264", quality=18, preset="medium"),
+    "h264": VideoCodec("libx264", "h264", quality=18, preset="medium", presets=_X26X),
     "h265": VideoCodec(
-        "libx265", "hevc", quality=20, preset="medium", options={"x265-params": "log-level=error"}
+        "libx265",
+        "hevc",
+        quality=20,
+        preset="medium",
+        presets=_X26X,
+        options={"x265-params": "log-level=error"},
     ),
-    "av1": VideoCodec("libsvtav1", "av1", quality=26, quality_range=(1, 63), preset="8"),
+    "av1": VideoCodec(
+        "libsvtav1", "av1", quality=26, quality_range=(1, 63), preset="8", presets=tuple(map(str, range(14)))
+    ),
     "vp9": VideoCodec(
         "libvpx-vp9",
         "vp9",
@@ -48,10 +67,18 @@ VIDEO_CODECS: dict[str, VideoCodec] = {
         quality_range=(0, 63),
         preset_option="cpu-used",
         preset="4",
+        presets=tuple(map(str, range(9))),
         odd_sizes=True,
         options={"b": "0", "row-mt": "1", "deadline": "good"},
     ),
-    "prores": VideoCodec("prores_ks", "prores", quality_option="", preset_option="profile", preset="hq"),
+    "prores": VideoCodec(
+        "prores_ks",
+        "prores",
+        quality_option="",
+        preset_option="profile",
+        preset="hq",
+        presets=("proxy", "lt", "standard", "hq", "4444", "4444xq"),
+    ),
     "ffv1": VideoCodec(
         "ffv1", "ffv1", quality_option="", preset_option="", odd_sizes=True, options={"level": "3", "g": "1"}
     ),
@@ -69,8 +96,9 @@ CONTAINERS: dict[str, tuple[str, str]] = {
 }
 """Suffix -> FFmpeg's muxer and the codec written into it when none is asked for."""
 
-FALLBACK_SUFFIX = ".mkv"
-"""Holds everything: taken where the source's own container cannot be written or cannot hold the streams."""
+FALLBACK_SUFFIXES = (".mp4", ".mkv")
+"""Where the source's own container cannot be written: the first that holds every stream. MP4 keeps times
+exactly, Matroska rounds them to milliseconds and holds everything."""
 
 
 def find_codec(name: str) -> VideoCodec:
@@ -101,7 +129,16 @@ REFUSED = {"mov": {"av1", "vp9"}}
 def held_by(muxer: str) -> set[str]:
     """Names of the codecs that a container format can hold."""
     with av.open(os.devnull, "w", format=muxer) as container:
-        return set(container.supported_codecs) - REFUSED.get(muxer, set())
+        names = set(container.supported_codecs)
+    return (names | {_canonical(name) for name in names}) - REFUSED.get(muxer, set())
+
+
+def _canonical(name: str) -> str:
+    """FFmpeg lists some codecs by their decoder ("pgssub"); streams go by the codec ("hdmv_pgs_subtitle")."""
+    try:
+        return av.codec.Codec(name, "r").canonical_name
+    except ValueError:  # UnknownCodecError: nothing here decodes it, so the name is the codec's own
+        return name
 
 
 def pixel_format_for(codec: VideoCodec, info: StreamInfo, asked: str | None, size: tuple[int, int]) -> str:
@@ -129,12 +166,12 @@ def pixel_format_for(codec: VideoCodec, info: StreamInfo, asked: str | None, siz
 
 def _distance(source: av.VideoFormat, target: av.VideoFormat) -> tuple[int, ...]:
     """How far a pixel format is from the source's: lost depth, lost chroma, RGB or not, waste, alpha."""
-    depth, chroma = _depth(source), _chroma(source)
+    depth, chroma = sample_depth(source), _chroma(source)
     return (
-        max(0, depth - _depth(target)),
+        max(0, depth - sample_depth(target)),
         max(0, chroma - _chroma(target)),
         int(source.is_rgb != target.is_rgb),
-        max(0, _depth(target) - depth),
+        max(0, sample_depth(target) - depth),
         max(0, _chroma(target) - chroma),
         int(len(target.components) > 3),
         int(not target.is_planar),
@@ -149,8 +186,16 @@ def _divides(target: av.VideoFormat, size: tuple[int, int]) -> bool:
     return size[0] % (16 // target.chroma_width(16)) == 0 and size[1] % (16 // target.chroma_height(16)) == 0
 
 
-def _depth(video_format: av.VideoFormat) -> int:
+def sample_depth(video_format: str | av.VideoFormat) -> int:
+    """Bits of the deepest channel of a pixel format."""
+    if isinstance(video_format, str):
+        video_format = av.VideoFormat(video_format, 16, 16)
     return max(component.bits for component in video_format.components)
+
+
+def has_alpha(pixel_format: str) -> bool:
+    """Whether a pixel format has a channel of transparency."""
+    return any(component.is_alpha for component in av.VideoFormat(pixel_format, 16, 16).components)
 
 
 def _chroma(video_format: av.VideoFormat) -> int:

@@ -83,7 +83,7 @@ class ToPixels:
         )
         pixels: np.ndarray = rgb.to_ndarray()
         if self.info.rotation:
-            pixels = np.ascontiguousarray(np.rot90(pixels, -self.info.rotation // 90))
+            pixels = np.rot90(pixels, -self.info.rotation // 90).copy()
         return pixels
 
 

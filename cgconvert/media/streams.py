@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +11,25 @@ import av
 from av.container import InputContainer
 
 from cgconvert.media.codecs import held_by
-from cgconvert.media.video_source import main_video_stream, open_film
+from cgconvert.media.video_source import OPEN_OPTIONS, main_video_stream, open_film
 
-CODEC_NAMES = {
-    "libdav1d": "av1",
-    "libvpx": "vp8",
-    "libvpx-vp9": "vp9",
-    "libopus": "opus",
-    "libvorbis": "vorbis",
-}
-"""Decoders whose name is not the codec's."""
+LOOK_AHEAD = 200
+"""Packets within which every stream should have begun."""
 
 
 @dataclass(frozen=True)
 class StreamPlan:
-    """What happens to one stream of the source: `converted`, `copied` or `dropped`, and why."""
+    """What happens to a stream of the source: `converted`, `copied`, `rewritten` or `dropped`, and why."""
 
     index: int
     kind: str
     codec: str
     action: str
     reason: str = ""
+
+    def goes_into_header(self, muxer: str) -> bool:
+        """Whether it is written with the beginning of the file: attachments, in Matroska covers as well."""
+        return self.kind == "attachment" or (self.kind == "cover" and muxer == "matroska")
 
     def describe(self) -> str:
         """For a person: `#2 subtitle (mov_text): dropped, webm cannot hold it`."""
@@ -41,9 +40,7 @@ class StreamPlan:
 def codec_name(stream: Any) -> str:
     """The name of a stream's codec, or "unknown"."""
     context = stream.codec_context
-    if context is None:
-        return "unknown"
-    return CODEC_NAMES.get(context.name, context.codec.canonical_name)
+    return "unknown" if context is None else context.codec.canonical_name
 
 
 def plan_streams(path: Path, muxer: str) -> list[StreamPlan]:
@@ -67,7 +64,48 @@ def _plan(
             return StreamPlan(stream.index, kind, codec, "copied")
         return StreamPlan(stream.index, kind, codec, "dropped", f"{muxer} has no attachments; mkv has")
     if kind in ("data", "unknown"):
-        return StreamPlan(stream.index, kind, codec, "dropped", "data tracks cannot be carried over")
+        return _plan_data(stream, kind, codec, muxer, container)
     if codec not in supported:
-        return StreamPlan(stream.index, kind, codec, "dropped", f"{muxer} cannot hold it; mkv may")
+        hint = "" if muxer == "matroska" else "; mkv may"
+        return StreamPlan(stream.index, kind, codec, "dropped", f"{muxer} cannot hold it{hint}")
     return StreamPlan(stream.index, kind, codec, "copied")
+
+
+def _plan_data(stream: Any, kind: str, codec: str, muxer: str, container: InputContainer) -> StreamPlan:
+    """A data track: chapters and time codes are written anew from what they say, the others are lost."""
+    is_quicktime = container.format.name.startswith("mov,")
+    if is_quicktime and stream.frames and stream.frames == len(container.chapters()):
+        return StreamPlan(stream.index, kind, codec, "rewritten", "from the film's chapters")
+    if is_quicktime and "timecode" in stream.metadata and muxer in ("mov", "mp4"):
+        return StreamPlan(stream.index, kind, codec, "rewritten", "from its time code")
+    return StreamPlan(stream.index, kind, codec, "dropped", "data tracks cannot be carried over")
+
+
+def first_time(path: Path, kept: frozenset[int]) -> Fraction:
+    """The earliest time, in seconds, at which any of the kept streams begins; zero if none says.
+
+    In Matroska it is zero: what its sound has before that is declared as delay, and comes back as such.
+    """
+    times: list[Fraction] = []
+    with open_film(path) as container:
+        if container.format.name == "matroska,webm":
+            return Fraction(0)
+        streams = [stream for stream in container.streams if stream.index in kept]
+        waiting = {stream.index for stream in streams if stream.type in ("video", "audio")}
+        for packet, _ in zip(container.demux(*streams), range(LOOK_AHEAD), strict=False):
+            # Sound that an edit list hides is kept, for decoders need it; hidden subtitles are not.
+            if packet.pts is not None and packet.time_base and packet.stream.type in ("video", "audio"):
+                times.append(packet.pts * packet.time_base)
+            waiting.discard(packet.stream.index)
+            if not waiting:
+                break
+    return min(times, default=Fraction(0))
+
+
+def read_cover(url: str, index: int) -> bytes:
+    """The picture file that a cover stream holds, empty if it holds none."""
+    with av.open(url, "r", options=dict(OPEN_OPTIONS), metadata_errors="replace") as container:
+        for packet in container.demux(container.streams[index]):
+            if packet.size:
+                return bytes(packet)
+    return b""

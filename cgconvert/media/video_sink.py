@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,10 +21,16 @@ from cgconvert.files import output_error
 from cgconvert.frames import Frame, StreamInfo
 from cgconvert.media.codecs import VideoCodec
 from cgconvert.media.colour import FromPixels
-from cgconvert.media.streams import StreamPlan
-from cgconvert.media.video_source import CopiedPacket, open_film
+from cgconvert.media.streams import StreamPlan, read_cover
+from cgconvert.media.video_source import WHOLE, CopiedPacket, Cut, open_film
 
-MUXER_OPTIONS = {"mp4": {"movflags": "+faststart"}, "mov": {"movflags": "+faststart"}}
+MILLISECONDS = 1000
+"""Units a second in which MP4 and MOV store where a track begins, if nothing else is asked for."""
+
+MOST_UNITS = 2**31 - 1
+
+PICTURE_TYPES = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
+"""What covers are called as attachments, by codec."""
 
 OWN_TAGS = {"encoder", "duration", "major_brand", "minor_version", "compatible_brands", "vendor_id", "bps"}
 """Metadata that describes the old file rather than the film."""
@@ -59,6 +66,20 @@ def film_metadata(metadata: dict[str, str]) -> dict[str, str]:
     }
 
 
+def _muxer_options(
+    muxer: str, source: InputContainer, info: StreamInfo, plans: Sequence[StreamPlan]
+) -> dict[str, str]:
+    """MP4 and MOV: the index in front, and a clock that every track's beginning is a whole number of."""
+    if muxer not in ("mp4", "mov"):
+        return {}
+    units = MILLISECONDS
+    bases = [source.streams[plan.index].time_base for plan in plans if plan.action == "copied"]
+    for base in [info.time_base, *bases]:
+        finer = math.lcm(units, base.denominator) if base else units
+        units = finer if finer <= MOST_UNITS else units
+    return {"movflags": "+faststart", "movie_timescale": str(units)}
+
+
 class VideoSink:
     """Writes one film to `path`, a temporary name whose renaming to `target` is the caller's.
 
@@ -76,7 +97,7 @@ class VideoSink:
         info: StreamInfo,
         encoding: Encoding,
         plans: Sequence[StreamPlan],
-        shift: Fraction = Fraction(0),
+        cut: Cut = WHOLE,
     ) -> None:
         self.path, self.target, self.info = path, target, info
         self.from_pixels = FromPixels(info, encoding.width, encoding.height, encoding.pixel_format)
@@ -88,7 +109,7 @@ class VideoSink:
                 f"file:{path.resolve()}" if path else io.BytesIO(),
                 "w",
                 format=muxer,
-                container_options=MUXER_OPTIONS.get(muxer, {}),
+                container_options=_muxer_options(muxer, source, info, plans),
             )
             self.container.metadata.update(film_metadata(source.metadata))
             self.outputs: dict[int, Any] = {}
@@ -98,8 +119,9 @@ class VideoSink:
                     self.video = self._add_video(self.container, template, encoding)
                     self.outputs[plan.index] = self.video
                 elif plan.action == "copied":
-                    self.outputs[plan.index] = self._add_copy(self.container, template)
-            self._copy_chapters(source, shift)
+                    self.outputs[plan.index] = self._add_copy(self.container, template, plan, muxer)
+            self._mark_the_film(plans)
+            self._copy_chapters(source, cut)
             self.container.start_encoding()
         except (av.error.FFmpegError, OSError) as error:
             raise _as_output_error(target, error) from error
@@ -122,7 +144,11 @@ class VideoSink:
         stream.disposition = template.disposition
         return stream
 
-    def _add_copy(self, container: OutputContainer, template: Any) -> Any:
+    def _add_copy(self, container: OutputContainer, template: Any, plan: StreamPlan, muxer: str) -> Any:
+        if plan.goes_into_header(muxer) and plan.kind == "cover":
+            name, mimetype = PICTURE_TYPES.get(plan.codec, ("cover", "application/octet-stream"))
+            name = template.metadata.get("filename") or name
+            return container.add_attachment(name, mimetype, read_cover(template.container.name, plan.index))
         if template.type == "attachment":
             name = template.metadata.get("filename", "attachment")
             return container.add_attachment(
@@ -133,11 +159,25 @@ class VideoSink:
         stream.disposition = template.disposition
         return stream
 
-    def _copy_chapters(self, source: InputContainer, shift: Fraction) -> None:
+    def _mark_the_film(self, plans: Sequence[StreamPlan]) -> None:
+        """Of several films in one file, the converted one is what a player is to show."""
+        films = [plan for plan in plans if plan.kind == "video" and plan.index in self.outputs]
+        if len(films) < 2:
+            return
+        default = av.stream.Disposition.default
+        for plan in films:
+            stream = self.outputs[plan.index]
+            others = stream.disposition & ~default
+            stream.disposition = others | default if plan.action == "converted" else others
+
+    def _copy_chapters(self, source: InputContainer, cut: Cut) -> None:
+        """The chapters, as far as they lie within the cut."""
         chapters = source.chapters()
         for chapter in chapters:
             base = chapter["time_base"] or Fraction(1, av.time_base)
-            offset = round(shift / base)
+            offset = round(cut.start / base)
+            if cut.end is not None:
+                chapter["end"] = min(chapter["end"], round(cut.end / base))
             chapter["start"], chapter["end"] = max(0, chapter["start"] - offset), chapter["end"] - offset
         chapters = [chapter for chapter in chapters if chapter["end"] > chapter["start"]]
         if chapters:

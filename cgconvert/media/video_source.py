@@ -25,6 +25,12 @@ MAX_PIXELS = 16384 * 16384
 OPEN_OPTIONS = {"protocol_whitelist": "file,crypto,data", "max_pixels": str(MAX_PIXELS)}
 """A film is a local file: a playlist inside it cannot make us fetch anything."""
 
+LISTS = {"concat", "hls", "dash"}
+"""Formats that only name other files, which whoever wrote the list may choose."""
+
+INDEXED = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
+"""Formats in which seeking reaches the keyframe before a time. In others it may miss by seconds, or fail."""
+
 EARLY_END = 0.5
 """Seconds that may be missing at the end before a file counts as cut short."""
 
@@ -40,6 +46,17 @@ class CopiedPacket:
     def nbytes(self) -> int:
         """Bytes that this packet keeps alive."""
         return self.packet.size
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The part of a film that is converted, in seconds of its own clock: from `start` to before `end`."""
+
+    start: Fraction = Fraction(0)
+    end: Fraction | None = None
+
+
+WHOLE = Cut()
 
 
 @dataclass
@@ -67,11 +84,19 @@ def open_film(path: Path) -> InputContainer:
         raise UsageError(f"no such file: {path}")
     if path.is_dir():
         raise UsageError(f"{path} is a folder: for a folder of images use `cgconvert dir`")
+    if not path.is_file():
+        raise UsageError(f"{path} is not a regular file: save the film to a file first")
     try:
-        return av.open(f"file:{path.resolve()}", "r", options=dict(OPEN_OPTIONS), metadata_errors="replace")
+        container = av.open(
+            f"file:{path.resolve()}", "r", options=dict(OPEN_OPTIONS), metadata_errors="replace"
+        )
     except (av.error.FFmpegError, ValueError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{path}: not a film that can be read ({reason})") from error
+    if container.format.name in LISTS:
+        container.close()
+        raise InputError(f"{path}: a list of other files, not a film; convert those files themselves")
+    return container
 
 
 def main_video_stream(container: InputContainer, path: Path) -> av.VideoStream:
@@ -192,8 +217,10 @@ class VideoSource:
         self.first_pts = origin + math.ceil(Fraction(str(start)) / info.time_base) if start else None
         self.end_time = (origin * info.time_base + Fraction(str(end))) if end is not None else None
         self.shift = self.first_pts * info.time_base if self.first_pts is not None else Fraction(0)
+        self.cut = Cut(self.shift, self.end_time)
         self.last_end = Fraction(0)
         self.last_pts: int | None = None
+        self.stored_size: tuple[int, int] | None = None
 
     def __enter__(self) -> VideoSource:
         return self
@@ -204,7 +231,7 @@ class VideoSource:
         self.container.close()
 
     def __iter__(self) -> Iterator[Frame | CopiedPacket]:
-        if self.first_pts is not None:
+        if self.first_pts is not None and self.container.format.name in INDEXED:
             self.container.seek(self.first_pts, stream=self.stream)
         streams = [s for s in self.container.streams if s == self.stream or s.index in self.copied]
         finished: set[int] = set()
@@ -214,7 +241,7 @@ class VideoSource:
                 self.last_end = max(self.last_end, (packet.pts + (packet.duration or 0)) * packet.time_base)
             if index == self.stream.index:
                 yield from self._frames(packet, finished)
-            elif packet.size and packet.dts is not None:
+            elif packet.size:
                 yield from self._copy(packet, finished)
             if len(finished) == len(streams):
                 break
@@ -256,7 +283,7 @@ class VideoSource:
             yield self._frame(picture, pts - (self.first_pts or 0))
 
     def _timestamp(self, picture: av.VideoFrame) -> int:
-        """The frame's pts; where it has none or goes back in time, the next possible one, and that is counted."""
+        """The frame's pts; where it has none or goes back, the next possible one, and that is counted."""
         step = picture.duration or max(1, round(1 / (self.info.rate * self.info.time_base)))
         pts = picture.pts
         if pts is None or (self.last_pts is not None and pts <= self.last_pts):
@@ -268,6 +295,10 @@ class VideoSource:
         return pts
 
     def _frame(self, picture: av.VideoFrame, pts: int) -> Frame:
+        size = (picture.width, picture.height)
+        if self.stored_size not in (None, size):
+            self.damage.note(f"pictures of {size[0]}x{size[1]} in mid-film, scaled to the size of the first")
+        self.stored_size = self.stored_size or size
         pixels = self.to_pixels(picture)
         source: np.ndarray | None = None
         if self.keep_source:
@@ -275,17 +306,26 @@ class VideoSource:
         return Frame(pixels, pts, picture.duration or 0, source)
 
     def _copy(self, packet: av.Packet[Any], finished: set[int]) -> Iterator[CopiedPacket]:
-        """The packet, moved in time if the film is cut; subtitles that span the cut begin at it."""
-        assert packet.dts is not None and packet.time_base
+        """The packet, moved in time if the film is cut; subtitles that span a cut begin or end at it."""
         index, base = packet.stream.index, packet.time_base
+        assert base is not None
+        if packet.stream.disposition & av.stream.Disposition.attached_pic:
+            packet.pts = packet.dts = 0  # a cover has no time
+            yield CopiedPacket(packet, index)
+            return
+        is_text = packet.stream.type == "subtitle"
+        if packet.dts is None or (is_text and packet.is_discard):  # before the beginning, by an edit list
+            return
         pts = packet.dts if packet.pts is None else packet.pts
         if self.end_time is not None and pts * base >= self.end_time:
             finished.add(index)
             return
+        if is_text and self.end_time is not None:
+            packet.duration = min(packet.duration or 0, round(self.end_time / base) - pts)
         if self.shift:
             offset = round(self.shift / base)
             if pts < offset:
-                if packet.stream.type != "subtitle" or pts + (packet.duration or 0) <= offset:
+                if not is_text or pts + (packet.duration or 0) <= offset:
                     return
                 packet.duration = pts + (packet.duration or 0) - offset
                 packet.pts = packet.dts = pts = offset
@@ -297,7 +337,9 @@ class VideoSource:
         """Compare what was read with what the container promises: some formats end early without an error."""
         if self.end_time is not None or not self.container.duration:
             return
-        promised = Fraction(self.container.duration + max(self.container.start_time or 0, 0), av.time_base)
+        promised = Fraction(self.container.duration, av.time_base)
+        if self.container.format.name != "matroska,webm":  # whose duration counts from zero already
+            promised += max(Fraction(self.container.start_time or 0, av.time_base), Fraction(0))
         streams = {self.stream.index, *self.copied}
         if len(streams) < len(self.container.streams):
             own = stream_duration(self.container, self.stream)

@@ -172,14 +172,14 @@ def test_attachments_stay_in_matroska_and_are_named_as_dropped_elsewhere(
     assert not (tmp_path / "strict.mp4").exists()
 
 
-def test_a_film_without_a_writable_container_becomes_matroska(tmp_path: Path, exact: EngineOptions) -> None:
+def test_a_film_without_a_writable_container_becomes_mp4(tmp_path: Path, exact: EngineOptions) -> None:
     source = make_clip(
         tmp_path / "in.avi", Clip(codec="mpeg4", options={}, time_base=Fraction(1, 25), step=1)
     )
     report = convert_video(source, None, "identity", engine=exact)
-    assert Path(report.output) == tmp_path / "in.identity.mkv"
+    assert Path(report.output) == tmp_path / "in.identity.mp4"
     assert any(".avi cannot be written" in warning for warning in report.warnings)
-    assert len(read_facts(tmp_path / "in.identity.mkv").pts) == 12
+    assert len(read_facts(tmp_path / "in.identity.mp4").pts) == 12
 
 
 @pytest.mark.parametrize(("width", "height"), [(95, 64), (96, 63), (95, 63), (34, 18)])

@@ -160,8 +160,10 @@ def test_plans_that_cannot_work_are_refused(tmp_path: Path, exact: EngineOptions
         plan(start=2, end=1)
     with pytest.raises(UsageError, match="past the end"):
         plan(start=100)
-    with pytest.raises(UnavailableError, match=r"libx264 .* cannot write \.mp4"):
-        plan(preset="no-such-preset")
+    with pytest.raises(UsageError, match=r"h264 has no preset 'fastest' .*veryfast"):
+        plan(preset="fastest")
+    with pytest.raises(UnavailableError, match=r"libsvtav1 .* cannot write \.mp4"):
+        plan(codec="av1", size="2x2")
     with pytest.raises(UsageError, match="the source itself"):
         plan("in.mp4", overwrite=True)
     make_clip(tmp_path / "there.mp4", Clip(frames=1))

@@ -1,0 +1,82 @@
+"""What a person sees while it works."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from cgconvert.cli import status
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (75, "1:15"), (59.6, "1:00"), (4000, "1:06:40"), (86400, "24:00:00")]
+)
+def test_seconds_as_on_a_clock(seconds: float, text: str) -> None:
+    assert status.seconds_as_clock(seconds) == text
+
+
+class Clock:
+    """Time that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(status, "time", clock)
+    return clock
+
+
+def test_plain_lines(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line at the start, then one every ten seconds, with rate, time left and busiest stage."""
+    progress = status.LineProgress()
+    progress.begin("film.mp4", 100, "frame")
+    for second, done in ((1, 4), (10, 40), (12, 48), (20, 80)):
+        clock.now = 100.0 + second
+        progress.advance(done, "translate")
+    progress.finish()
+    assert capsys.readouterr().err.splitlines() == [
+        "film.mp4: 100 frames",
+        "40 of 100 frames, 4.0 frames/s, 0:15 left, busiest: translate",
+        "80 of 100 frames, 4.0 frames/s, 0:05 left, busiest: translate",
+    ]
+
+
+def test_one_is_not_plural(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    progress = status.LineProgress()
+    progress.begin("Converting", 1, "image")
+    assert capsys.readouterr().err == "Converting: 1 image\n"
+
+
+def test_the_live_line_fits_into_80_columns(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich import console
+
+    screen = io.StringIO()
+    plain = console.Console
+
+    def narrow(**_: object) -> console.Console:
+        return plain(file=screen, width=80, force_terminal=True, color_system=None)
+
+    monkeypatch.setattr(console, "Console", narrow)
+    progress = status.LiveProgress()
+    progress.begin("a film with a very long name indeed.mp4", 12345, "frame")
+    clock.now += 100
+    progress.advance(1200, "translate")
+    progress.finish()
+    line = next(line for line in reversed(screen.getvalue().splitlines()) if "1200" in line)
+    for part in ("a film with a very", "1200/12345 frames", "12.0/s", "15:29 left", "busiest: translate"):
+        assert part in line, line
+
+
+def test_what_suits_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cgconvert.progress import Silent
+
+    assert isinstance(status.create_progress(quiet=True), Silent)
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    assert isinstance(status.create_progress(quiet=False), status.LineProgress)
