@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from cgconvert.engines.threads import wait_without_spinning
 from cgconvert.errors import CgconvertError, Interrupted
 
 COMMANDS = {
@@ -21,6 +22,10 @@ COMMANDS = {
     "dir": ("cgconvert.cli.images:directory", "Convert a folder of images, and the folders in it."),
     "image": ("cgconvert.cli.images:image", "Convert image files."),
     "models": ("cgconvert.cli.models:models", "List, inspect, import and remove models."),
+    "compile": ("cgconvert.cli.engines:compile_command", "Build an engine ahead of time."),
+    "engines": ("cgconvert.cli.engines:engines", "Show or remove the engines that are kept."),
+    "doctor": ("cgconvert.cli.doctor:doctor", "Show what works on this machine, and why the rest does not."),
+    "bench": ("cgconvert.cli.bench:bench", "Measure every engine on this machine."),
 }
 """Our own commands: where each is, and its line in `cgconvert --help`."""
 
@@ -71,6 +76,7 @@ def main(args: list[str] | None = None) -> Any:
 
     `CGCONVERT_DEBUG=1` shows the traceback of every error.
     """
+    wait_without_spinning()
     try:
         result = cgconvert.main(args=args, prog_name="cgconvert", standalone_mode=False)
     except click.exceptions.Exit as leave:

@@ -50,6 +50,11 @@ class Engine(ABC):
         self.prepare_seconds = 0.0
 
     @classmethod
+    def precisions(cls, device: torch.device) -> tuple[str, ...]:
+        """The precisions that this kind of engine has on a kind of device; none if it does not run there."""
+        return ("fp32", "bf16", "fp16") if device.type == "cuda" else ("fp32", "bf16")
+
+    @classmethod
     def why_not(cls, device: torch.device, precision: str) -> str | None:
         """Why this kind of engine cannot run here, with what would change it; None if it should.
 

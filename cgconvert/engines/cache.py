@@ -19,8 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
-
+from cgconvert.engines.locks import locked
 from cgconvert.files import output_error
 
 Loaded = TypeVar("Loaded")
@@ -80,21 +79,22 @@ def get_or_build(
     if not cache_is_on():
         return _build_and_forget(build, load)
     folder = engines_folder() / digest(parts)
-    lock = FileLock(f"{folder}.lock")
+    waiting = "waiting for another process that builds the same engine"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            note("waiting for another process that builds the same engine")
-            lock.acquire()
+        lock = locked(_lock_of(folder), waiting=lambda: note(waiting))
+        lock.__enter__()
     except OSError as error:
         note(f"engines are not kept: {output_error(folder.parent, error)}")
         return _build_and_forget(build, load)
     try:
         return _load_or_build(folder, parts, about, build, load, note)
     finally:
-        lock.release()
+        lock.__exit__(None, None, None)
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.parent / f"{folder.name}.lock"
 
 
 def _load_or_build(
@@ -194,11 +194,9 @@ def clear() -> tuple[int, int]:
     count = freed = 0
     for folder in [path for path in engines_folder().glob("*") if path.is_dir()]:
         name = folder.name.removeprefix(BUILDING).partition("-")[0]
-        try:
-            with FileLock(engines_folder() / f"{name}.lock", timeout=0):
+        with locked(_lock_of(folder.with_name(name)), wait=False) as held:
+            if held:
                 freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
                 shutil.rmtree(folder)
                 count += not folder.name.startswith(BUILDING)
-        except Timeout:
-            continue
     return count, freed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -13,8 +14,8 @@ import torch
 
 from cgconvert.models.loading import Model
 
-BUILD_VERSION = 1
-"""Raised when the way from a model to an engine changes, so that older engines are not used any more."""
+MAKERS = ("generators", "engines")
+"""Our own folders whose code makes an engine out of a model."""
 
 
 def engine_parts(
@@ -29,13 +30,24 @@ def engine_parts(
         "weights_sha256": weights_sha256(model),
         "device": device_name(device),
         "versions": {
-            "build": BUILD_VERSION,
             "cgconvert": package_version("cgconvert"),
+            "code_sha256": code_sha256(),
             "torch": torch.__version__,
             **driver_versions(device),
         },
         **more,
     }
+
+
+@functools.cache
+def code_sha256() -> str:
+    """The checksum of the code that makes engines: a network that computes otherwise is another engine."""
+    sha = hashlib.sha256()
+    package = Path(__file__).parents[1]
+    for path in sorted(path for folder in MAKERS for path in (package / folder).rglob("*.py")):
+        sha.update(path.relative_to(package).as_posix().encode())
+        sha.update(path.read_bytes())
+    return sha.hexdigest()
 
 
 def weights_sha256(model: Model) -> str:

@@ -48,6 +48,10 @@ class OpenVINOEngine(Engine):
     builds: ClassVar[bool] = True
 
     @classmethod
+    def precisions(cls, device: torch.device) -> tuple[str, ...]:
+        return ("fp32", "bf16", "int8") if device.type == "cpu" else ()
+
+    @classmethod
     def why_not(cls, device: torch.device, precision: str) -> str | None:
         if not is_installed("openvino"):
             return f"openvino is not installed: {INSTALL}"

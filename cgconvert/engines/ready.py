@@ -53,6 +53,33 @@ def create_verified_engine(
     raise failure or UnavailableError(f"nothing here runs {model.card.name!r} as asked")
 
 
+def make_ready(
+    model: Model,
+    candidate: Candidate,
+    size: tuple[int, int],
+    batch: int | None,
+    progress: Progress,
+    samples: Samples,
+) -> Engine:
+    """Build a candidate and prepare it for pictures of (height, width); `batch` None: as memory allows.
+
+    Raises `UnavailableError`; the engine is closed again if anything fails.
+    """
+    started = time.perf_counter()
+    engine = build(model, candidate)
+    try:
+        if engine.builds:
+            progress.note(f"making ready {candidate} for {size[1]}x{size[0]}")
+        engine.calibrate(samples, progress)
+        engine.batch = batch or engine.best_batch or choose_batch(engine, *size)
+        engine.prepare(*padded_size(*size, model.card), engine.batch)
+        engine.prepare_seconds = time.perf_counter() - started
+    except BaseException:
+        engine.close()
+        raise
+    return engine
+
+
 def _try(
     model: Model,
     candidate: Candidate,
@@ -61,25 +88,18 @@ def _try(
     progress: Progress,
     samples: Samples | None,
 ) -> Engine:
-    """Build, prepare and verify one candidate; closed again if that fails."""
+    """Make one candidate ready and verify it; closed again if that fails."""
     height, width = first_pixels.shape[1:3]
-    started = time.perf_counter()
-    engine = build(model, candidate)
+    given = samples or (lambda count: list(first_pixels[:count]))
+    engine = make_ready(model, candidate, (height, width), options.batch, progress, given)
     try:
-        engine.calibrate(lambda count: samples(count) if samples else list(first_pixels[:count]), progress)
-        engine.batch = options.batch or engine.best_batch or choose_batch(engine, height, width)
-        padded = padded_size(height, width, model.card)
-        if engine.builds:
-            progress.note(f"making ready {candidate} for {width}x{height}")
-        engine.prepare(*padded, engine.batch)
-        engine.prepare_seconds = time.perf_counter() - started
-        engine.verification = verify(engine, first_pixels[: max(1, VERIFIED_PIXELS // (height * width))])
+        compared = first_pixels[: max(1, VERIFIED_PIXELS // (height * width))]
+        engine.verification = verify(engine, compared)
+        if not engine.verification.passed:
+            raise VerificationError(_below(engine, candidate))
     except BaseException:
         engine.close()
         raise
-    if not engine.verification.passed:
-        engine.close()
-        raise VerificationError(_below(engine, candidate))
     return engine
 
 

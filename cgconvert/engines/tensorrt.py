@@ -28,6 +28,10 @@ class TensorRTEngine(ShapedEngine):
     name: ClassVar[str] = "tensorrt"
 
     @classmethod
+    def precisions(cls, device: torch.device) -> tuple[str, ...]:
+        return ("fp32", "fp16") if device.type == "cuda" else ()
+
+    @classmethod
     def why_not(cls, device: torch.device, precision: str) -> str | None:
         if device.type != "cuda":
             return "tensorrt needs an NVIDIA GPU: use --engine openvino or eager on a CPU"

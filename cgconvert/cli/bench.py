@@ -1,0 +1,105 @@
+"""`cgconvert bench`: pictures a second by engine and precision on this machine, beside what it could do."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cgconvert.cli.engines import read_sizes
+from cgconvert.cli.status import create_progress
+from cgconvert.errors import UsageError
+
+if TYPE_CHECKING:
+    from cgconvert.engines.limits import Limits
+    from cgconvert.engines.measure import Measurement
+
+HEADINGS = "engine    precision         size  batch  network/s  pictures/s   limit"
+
+
+@click.command(short_help="Measure every engine on this machine.")
+@click.option("-m", "--model", default="photo2monet", show_default=True, help="A model's name, or a path.")
+@click.option("--size", "sizes", multiple=True, metavar="WxH", help="May be repeated. Default: 512x512.")
+@click.option("--engines", default="all", metavar="all|A,B", help="Which engines.")
+@click.option("--precisions", default="all", metavar="all|A,B", help="Which precisions.")
+@click.option("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="Where the network runs.")
+@click.option("--batch", type=click.IntRange(1, 256), default=1, show_default=True, help="Pictures at once.")
+@click.option("--seconds", type=click.FloatRange(0.1, 600), default=3.0, show_default=True, help="A line.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def bench(
+    model: str,
+    sizes: tuple[str, ...],
+    engines: str,
+    precisions: str,
+    device: str,
+    batch: int,
+    seconds: float,
+    as_json: bool,
+) -> None:
+    """Measure engines and precisions with a model.
+
+    "network/s" counts images that are on the device already, "pictures/s" pixels in memory to pixels in
+    memory, "limit" is the share of this machine's multiplications, measured in the same run, that the
+    network reaches. Building and loading are not in any of them.
+    """
+    from cgconvert.engines.choose import ENGINES, PRECISIONS, Candidate, choose_device, engine_class
+    from cgconvert.engines.eager import EagerEngine
+    from cgconvert.engines.limits import measure_limits
+    from cgconvert.engines.measure import measure
+    from cgconvert.models.loading import load_model
+
+    wanted = read_sizes(sizes or ("512x512",))
+    names = _read_list(engines, ENGINES, "--engines")
+    kinds = _read_list(precisions, PRECISIONS, "--precisions")
+    where = choose_device(device)
+    loaded = load_model(model)
+    limits = measure_limits(where, tuple(kind for kind in kinds if kind in EagerEngine.precisions(where)))
+    progress = create_progress(quiet=True)
+    if not as_json:
+        click.echo(_describe_limits(limits))
+        click.echo(HEADINGS)
+    results: list[Measurement] = []
+    for size in wanted:
+        for name in names:
+            for kind in kinds:
+                if kind not in engine_class(name).precisions(where) and "all" in (engines, precisions):
+                    continue
+                candidate = Candidate(name, kind, where)
+                results.append(measure(loaded, candidate, size, batch, limits, progress, seconds))
+                if not as_json:
+                    click.echo(_row(results[-1]))
+    if as_json:
+        click.echo(json.dumps(_as_data(model, limits, results), indent=2))
+
+
+def _read_list(text: str, known: tuple[str, ...], option: str) -> list[str]:
+    """ "a,b" as names that are known, "all" as all of them. Raises `UsageError`."""
+    if text == "all":
+        return list(known)
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise UsageError(f"{option} {name!r}: use all, or some of {', '.join(known)}")
+    return names
+
+
+def _describe_limits(limits: Limits) -> str:
+    rates = ", ".join(f"{name} {2 * rate / 1e9:.0f} GFLOP/s" for name, rate in limits.macs.items())
+    return f"measured here: convolutions {rates}; copies {limits.copy_bytes / 1e9:.1f} GB/s"
+
+
+def _row(result: Measurement) -> str:
+    start = f"{result.engine:10}{result.precision:11}{f'{result.width}x{result.height}':>11}{result.batch:>7}"
+    if result.network is None or result.convert is None:
+        return f"{start}   {result.problem}"
+    share = f"{result.share:.0%}" if result.share is not None else "-"
+    return f"{start}{result.network:>11.2f}{result.convert:>12.2f}{share:>8}"
+
+
+def _as_data(model: str, limits: Limits, results: list[Measurement]) -> dict[str, Any]:
+    return {
+        "model": model,
+        "limits": {"macs_per_second": limits.macs, "copy_bytes_per_second": limits.copy_bytes},
+        "results": [result.to_dict() for result in results],
+    }

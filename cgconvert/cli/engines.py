@@ -1,0 +1,124 @@
+"""`cgconvert compile` and `cgconvert engines`: engines built ahead of time, and what is kept of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+
+import click
+
+from cgconvert.cli.common import engine_options, read_engine_options
+from cgconvert.cli.status import create_progress
+from cgconvert.errors import UnavailableError, UsageError
+from cgconvert.models.describe import describe_bytes
+from cgconvert.options import EngineOptions
+
+_SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
+
+
+def read_sizes(texts: tuple[str, ...]) -> list[tuple[int, int]]:
+    """ "1920x1080" as (height, width). Raises `UsageError`."""
+    sizes = []
+    for text in texts:
+        match = _SIZE.fullmatch(text.strip().lower())
+        if not match or "0" in (match[1], match[2]):
+            raise UsageError(f"--size {text!r} is not of the form WIDTHxHEIGHT, for example 1920x1080")
+        sizes.append((int(match[2]), int(match[1])))
+    return sizes
+
+
+@click.command(name="compile", short_help="Build an engine ahead of time.")
+@click.option("-m", "--model", required=True, help="A model's name, or a path to one.")
+@click.option(
+    "--size",
+    "sizes",
+    multiple=True,
+    required=True,
+    metavar="WxH",
+    help="Of the pictures; may be repeated.",
+)
+@engine_options
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def compile_command(
+    model: str, sizes: tuple[str, ...], device: str, engine: str, precision: str, batch: str, quiet: bool
+) -> None:
+    """Build the engine that a film or a folder of pictures of this size will use, and keep it.
+
+    The first film starts as fast as any later one then. What is kept is shown by `cgconvert engines list`.
+    """
+    options = read_engine_options(device, engine, precision, batch)
+    wanted = read_sizes(sizes)
+    if precision == "int8":
+        raise UsageError("int8 is calibrated on a job's own pictures, when the job starts; nothing to build")
+    from cgconvert.models.loading import load_model
+
+    loaded = load_model(model)
+    progress = create_progress(quiet)
+    for size in wanted:
+        told = _build(loaded, options, size, progress)
+        if not quiet:
+            click.echo(told)
+
+
+def _build(model, options: EngineOptions, size: tuple[int, int], progress) -> str:  # type: ignore[no-untyped-def]
+    """Build for one size; the line that says what was built. Raises `UnavailableError`."""
+    from cgconvert.engines.choose import candidates
+    from cgconvert.engines.ready import make_ready
+
+    failure: UnavailableError | None = None
+    for candidate in candidates(model, options.device, options.engine, options.precision):
+        try:
+            engine = make_ready(model, candidate, size, options.batch, progress, lambda count: [])
+        except UnavailableError as error:
+            failure = failure or error
+            continue
+        batch, seconds, builds = engine.batch, engine.prepare_seconds, engine.builds
+        engine.close()
+        what = f"{model.card.name}, {size[1]}x{size[0]}, batch {batch}: {candidate}"
+        return f"{what}, ready in {seconds:.1f} s" if builds else f"{what} needs nothing built"
+    raise failure or UnavailableError(f"nothing here runs {model.card.name!r} as asked")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def engines() -> None:
+    """Show or remove the engines that are kept for later starts."""
+
+
+@engines.command("list", short_help="List the kept engines.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything that is known as JSON.")
+def list_command(as_json: bool) -> None:
+    """List the kept engines: what each is for, its size on the disk, when it was built."""
+    from cgconvert.engines.cache import engines_folder, list_entries
+
+    entries = list_entries()
+    if as_json:
+        data = [
+            {
+                "path": str(entry.path),
+                "about": entry.about,
+                "bytes": entry.size,
+                "created": entry.created,
+                "problem": entry.problem,
+                "parts": dict(entry.parts),
+            }
+            for entry in entries
+        ]
+        click.echo(json.dumps(data, indent=2))
+        return
+    for entry in entries:
+        kind = entry.parts.get("engine", "unreadable")
+        click.echo(f"{entry.created[:16]:16}  {kind:9} {describe_bytes(entry.size):>9}  {entry.about}")
+        if entry.problem:
+            click.echo(f"  damaged, will be built anew: {entry.problem}", err=True)
+    total = describe_bytes(sum(entry.size for entry in entries))
+    click.echo(f"{len(entries)} engines, {total}, in {engines_folder()}", file=sys.stdout)
+
+
+@engines.command("clear", short_help="Remove all kept engines.")
+def clear_command() -> None:
+    """Remove every kept engine; they are built again when they are needed."""
+    from cgconvert.engines.cache import clear
+
+    count, freed = clear()
+    click.echo(f"removed {count} engines, {describe_bytes(freed)}")

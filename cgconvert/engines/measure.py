@@ -1,0 +1,115 @@
+"""How fast an engine is on this machine: the time to make it ready, and pictures a second."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from cgconvert.engines.base import Samples
+from cgconvert.engines.choose import Candidate
+from cgconvert.engines.limits import Limits, count_macs, synchronise
+from cgconvert.engines.ready import create_verified_engine
+from cgconvert.errors import CgconvertError
+from cgconvert.models.loading import Model
+from cgconvert.options import EngineOptions
+from cgconvert.progress import Progress
+from cgconvert.transforms import padded_size, pixels_to_images
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One engine at one size and batch; `problem` says why there are no figures.
+
+    `ready_seconds` is what it took to build, load and verify it, which is never part of a rate. `network`
+    counts images that are on the device, `convert` pixels in host memory to pixels in host memory;
+    both are pictures a second, medians. `share` is the network's part of the measured limit.
+    """
+
+    engine: str
+    precision: str
+    device: str
+    width: int
+    height: int
+    batch: int
+    ready_seconds: float | None = None
+    network: float | None = None
+    convert: float | None = None
+    share: float | None = None
+    psnr_db: float | None = None
+    problem: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+def example_pixels(count: int, height: int, width: int) -> np.ndarray:
+    """Pictures with edges, gradients and some noise: what a network sees, without a file; uint8 RGB."""
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    pictures = []
+    for _ in range(count):
+        low, high = random.uniform(0.005, 0.05, (2, 3)), random.uniform(0, 6, 3)
+        wave = np.sin(y[..., None] * low[0] + x[..., None] * low[1] + high)
+        edges = ((x + 2 * y) // random.integers(20, 90) % 2)[..., None] * 40
+        pictures.append(110 + 70 * wave + edges + random.normal(0, 4, wave.shape))
+    return np.stack(pictures).clip(0, 255).astype(np.uint8)
+
+
+def measure(
+    model: Model,
+    candidate: Candidate,
+    size: tuple[int, int],
+    batch: int,
+    limits: Limits,
+    progress: Progress,
+    seconds: float = 3.0,
+    samples: Samples | None = None,
+) -> Measurement:
+    """Make an engine ready for (height, width) and time it for about `seconds`, at least three times."""
+    height, width = size
+    about = (candidate.engine, candidate.precision, str(candidate.device), width, height, batch)
+    pixels = example_pixels(batch, height, width)
+    options = EngineOptions(str(candidate.device), candidate.engine, candidate.precision, batch)
+    started = time.perf_counter()
+    try:
+        engine = create_verified_engine(model, options, pixels, progress, samples)
+    except CgconvertError as error:
+        return Measurement(*about, problem=str(error))
+    ready = time.perf_counter() - started
+    try:
+        images, _ = pixels_to_images(pixels, model.card, engine.device)
+        network = _rate(lambda: engine(images), engine.device, batch, seconds / 2)
+        convert = _rate(lambda: engine.convert(pixels), engine.device, batch, seconds / 2)
+        verification = engine.verification
+    finally:
+        engine.close()
+    macs = count_macs(model.generator, model.card.in_channels, *padded_size(height, width, model.card))
+    share = limits.share(candidate.precision, network * macs)
+    return Measurement(
+        *about,
+        ready_seconds=round(ready, 3),
+        network=round(network, 3),
+        convert=round(convert, 3),
+        share=round(share, 4) if share is not None else None,
+        psnr_db=verification.to_dict()["psnr_db"] if verification else None,
+    )
+
+
+def _rate(work: Any, device: torch.device, batch: int, seconds: float) -> float:
+    """Pictures a second, the median over at least three runs, after one to warm up."""
+    work()
+    times: list[float] = []
+    finish = time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < finish:
+        synchronise(device)
+        started = time.perf_counter()
+        work()
+        synchronise(device)
+        times.append(time.perf_counter() - started)
+    return batch / statistics.median(times)
