@@ -151,8 +151,10 @@ def _end(training: Training, stop: list[int]) -> str | None:
     if not _finite(training.method):
         return "weights are not finite"
     training.save()
-    if not stop and training.world.first:
-        training.watch.finish(training)
+    if not stop:
+        if training.world.first:
+            training.watch.finish(training)
+        training.save()  # once more, with the last metrics, which a model's card tells
     return None
 
 
@@ -183,7 +185,7 @@ def _roll_back(training: Training, problem: str) -> None:
     training.skipped += reached - good
     training.health.rolled_back = True
     # Other random numbers too: the same ones would lead to the same place.
-    torch.manual_seed(training.config.run.seed + 1 + reached)
+    torch.manual_seed(training.config.run.seed + 1 + reached + 7919 * training.world.rank)
     if training.world.first:
         training.folder.append({"kind": "roll-back", "images": good, "reached": reached, "problem": problem})
     training.save()

@@ -40,6 +40,7 @@ class Watch:
         self._features: Inception | None = None
         self._board = Board(folder.path / "tensorboard") if config.watch.tensorboard and first else None
         self._paired = config.run.method in PAIRED
+        self._sampled = self._measured_last = -1
         self.best: dict[str, float] = {}
         self.last: dict[str, Metrics] = {}
 
@@ -81,6 +82,7 @@ class Watch:
     def sample(self, training: Training) -> str | None:
         """Write a grid for each generator; returns what the results show to be wrong."""
         problem = None
+        self._sampled = training.method.images_seen
         for name, (source, target) in training.method.generators.items():
             pictures = self.pictures(source)
             truths = self.pictures(target) if self._paired else ()
@@ -103,6 +105,7 @@ class Watch:
     def measure(self, training: Training) -> None:
         """Metrics of each averaged generator on the hold-out; a checkpoint is kept of the best so far."""
         seen, better = training.method.images_seen, False
+        self._measured_last = seen
         for name, (source, target) in training.method.generators.items():
             metrics = self._metrics(training.method, name, source, target)
             self.last[name] = metrics
@@ -148,8 +151,10 @@ class Watch:
 
     def finish(self, training: Training) -> None:
         """At the end of the run."""
-        self.sample(training)
-        self.measure(training)
+        if self._sampled != training.method.images_seen:
+            self.sample(training)
+        if self._measured_last != training.method.images_seen:
+            self.measure(training)
         self._report(training, "finished")
         if self._board:
             self._board.close()

@@ -28,7 +28,14 @@ PIX2PIX = {
 }
 
 
-@pytest.mark.parametrize("settings", [{}, PIX2PIX, {"run.method": "cut"}], ids=["cyclegan", "pix2pix", "cut"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({}, id="cyclegan"),
+        pytest.param(PIX2PIX, id="pix2pix", marks=pytest.mark.slow),
+        pytest.param({"run.method": "cut"}, id="cut", marks=pytest.mark.slow),
+    ],
+)
 def test_two_processes_are_one_with_the_joined_batch(tmp_path: Path, settings: dict[str, Any]) -> None:
     if settings.get("run.method") == "pix2pix":
         places = {"data.pairs": str(make_pairs(tmp_path / "pairs"))}

@@ -71,6 +71,7 @@ class Cut(Method):
         )
 
     def train_step(self, batch: Batch) -> Losses:
+        """One step, as described above the class; {"a", "b"} as in `Method.train_step`."""
         source, target = self.images(batch[self.source]), self.images(batch[self.target])
         disc, loss = self.networks["disc"], self.config.loss
         with self.precision.autocast():

@@ -64,6 +64,7 @@ class CycleGan(Method):
         )
 
     def train_step(self, batch: Batch) -> Losses:
+        """One step, as described above the class; {"a", "b"} as in `Method.train_step`."""
         a, b = self.images(batch["a"]), self.images(batch["b"])
         for name in ("disc_a", "disc_b") if self._judged else ():
             self.networks[name].requires_grad_(False)

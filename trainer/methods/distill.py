@@ -106,6 +106,7 @@ class Distill(Method):
         return load_model(self.config.distill.teacher).generator.to(self.device)
 
     def train_step(self, batch: Batch) -> Losses:
+        """One step, as described above the class; {"a", "b"} as in `Method.train_step`."""
         losses: Losses = {}
         if self._master is not None and self.config.distill.online:
             self._master.set_rate(

@@ -45,6 +45,7 @@ class Pix2Pix(Method):
         )
 
     def train_step(self, batch: Batch) -> Losses:
+        """One step, as described above the class; {"a", "b"} as in `Method.train_step`."""
         source, target = self.images(batch[self.source]), self.images(batch[self.target])
         with self.precision.autocast():
             fake = self.phases["generators"](source)
