@@ -76,7 +76,7 @@ def overlap(folder: Path) -> dict[str, Any]:
     for _ in range(3):
         report = convert(clip, "photo2monet")
         wall = report["seconds"] - report["first_frame"]
-        busiest = report["stage_seconds"][report["busiest"]]
+        busiest = report["busiest_seconds"]
         rows.append(
             {"wall": round(wall, 2), "stages": report["stage_seconds"], "ratio": round(wall / busiest, 3)}
         )

@@ -15,8 +15,10 @@ from cgconvert.files import write_atomically
 class VideoReport:
     """The outcome of one film.
 
-    `seconds` are wall seconds, `stage_seconds` what each stage was busy for; `first_frame` counts the
-    seconds until the first frame was translated (loading, compiling, verifying). `streams` says of each
+    `seconds` are wall seconds, `stage_seconds` what each stage was busy for. Preprocessing, translating and
+    postprocessing share a thread, so `busiest` is one of decode, translate (all three) and encode, and
+    `busiest_seconds` what its thread was busy for. `first_frame` counts the seconds until the first frame
+    was about to be translated (loading, compiling, verifying). `streams` says of each
     stream of the source whether it was converted, copied or dropped, and why.
     """
 
@@ -29,6 +31,7 @@ class VideoReport:
     first_frame: float
     stage_seconds: Mapping[str, float]
     busiest: str
+    busiest_seconds: float
     engine: Mapping[str, Any]
     encoding: Mapping[str, Any]
     size: tuple[int, int]

@@ -229,6 +229,13 @@ class FilmRun:
         if self.plan.options.strict and damage:
             raise InputError(f"{self.plan.source}: {'; '.join(damage.messages)} (--strict)")
 
+    def _stage_seconds(self) -> dict[str, float]:
+        """What each stage was busy for, in the order of the film's way."""
+        assert self.engine is not None
+        parts = {"decode": self.clock.seconds["decode"], **self.engine.stage_seconds}
+        parts["encode"] = self.clock.seconds["encode"]
+        return {stage: round(value, 3) for stage, value in parts.items()}
+
     def _report(self, seconds: float) -> VideoReport:
         assert self.engine is not None
         plan = self.plan
@@ -244,8 +251,9 @@ class FilmRun:
             frames_out=self.sink.frames,
             seconds=round(seconds, 3),
             first_frame=round(self.first_frame, 3),
-            stage_seconds={stage: round(value, 3) for stage, value in self.clock.seconds.items()},
+            stage_seconds=self._stage_seconds(),
             busiest=self.clock.busiest,
+            busiest_seconds=round(self.clock.seconds[self.clock.busiest], 3),
             engine=self.engine.describe(),
             encoding=plan_as_dict(plan),
             size=plan.size,

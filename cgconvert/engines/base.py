@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -29,7 +30,8 @@ class Engine(ABC):
 
     `is_reference` says that it is the plain float32 network itself, to which others are compared;
     `batch` is the number of pictures that go through together best; `verification` is how its results were
-    compared with the reference; `notes` says what was chosen or given up on the way, for the report.
+    compared with the reference; `stage_seconds` what the parts of `convert` took (a GPU works on while the
+    next part begins, so there the wait for it counts as postprocessing); `notes` says what was chosen or given up on the way, for the report.
     """
 
     name: ClassVar[str]
@@ -48,6 +50,7 @@ class Engine(ABC):
         self.is_reference = False
         self.notes: list[str] = []
         self.prepare_seconds = 0.0
+        self.stage_seconds = dict.fromkeys(("preprocess", "translate", "postprocess"), 0.0)
 
     @classmethod
     def precisions(cls, device: torch.device) -> tuple[str, ...]:
@@ -81,9 +84,17 @@ class Engine(ABC):
         """Pixels (N, H, W, 3), uint8 or uint16, to pixels of the same shape and type."""
         from cgconvert.transforms import images_to_pixels, pixels_to_images
 
+        started = time.perf_counter()
         with torch.inference_mode():
             images, crop = pixels_to_images(pixels, self.model.card, self.device)
-            return images_to_pixels(self(images), crop, pixels.dtype)
+            prepared = time.perf_counter()
+            results = self(images)
+            translated = time.perf_counter()
+            pixels = images_to_pixels(results, crop, pixels.dtype)
+        self.stage_seconds["preprocess"] += prepared - started
+        self.stage_seconds["translate"] += translated - prepared
+        self.stage_seconds["postprocess"] += time.perf_counter() - translated
+        return pixels
 
     def describe(self) -> dict[str, Any]:
         """What it is, for the report: engine, device, precision and what else was chosen."""

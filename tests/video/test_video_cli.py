@@ -37,7 +37,10 @@ def test_the_plain_command(tmp_path: Path) -> None:
     assert read_facts(output).pts == read_facts(source).pts
     data = json.loads(report.read_text())
     assert (data["frames_in"], data["frames_out"], data["model"]) == (12, 12, "identity")
-    assert set(data["stage_seconds"]) >= {"decode", "translate", "encode"}
+    assert list(data["stage_seconds"]) == ["decode", "preprocess", "translate", "postprocess", "encode"]
+    assert all(seconds > 0 for seconds in data["stage_seconds"].values())
+    assert data["busiest"] in ("decode", "translate", "encode")
+    assert 0 < data["busiest_seconds"] <= data["seconds"]
     assert [stream["action"] for stream in data["streams"]] == ["converted", "copied"]
     assert data["engine"]["precision"] == "fp32"
     again = run("video", source, "--model", "identity", *EXACT)
