@@ -39,7 +39,7 @@ def convert_video(
     output: str | Path | None = None,
     model: str | Path = "photo2monet",
     options: VideoOptions | None = None,
-    engine: EngineOptions | None = None,
+    engine_options: EngineOptions | None = None,
     progress: Progress | None = None,
 ) -> VideoReport:
     """Put a film into another look; sound, subtitles, chapters and every time stamp stay as they are.
@@ -52,7 +52,7 @@ def convert_video(
         Path(output) if output is not None else None,
         model,
         options or VideoOptions(),
-        engine or EngineOptions(),
+        engine_options or EngineOptions(),
     )
     return run_video(plan, progress or Silent())
 

@@ -55,9 +55,11 @@ def engine_options(function: Command) -> Command:
 
 
 def check_report_path(report: Path | None, *taken: Path) -> None:
-    """Refuse a report that would replace a source or a result. Raises `UsageError`."""
+    """Refuse a report that would replace a source, a result or a file of another kind. Raises `UsageError`."""
     if report is None:
         return
+    if report.exists() and report.suffix.lower() != ".json" and report.stat().st_size:
+        raise UsageError(f"--report {report} exists and is no .json file: choose another name for the report")
     for path in taken:
         same = report.resolve() == path.resolve()
         if same or (report.exists() and path.exists() and report.samefile(path)):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from cgconvert.cli.common import engine_options, read_engine_options
+from cgconvert.cli.common import check_report_path, engine_options, read_engine_options
 from cgconvert.cli.status import create_progress, seconds_as_clock
 from cgconvert.errors import CgconvertError
 from cgconvert.image_plan import FORMATS, ImagePlan, plan_dir, plan_images, printable
@@ -131,6 +131,7 @@ def _run(plan: ImagePlan, dry_run: bool, report: Path | None, quiet: bool) -> in
         for line in plan.describe():
             click.echo(line)
         return 0
+    check_report_path(report, plan.model)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from cgconvert.image_network import still_running
     from cgconvert.image_pipeline import ImageRun

@@ -17,6 +17,7 @@ from cgconvert.errors import CgconvertError
 from cgconvert.models.files import read_card
 from cgconvert.models.loading import load_model
 from tests.trainer.conftest import SMALL, make_domain, make_pairs
+from tests.trainer.test_trainer_data import make_film
 from trainer.cli import train
 from trainer.images import read_image
 from trainer.template import toml_value
@@ -124,7 +125,10 @@ def test_evaluate_prints_model_and_baselines(trained: Path) -> None:
     assert plain.exit_code == 0, plain.output
     for word in ("for-evaluation", "unchanged", "colour transfer", "swd", "grid", "ssim"):
         assert word in plain.output
-    data = json.loads(call(*words, "--count", 4, "--json", "--back", model).output)
+    film = make_film(trained / "film.mp4", 6)
+    more = ["--count", 4, "--json", "--back", model, "--film", film, "--frames", 4, "--film-size", 48]
+    data = json.loads(call(*words, *more).output)
+    assert data["films"]["for-evaluation"]["film.mp4"].keys() == {"source", "result", "ratio", "sharpness"}
     assert data["rows"]["unchanged"]["ssim"] == pytest.approx(1.0)
     assert data["rows"]["colour transfer"]["swd_common"] < data["rows"]["unchanged"]["swd_common"]
     assert "cycle_psnr" in data["rows"]["for-evaluation"]

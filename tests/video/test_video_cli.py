@@ -158,7 +158,7 @@ def test_a_disk_that_fills_up_is_an_output_error(
     source = make_clip(tmp_path / "film.mp4", Clip(frames=8))
     monkeypatch.setattr(VideoSink, "_mux_video", full)
     with pytest.raises(OutputError, match=r"disk full while writing .*out\.mp4"):
-        convert_video(source, tmp_path / "out.mp4", "identity", engine=exact)  # type: ignore[arg-type]
+        convert_video(source, tmp_path / "out.mp4", "identity", engine_options=exact)  # type: ignore[arg-type]
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
 
 
@@ -187,7 +187,7 @@ def test_real_clips(shared: Path, tmp_path: Path, exact: object) -> None:
     from cgconvert.video_pipeline import convert_video
 
     source = shared / "data" / "video" / "nasa_13013_multistream.mp4"
-    report = convert_video(source, tmp_path / "out.mp4", "identity", engine=exact)  # type: ignore[arg-type]
+    report = convert_video(source, tmp_path / "out.mp4", "identity", engine_options=exact)  # type: ignore[arg-type]
     assert [stream["action"] for stream in report.streams].count("copied") == 5
     before, after = read_facts(source, 3, pictures=False), read_facts(tmp_path / "out.mp4", 3, pictures=False)
     assert len(after.pts) == 390

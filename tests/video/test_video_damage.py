@@ -22,7 +22,7 @@ def test_a_truncated_film_is_converted_as_far_as_it_goes(tmp_path: Path, exact: 
     cut.write_bytes(data[: len(data) * 6 // 10])
     readable = len(read_facts(cut).pts)
     assert 20 < readable < 100
-    report = convert_video(cut, tmp_path / "out.mkv", "identity", engine=exact)
+    report = convert_video(cut, tmp_path / "out.mkv", "identity", engine_options=exact)
     assert report.frames_out == readable
     assert read_facts(tmp_path / "out.mkv").pts == read_facts(cut).pts
     assert any("cut short" in warning for warning in report.warnings)
@@ -46,7 +46,7 @@ def test_damage_in_the_middle_is_counted(tmp_path: Path, exact: EngineOptions) -
     data[start : start + 400] = bytes(400)
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(data)
-    report = convert_video(broken, tmp_path / "out.mp4", "identity", engine=exact)
+    report = convert_video(broken, tmp_path / "out.mp4", "identity", engine_options=exact)
     damage = report.damage
     assert damage["corrupt_frames"] + damage["undecodable_packets"] > 0
     assert report.frames_out == report.frames_in >= 90
@@ -65,7 +65,7 @@ def test_what_is_no_film(content: bytes, message: str, tmp_path: Path, exact: En
     source = tmp_path / "in.mp4"
     source.write_bytes(content)
     with pytest.raises(InputError, match=message):
-        convert_video(source, tmp_path / "out.mp4", "identity", engine=exact)
+        convert_video(source, tmp_path / "out.mp4", "identity", engine_options=exact)
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 
@@ -81,7 +81,7 @@ def test_sound_without_pictures(tmp_path: Path, exact: EngineOptions) -> None:
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     with pytest.raises(InputError, match=r"no video to convert \(it holds: audio\)"):
-        convert_video(source, tmp_path / "out.mp4", "identity", engine=exact)
+        convert_video(source, tmp_path / "out.mp4", "identity", engine_options=exact)
 
 
 def test_a_playlist_cannot_reach_the_network(tmp_path: Path, exact: EngineOptions) -> None:
@@ -96,11 +96,11 @@ def test_a_playlist_cannot_reach_the_network(tmp_path: Path, exact: EngineOption
     ]
     source.write_text("\n".join(lines))
     with pytest.raises(InputError):
-        convert_video(source, tmp_path / "out.mp4", "identity", engine=exact)
+        convert_video(source, tmp_path / "out.mp4", "identity", engine_options=exact)
 
 
 def test_missing_files_and_folders(tmp_path: Path, exact: EngineOptions) -> None:
     with pytest.raises(UsageError, match="no such file"):
-        convert_video(tmp_path / "none.mp4", None, "identity", engine=exact)
+        convert_video(tmp_path / "none.mp4", None, "identity", engine_options=exact)
     with pytest.raises(UsageError, match="cgconvert dir"):
-        convert_video(tmp_path, None, "identity", engine=exact)
+        convert_video(tmp_path, None, "identity", engine_options=exact)

@@ -54,7 +54,7 @@ def test_every_frame_keeps_its_time_and_every_sound_its_bytes(
 ) -> None:
     suffix, clip = TIMED[name]
     source = make_clip(tmp_path / f"in{suffix}", clip)
-    report = convert_video(source, tmp_path / f"out{suffix}", "identity", engine=exact)
+    report = convert_video(source, tmp_path / f"out{suffix}", "identity", engine_options=exact)
     before, after = read_facts(source), read_facts(tmp_path / f"out{suffix}")
     assert len(before.pts) == clip.frames == len(clip.times())
     assert after.pts == before.pts
@@ -119,7 +119,7 @@ def test_colours_through_identity(pix_fmt: str, tags: str, tmp_path: Path, exact
 
 def test_ten_bits_stay_ten_bits_in_h264(tmp_path: Path, exact: EngineOptions) -> None:
     source = make_clip(tmp_path / "in.mp4", Clip(pix_fmt="yuv420p10le"))
-    convert_video(source, tmp_path / "out.mp4", "identity", engine=exact)
+    convert_video(source, tmp_path / "out.mp4", "identity", engine_options=exact)
     assert read_facts(tmp_path / "out.mp4").frame_format == "yuv420p10le"
 
 
@@ -128,7 +128,7 @@ def test_a_rotated_film_comes_out_upright(rotation: int, tmp_path: Path, exact: 
     """Phones store a turned picture and a note to turn it: the result is stored upright, without the note."""
     source = make_clip(tmp_path / "in.mp4", Clip(frames=2, width=96, height=64, rotation=rotation))
     plain = make_clip(tmp_path / "plain.mp4", Clip(frames=2, width=96, height=64))
-    report = convert_video(source, tmp_path / "out.mp4", "identity", engine=exact)
+    report = convert_video(source, tmp_path / "out.mp4", "identity", engine_options=exact)
     import av
 
     with av.open(str(source)) as container:
@@ -148,7 +148,7 @@ def test_a_rotated_film_comes_out_upright(rotation: int, tmp_path: Path, exact: 
 def test_chapters_and_metadata_are_kept(tmp_path: Path, exact: EngineOptions) -> None:
     clip = Clip(chapters=True, audio="aac", metadata={"title": "A walk", "comment": "in May"})
     source = make_clip(tmp_path / "in.mp4", clip)
-    convert_video(source, tmp_path / "out.mp4", "identity", engine=exact)
+    convert_video(source, tmp_path / "out.mp4", "identity", engine_options=exact)
     before, after = read_facts(source), read_facts(tmp_path / "out.mp4")
     assert len(before.chapters) == 2
     assert after.chapters == before.chapters
@@ -162,10 +162,10 @@ def test_attachments_stay_in_matroska_and_are_named_as_dropped_elsewhere(
 
     clip = Clip(time_base=Fraction(1, 1000), step=40, attachment=b"a note")
     source = make_clip(tmp_path / "in.mkv", clip)
-    convert_video(source, tmp_path / "out.mkv", "identity", engine=exact)
+    convert_video(source, tmp_path / "out.mkv", "identity", engine_options=exact)
     with av.open(str(tmp_path / "out.mkv")) as container:
         assert [bytes(s.data) for s in container.streams if s.type == "attachment"] == [b"a note"]
-    report = convert_video(source, tmp_path / "out.mp4", "identity", engine=exact)
+    report = convert_video(source, tmp_path / "out.mp4", "identity", engine_options=exact)
     assert any("attachment" in warning and "dropped" in warning for warning in report.warnings)
     with pytest.raises(InputError, match="not every stream can be kept"):
         convert_video(source, tmp_path / "strict.mp4", "identity", VideoOptions(strict=True), exact)
@@ -176,7 +176,7 @@ def test_a_film_without_a_writable_container_becomes_mp4(tmp_path: Path, exact: 
     source = make_clip(
         tmp_path / "in.avi", Clip(codec="mpeg4", options={}, time_base=Fraction(1, 25), step=1)
     )
-    report = convert_video(source, None, "identity", engine=exact)
+    report = convert_video(source, None, "identity", engine_options=exact)
     assert Path(report.output) == tmp_path / "in.identity.mp4"
     assert any(".avi cannot be written" in warning for warning in report.warnings)
     assert len(read_facts(tmp_path / "in.identity.mp4").pts) == 12
@@ -186,7 +186,7 @@ def test_a_film_without_a_writable_container_becomes_mp4(tmp_path: Path, exact: 
 def test_odd_sizes_stay_as_they_are(width: int, height: int, tmp_path: Path, exact: EngineOptions) -> None:
     clip = Clip(frames=2, width=width, height=height, pix_fmt="yuv444p")
     source = make_clip(tmp_path / "in.mp4", clip)
-    convert_video(source, tmp_path / "out.mp4", "identity", engine=exact)
+    convert_video(source, tmp_path / "out.mp4", "identity", engine_options=exact)
     assert read_facts(tmp_path / "out.mp4").size == (width, height)
 
 

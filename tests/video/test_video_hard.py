@@ -114,7 +114,7 @@ def test_a_cut_of_a_film_without_an_index_loses_no_frame(
     }
     source = make_clip(tmp_path / f"in{suffix}", clips[suffix])
     report = convert_video(
-        source, tmp_path / "out.mkv", "identity", VideoOptions(start=0.5, end=1.5), engine=exact
+        source, tmp_path / "out.mkv", "identity", VideoOptions(start=0.5, end=1.5), engine_options=exact
     )
     assert report.frames_out == 25
     assert read_facts(tmp_path / "out.mkv").pts[0] < Fraction(1, 20)
@@ -139,7 +139,7 @@ def test_an_offset_that_is_no_whole_millisecond_is_kept(
                 container.mux_one(packet)
     before = read_facts(source).pts
     assert before[0] == 1001 * base
-    convert_video(source, tmp_path / f"out{suffix}", "identity", engine=exact)
+    convert_video(source, tmp_path / f"out{suffix}", "identity", engine_options=exact)
     assert read_facts(tmp_path / f"out{suffix}").pts == before
 
 
@@ -158,7 +158,7 @@ def test_a_subtitle_before_the_beginning_of_an_edit_list_is_no_disk_failure(
             packet.duration, packet.time_base = duration, Fraction(1, 1000)
             container.mux_one(packet)
         copy_packets(film, container, {0: video})
-    convert_video(source, tmp_path / "out.mp4", "identity", engine=exact)
+    convert_video(source, tmp_path / "out.mp4", "identity", engine_options=exact)
     after = read_facts(tmp_path / "out.mp4")
     assert after.pts == read_facts(base).pts
     assert hashlib.sha256(b"\0\5World").hexdigest() in [digest for _, digest in after.packets[1]]
@@ -169,7 +169,7 @@ def test_a_subtitle_before_the_beginning_of_an_edit_list_is_no_disk_failure(
 def test_the_cover_is_kept(before: str, after: str, tmp_path: Path, exact: EngineOptions) -> None:
     data = jpeg()
     source = clip_with_cover(tmp_path / f"in{before}", data)
-    convert_video(source, tmp_path / f"out{after}", "identity", engine=exact)
+    convert_video(source, tmp_path / f"out{after}", "identity", engine_options=exact)
     with av.open(str(tmp_path / f"out{after}")) as container:
         covers = [stream for stream in container.streams.video if stream.disposition & PICTURE]
         assert len(covers) == 1
@@ -198,7 +198,7 @@ def test_a_film_that_begins_late_is_not_cut_short(suffix: str, tmp_path: Path, e
     clip = Clip(time_base=Fraction(1, 1000), step=40, pts=pts)
     source = make_clip(tmp_path / f"in{suffix}", clip)
     report = convert_video(
-        source, tmp_path / f"out{suffix}", "identity", VideoOptions(strict=True), engine=exact
+        source, tmp_path / f"out{suffix}", "identity", VideoOptions(strict=True), engine_options=exact
     )
     assert report.warnings == []
     assert report.damage["missing_seconds"] == 0
@@ -210,7 +210,7 @@ def test_chapters_that_are_kept_are_not_reported_as_dropped(
 ) -> None:
     source = make_clip(tmp_path / f"in{suffix}", Clip(chapters=True, audio="aac"))
     report = convert_video(
-        source, tmp_path / f"out{suffix}", "identity", VideoOptions(strict=True), engine=exact
+        source, tmp_path / f"out{suffix}", "identity", VideoOptions(strict=True), engine_options=exact
     )
     assert report.warnings == []
     assert read_facts(tmp_path / f"out{suffix}").chapters == read_facts(source).chapters
@@ -220,7 +220,7 @@ def test_chapters_that_are_kept_are_not_reported_as_dropped(
 def test_chapters_end_with_the_cut(suffix: str, tmp_path: Path, exact: EngineOptions) -> None:
     source = make_clip(tmp_path / f"in{suffix}", Clip(frames=25, chapters=True))
     convert_video(
-        source, tmp_path / f"out{suffix}", "identity", VideoOptions(start=0.2, end=0.4), engine=exact
+        source, tmp_path / f"out{suffix}", "identity", VideoOptions(start=0.2, end=0.4), engine_options=exact
     )
     chapters = read_facts(tmp_path / f"out{suffix}").chapters
     assert [(float(start), round(float(end), 2)) for start, end, _ in chapters] == [(0, 0.2)]
@@ -246,7 +246,7 @@ def test_lost_depth_is_said(tmp_path: Path, exact: EngineOptions) -> None:
 def test_moved_times_are_said(tmp_path: Path, exact: EngineOptions) -> None:
     """Matroska has no negative times: sound that begins before zero moves the whole film."""
     source = make_clip(tmp_path / "in.mp4", Clip(audio="aac"))
-    report = convert_video(source, tmp_path / "out.mkv", "identity", engine=exact)
+    report = convert_video(source, tmp_path / "out.mkv", "identity", engine_options=exact)
     before, after = read_facts(source).pts, read_facts(tmp_path / "out.mkv").pts
     assert after == before or any("mkv" in line or "matroska" in line for line in report.warnings)
 
@@ -254,7 +254,7 @@ def test_moved_times_are_said(tmp_path: Path, exact: EngineOptions) -> None:
 def test_a_name_that_is_too_long_is_one_clear_line(tmp_path: Path, exact: EngineOptions) -> None:
     source = make_clip(tmp_path / f"{'l' * 245}.mp4", Clip())
     with pytest.raises(CgconvertError, match="too long"):
-        convert_video(source, None, "identity", engine=exact)
+        convert_video(source, None, "identity", engine_options=exact)
 
 
 def test_a_link_to_nowhere_is_seen_before_the_work(tmp_path: Path, exact: EngineOptions) -> None:
