@@ -1,6 +1,6 @@
 """Images/s and peak memory of a CycleGAN step: ours, and a plain transcription of the published one.
 
-    python benchmarks/train_step.py --output benchmarks/results/train_step_cpu.json
+    python benchmarks/train_step.py            # writes benchmarks/results/train_step_cpu.json
 
 Both train the same networks from the same start on the same random images. "Published" is the step as the
 paper's code orders it: eager, float32, one image of each domain through one network at a time, the library's
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.common import save
 from cgconvert.generators.layers import InstanceNorm2d
 from trainer.config import Config
 from trainer.methods import build_method
@@ -159,22 +159,6 @@ def measure(case: str, variant: str, device: torch.device, batch: int, seconds: 
     return {"images_per_second": batch * steps / elapsed, "peak_memory_mib": memory, "steps": steps}
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": len(names),
-        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "threads": torch.get_num_threads(),
-        "commit": commit,
-        "date": time.strftime("%Y-%m-%d"),
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -185,7 +169,6 @@ def main() -> None:
     parser.add_argument(
         "--rounds", type=int, default=2, help="each variant this often, in turn; the best counts"
     )
-    parser.add_argument("--output", type=Path)
     parser.add_argument("--single", nargs=2, metavar=("CASE", "VARIANT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     device = torch.device(options.device)
@@ -212,10 +195,8 @@ def main() -> None:
                 flush=True,
             )
         results[case] = rows
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        report = {"what": "CycleGAN training step", "batch": options.batch, "machine": machine(device)}
-        options.output.write_text(json.dumps({**report, "cases": CASES, "results": results}, indent=1) + "\n")
+    figures = {"batch": options.batch, "threads": torch.get_num_threads(), "cases": CASES, "results": results}
+    print(save(f"train_step_{device.type}", figures))
 
 
 if __name__ == "__main__":

@@ -159,7 +159,8 @@ def export(
 @click.option("--paired", is_flag=True, help="The target folder holds the truth of each source, in order.")
 @click.option("--film", type=FOLDER, multiple=True, help="Adds the warp error on this film.")
 @click.option("--frames", default=48, show_default=True, help="Frames of each film.")
-@click.option("--size", default=256, show_default=True, help="Longest edge of pictures and films.")
+@click.option("--film-size", default=960, show_default=True, help="Longest edge that films are reduced to.")
+@click.option("--size", default=256, show_default=True, help="Longest edge that pictures are reduced to.")
 @click.option("--count", default=0, help="Pictures of each folder; 0: all.")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--inception", default="", help="A TorchScript Inception file: adds KID and FID.")
@@ -176,11 +177,11 @@ def evaluate(models: tuple[str, ...], source: str, target: str, **options: Any) 
     )
     table = measure(models, source, target, settings, options["back"], options["paired"])
     films: dict[str, dict[str, dict[str, float]]] = {}
-    for name in models:
+    for name, row in zip(models, table.rows, strict=False):  # the baselines come after the models
         for film in options["film"]:
-            error = evaluate_film(name, film, options["frames"], size, options["device"])
+            error = evaluate_film(name, film, options["frames"], options["film_size"], options["device"])
             figures = {"source": error.source, "result": error.result, "ratio": error.ratio}
-            films.setdefault(name, {})[film.name] = {**figures, "sharpness": error.sharpness}
+            films.setdefault(row, {})[film.name] = {**figures, "sharpness": error.sharpness}
     if options["as_json"]:
         click.echo(json.dumps({"rows": table.rows, "films": films, "reference": table.reference}, indent=1))
     else:

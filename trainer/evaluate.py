@@ -10,7 +10,7 @@ import torch
 
 from cgconvert.errors import UsageError
 from cgconvert.models.loading import load_model
-from trainer.augment import Pixels
+from trainer.augment import Pixels, resize
 from trainer.images import Picture, read_frames, scan_domain
 from trainer.measures import Metrics, converter, measure_results, measure_truth
 from trainer.metrics.colour import ReinhardTransfer
@@ -110,8 +110,6 @@ def evaluate_film(name: str, film: Path, frames: int, longest: int, device: str 
 
 
 def _fitted(pixels: Pixels, factor: float) -> Pixels:
-    from trainer.augment import resize
-
     if factor >= 1:
         return pixels
     return resize(pixels, max(round(pixels.shape[1] * factor), 16), max(round(pixels.shape[0] * factor), 16))

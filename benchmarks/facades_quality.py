@@ -1,0 +1,87 @@
+"""A pix2pix model against baselines on held-out pairs: L1 and SSIM against the truth.
+
+    python benchmarks/facades_quality.py runs/facades facades/train facades/test
+
+The averaged generator in the run's checkpoint converts the test pairs. Baselines: the mean of the training
+truths, their mean colour, each source in the colours of a training truth (Reinhard), and the source itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.common import save
+from cgconvert.generators import build_generator, size_rule
+from trainer.augment import Pixels
+from trainer.checkpoint import load_checkpoint
+from trainer.config import config_from_dict
+from trainer.export import architecture_of
+from trainer.images import Picture, find_images
+from trainer.measures import converter, measure_truth
+from trainer.metrics.colour import ReinhardTransfer
+from trainer.precision import choose_device
+from trainer.samples import load_pictures
+
+
+def halves(folder: Path, half: str, edge: int) -> list[Pixels]:
+    """One side of all side-by-side pictures of a folder."""
+    return load_pictures([Picture(path) for path in find_images(folder)], edge, half)
+
+
+def compare(run: Path, train: Path, test: Path) -> dict[str, Any]:
+    """L1 in [0, 255] and SSIM of luminance of the model and of each baseline."""
+    state = load_checkpoint(run / "checkpoint.pt")
+    config = config_from_dict(state["config"], str(run))
+    source, target = ("a", "b") if config.data.direction == "a_to_b" else ("b", "a")
+    name = f"gen_{source}{target}"
+    architecture, arguments = architecture_of(config, name)
+    generator = build_generator(architecture, arguments)
+    generator.load_state_dict(state["method"]["ema"]["weights"][name])
+    convert = converter(generator.eval(), choose_device("cpu"), size_rule(architecture, arguments)[0])
+    edge = config.data.crop_size
+    learned = halves(train, target, edge)
+    sources, truths = halves(test, source, edge), halves(test, target, edge)
+    mean = np.mean([picture.astype(np.float64) for picture in learned], axis=0)
+    colour = np.broadcast_to(mean.mean(axis=(0, 1)), mean.shape)
+    transfer = ReinhardTransfer(learned)
+    rows = {
+        "model": [convert(picture) for picture in sources],
+        "mean image": [mean.round().astype(np.uint8)] * len(truths),
+        "mean colour": [colour.round().astype(np.uint8)] * len(truths),
+        "colour transfer": [transfer.convert(picture, index) for index, picture in enumerate(sources)],
+        "unchanged": sources,
+    }
+    return {
+        "direction": config.data.direction,
+        "edge": edge,
+        "train_pairs": len(learned),
+        "test_pairs": len(truths),
+        "images_seen": state["method"]["images_seen"],
+        "hours": round(state["elapsed"] / 3600, 3),
+        "settings": {"network": config.to_dict()["network"], "loss": config.to_dict()["loss"]},
+        "rows": {row: measure_truth(results, truths) for row, results in rows.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("train", type=Path)
+    parser.add_argument("test", type=Path)
+    parser.add_argument("--name", default="facades_pix2pix")
+    options = parser.parse_args()
+    figures = compare(options.run, options.train, options.test)
+    for row, metrics in figures["rows"].items():
+        print(f"{row:16} L1 {metrics['l1']:6.2f}   SSIM {metrics['truth_ssim']:.4f}")
+    print(save(options.name, figures))
+
+
+if __name__ == "__main__":
+    main()
