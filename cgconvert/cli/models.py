@@ -1,4 +1,4 @@
-"""`cgconvert models`: list, inspect, import and remove models. Only `import` needs torch."""
+"""`cgconvert models`: list, inspect, import, export and remove models. Only import and export need torch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from cgconvert.cli.export import export
 from cgconvert.errors import UsageError
 from cgconvert.models.card import ModelCard
 from cgconvert.models.catalog import (
@@ -35,7 +36,10 @@ HEADINGS = ("NAME", "LOOK", "NETWORK", "FILE", "FROM")
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def models() -> None:
-    """List, inspect, import and remove models."""
+    """List, inspect, import, export and remove models."""
+
+
+models.add_command(export)
 
 
 @models.command("list", short_help="List your models and the shipped ones.")

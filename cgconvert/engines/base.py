@@ -31,7 +31,8 @@ class Engine(ABC):
     `is_reference` says that it is the plain float32 network itself, to which others are compared;
     `batch` is the number of pictures that go through together best; `verification` is how its results were
     compared with the reference; `stage_seconds` what the parts of `convert` took (a GPU works on while the
-    next part begins, so there the wait for it counts as postprocessing); `notes` says what was chosen or given up on the way, for the report.
+    next part begins, so there the wait for it counts as postprocessing); `notes` says what was chosen or
+    given up on the way, for the report.
     """
 
     name: ClassVar[str]

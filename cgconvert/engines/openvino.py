@@ -15,14 +15,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cgconvert.engines.base import Engine, Samples
 from cgconvert.engines.cache import cache_is_on, engines_folder, get_or_build
 from cgconvert.engines.keys import engine_parts, package_version, pixels_sha256
-from cgconvert.engines.surgery import operate
+from cgconvert.engines.surgery import operate, with_plain_norms
 from cgconvert.errors import UnavailableError
-from cgconvert.generators.layers import InstanceNorm2d
 from cgconvert.models.loading import Model
 from cgconvert.progress import Progress, Silent
 from cgconvert.transforms import padded_size, pixels_to_images
@@ -196,12 +195,8 @@ def _convert(model: Model) -> Any:
     """The generator as an OpenVINO network with free batch, height and width."""
     import openvino
 
-    generator = operate(model.generator)
     # Written as itself the norm becomes OpenVINO's one fused operation; as a group norm it does not.
-    for module in list(generator.modules()):
-        for name, layer in list(module.named_children()):
-            if isinstance(layer, InstanceNorm2d):
-                setattr(module, name, _plain_norm(layer))
+    generator = with_plain_norms(operate(model.generator))
     card = model.card
     channels = card.in_channels
     # Tracing keeps sizes of its example where a layer asks for them, so the smallest accepted one is
@@ -213,9 +208,3 @@ def _convert(model: Model) -> Any:
         network = openvino.convert_model(generator, example_input=example)
     network.reshape([-1, channels, -1, -1])
     return network
-
-
-def _plain_norm(layer: InstanceNorm2d) -> nn.InstanceNorm2d:
-    plain = nn.InstanceNorm2d(layer.num_features, layer.eps, affine=layer.affine)
-    plain.load_state_dict(layer.state_dict())
-    return plain.eval()

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from cgconvert.generators.layers import InstanceNorm2d
+
 FEW_CHANNELS = 4
 """A convolution with no more output channels than this leaves most of a vector register empty."""
 
@@ -92,3 +94,15 @@ def _widen_last_convolution(layers: nn.Sequential) -> None:
             and convolution.kernel_size == (7, 7)
         ):
             setattr(layers, name, WideConvolution(convolution))
+
+
+def with_plain_norms(generator: nn.Module) -> nn.Module:
+    """A copy whose instance norms are torch's own, for exporters that know them as one operation."""
+    changed = copy.deepcopy(generator).eval()
+    for module in list(changed.modules()):
+        for name, layer in list(module.named_children()):
+            if isinstance(layer, InstanceNorm2d):
+                plain = nn.InstanceNorm2d(layer.num_features, layer.eps, affine=layer.affine)
+                plain.load_state_dict(layer.state_dict())
+                setattr(module, name, plain.eval())
+    return changed

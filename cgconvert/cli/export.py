@@ -1,0 +1,38 @@
+"""`cgconvert models export`: a model in the format of others."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import click
+
+FORMATS = {"onnx": ".onnx", "torchscript": ".pt", "pth": ".pth"}
+
+
+@click.command(name="export", short_help="Write a model as ONNX, TorchScript or original checkpoint.")
+@click.argument("name")
+@click.option("--format", "kind", type=click.Choice(list(FORMATS)), required=True, help="What to write.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Default: NAME with the format's suffix, in the current folder.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace FILE if it is there.")
+def export(name: str, kind: str, output: Path | None, overwrite: bool) -> None:
+    """Write the model NAME in a format that other programs read.
+
+    The file is compared with the model before it appears. ONNX and TorchScript take float32 images, NCHW,
+    in [-1, 1], of any batch and of any height and width that are multiples of the model's; pth is a
+    checkpoint that the original CycleGAN and pix2pix implementation loads.
+    """
+    from cgconvert.engines.exporting import export_model
+    from cgconvert.models.loading import load_model
+
+    model = load_model(name)
+    target = output or Path(f"{model.card.name}{FORMATS[kind]}")
+    decibels = export_model(model, kind, target, overwrite)
+    equal = "equal to the model" if math.isinf(decibels) else f"{decibels:.0f} dB to the model"
+    click.echo(f"{target}: {equal}")
