@@ -18,12 +18,12 @@ from trainer.images import read_image
 from trainer.runfolder import RunFolder
 from trainer.samples import encode
 
-WIDTH, HEIGHT = 520, 170
+WIDTH, HEIGHT = 374, 150
 POINTS = 400  # a curve has more log lines than a screen has pixels
 SHOWN = 6  # grids over time
 COLOURS = ("#c0392b", "#2471a3", "#1e8449", "#b7950b", "#7d3c98", "#2e4053")
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1180px; padding: 0 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1200px; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; border-bottom: 1px solid #ddd; }
 figure { display: inline-block; margin: 0 1rem 1rem 0; vertical-align: top; }
 figcaption { color: #555; font-size: .9rem; } img { max-width: 100%; }
