@@ -71,7 +71,8 @@ def pipeline_lines(data: dict[str, Any]) -> Iterator[str]:
     overlap, memory = data["overlap"], data["memory"]
     engine = f"{overlap['engine']['engine']} {overlap['engine']['precision']}"
     yield f"A film of {overlap['clip']} with photo2monet runs at {overlap['frames_per_second']:.1f} frames/s"
-    yield f"({engine}; {place(data)}), in {overlap['ratio_median']:.2f} times the time of its busiest stage alone."
+    yield f"({engine}; {place(data)}),"
+    yield f"in {overlap['ratio_median']:.2f} times the time of its busiest stage alone."
     yield f"A film of 120 s takes {memory['ratio']:.2f} times the memory of one of 10 s"
     yield f"({memory['peak_mib']['120']:.0f} MiB at 320x180)."
     yield ""
