@@ -22,7 +22,7 @@ class Sized(Protocol):
 Item = TypeVar("Item", bound=Sized)
 
 
-class Aborted(Exception):  # noqa: N818 - it is not an error, it is the way out of a wait
+class Aborted(Exception):
     """The run is over because of an error elsewhere; whoever waits on a channel is sent home."""
 
 
