@@ -55,7 +55,7 @@ def engine_options(function: Command) -> Command:
 
 
 def check_report_path(report: Path | None, *taken: Path) -> None:
-    """Refuse a report that would replace a source, a result or a file of another kind. Raises `UsageError`."""
+    """Refuse a report that would replace a source, a result or another file. Raises `UsageError`."""
     if report is None:
         return
     if report.exists() and report.suffix.lower() != ".json" and report.stat().st_size:
