@@ -8,6 +8,7 @@ from torch import nn
 
 from cgconvert.errors import UnavailableError, UsageError
 from cgconvert.generators import build_generator
+from trainer.compiling import compile_verified
 from trainer.config import RunConfig
 from trainer.consistency import flicker, synthetic_flow, temporal_loss, warp
 from trainer.diffaugment import color, cutout, diff_augment, translation
@@ -16,7 +17,7 @@ from trainer.image_pool import ImagePool
 from trainer.initialization import init_weights
 from trainer.losses import gan_loss, r1_penalty
 from trainer.methods.features import matching_loss, mean_matching_loss
-from trainer.precision import choose_device, choose_precision
+from trainer.precision import Precision, choose_device, choose_precision
 from trainer.schedule import Schedule
 
 
@@ -194,3 +195,36 @@ def test_devices_and_precisions_are_as_asked_or_refused() -> None:
         with pytest.raises(UnavailableError, match="no CUDA device works here"):
             choose_device("cuda")
     assert choose_precision(RunConfig(device="cpu", precision="fp32")).name == "fp32"
+
+
+class Crooked(nn.Conv2d):
+    """A network whose compiled form loses a gradient, or fails."""
+
+    fault = ""
+
+    def compile(self, *args: object, **kwargs: object) -> None:
+        self.fault = "fails" if self.fault == "fail" else "loses"
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.fault == "fails":
+            raise ValueError("no such kernel")
+        y = super().forward(x)
+        return y.detach() + 0 * y if self.fault == "loses" else y
+
+
+def test_a_compiler_is_believed_only_after_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, precision = torch.randn(2, 3, 8, 8), Precision(torch.device("cpu"), "fp32")
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    monkeypatch.setattr(plain, "compile", lambda: None)
+    state = torch.get_rng_state()
+    compile_verified("gen_ab", plain, images, precision)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not plain[1].running_mean.any(), "statistics are put back"
+    with pytest.raises(UnavailableError, match=r"gives gen_ab other gradients here .*set run.compile = false"):
+        compile_verified("gen_ab", Crooked(3, 4, 3), images, precision)
+    failing = Crooked(3, 4, 3)
+    failing.fault = "fail"
+    monkeypatch.setattr(failing, "forward", lambda x: Crooked.forward(failing, x))
+    torch.manual_seed(0)
+    with pytest.raises(UnavailableError, match=r"torch.compile fails for gen_ab here .no such kernel"):
+        compile_verified("gen_ab", failing, images, precision)

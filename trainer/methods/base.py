@@ -13,6 +13,7 @@ from cgconvert.errors import UsageError
 from cgconvert.generators import build_generator
 from cgconvert.generators.sizes import size_rule
 from trainer.augment import MULTIPLE
+from trainer.compiling import compile_verified
 from trainer.config import Config
 from trainer.dataset import Batch
 from trainer.diffaugment import diff_augment
@@ -53,6 +54,7 @@ class Method(ABC):
         self.distributed = distributed
         self.device = precision.device
         self.networks: dict[str, nn.Module] = {}
+        self._channels: dict[str, int] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.generators: dict[str, tuple[str, str]] = {}
         self.multiple = MULTIPLE  # of pixels, that every generator here accepts
@@ -89,6 +91,7 @@ class Method(ABC):
             )
         self.multiple = max(self.multiple, multiple)
         self._add_network(name, network)
+        self._channels[name] = int(arguments.get("in_channels", 3))
         self.generators[name] = way
 
     def _add_discriminator(self, name: str, in_channels: int) -> None:
@@ -102,6 +105,7 @@ class Method(ABC):
             net.disc_scales,
         )
         self._add_network(name, disc)
+        self._channels[name] = in_channels
 
     def _add_network(self, name: str, network: nn.Module) -> None:
         init_weights(network, self.config.network.init, self.config.network.init_gain)
@@ -114,8 +118,7 @@ class Method(ABC):
         """Make averages, an optimizer for each phase, and the phases; call last in `__init__`."""
         self.ema = Ema({name: self.networks[name] for name in self.generators}, self.config.network.ema)
         if self.config.run.compile:
-            for network in self.networks.values():
-                network.compile()
+            self._compile()
         self.phases: dict[str, nn.Module] = {}
         for phase, (names, compute) in phases.items():
             networks = [self.networks[name] for name in names]
@@ -128,6 +131,14 @@ class Method(ABC):
                     module, broadcast_buffers=False, find_unused_parameters=False
                 )
             self.phases[phase] = module
+
+    def _compile(self) -> None:
+        """Compile every network that sees images, each compared with itself uncompiled."""
+        edge, count = self.config.data.crop_size, max(self.config.run.batch, 2)
+        for name, channels in self._channels.items():
+            random = torch.Generator().manual_seed(0)
+            images = self.images(torch.rand(count, channels, edge, edge, generator=random) * 2 - 1)
+            compile_verified(name, self.networks[name], images, self.precision)
 
     def _optimizer(self, phase: str, networks: list[nn.Module]) -> torch.optim.Optimizer:
         settings = self.config.optimizer
