@@ -1,0 +1,77 @@
+"""Seconds by stage on real clips, and who waits for whom.
+
+`python benchmarks/end_to_end.py CLIP...` converts each clip with `cgconvert video` in a process of its own
+and writes results/end_to_end.json: wall seconds, the seconds each stage was busy, the time to the first
+frame, and how much longer the whole took than its busiest stage alone would have (1.0 is perfect overlap).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from common import save
+
+
+def convert(clip: Path, model: str, options: list[str], folder: Path) -> dict[str, Any]:
+    """One run; its report's figures and the wall seconds of the process."""
+    report, target = folder / "report.json", folder / f"out{clip.suffix}"
+    command = [sys.executable, "-m", "cgconvert", "video", str(clip), "-o", str(target), "-m", model]
+    started = time.perf_counter()
+    done = subprocess.run(
+        [*command, "--overwrite", "--quiet", "--report", str(report), *options],
+        capture_output=True,
+        text=True,
+    )
+    seconds = time.perf_counter() - started
+    if done.returncode:
+        raise SystemExit(f"{clip}: {done.stderr[-2000:]}")
+    data = json.loads(report.read_text())
+    busiest = max(data["stage_seconds"].values())
+    running = data["seconds"] - data["first_frame"]
+    return {
+        "process_seconds": round(seconds, 3),
+        "seconds": data["seconds"],
+        "first_frame": data["first_frame"],
+        "frames": data["frames_out"],
+        "frames_per_second": data["frames_per_second"],
+        "stage_seconds": data["stage_seconds"],
+        "busiest": data["busiest"],
+        "over_busiest": round(running / busiest, 3),
+        "engine": data["engine"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("clips", nargs="+", type=Path)
+    parser.add_argument("--model", default="photo2monet")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--options", default="", help="More options for `cgconvert video`.")
+    arguments = parser.parse_args()
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    clips = {}
+    for clip in arguments.clips:
+        with tempfile.TemporaryDirectory() as text:
+            runs = [
+                convert(clip, arguments.model, arguments.options.split(), Path(text))
+                for _ in range(arguments.runs)
+            ]
+        middle = sorted(runs, key=lambda run: run["seconds"])[len(runs) // 2]
+        over = statistics.median(run["over_busiest"] for run in runs)
+        clips[clip.name] = {"median_run": middle, "over_busiest": over, "runs": runs}
+        print(f"{clip.name}: {middle['frames_per_second']:.2f} frames/s, {over:.2f} of the busiest stage")
+    figures = {"model": arguments.model, "clips": clips, "load_after": round(os.getloadavg()[0], 2)}
+    print(save("end_to_end", figures))
+
+
+if __name__ == "__main__":
+    main()

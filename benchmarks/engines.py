@@ -1,0 +1,111 @@
+"""Pictures a second by engine, precision, size and batch, and the share of the machine's measured limit.
+
+`python benchmarks/engines.py` measures ResNet-9 ngf 64 (CycleGAN's own, random weights: they do not change
+the speed) and the shipped photo2monet on this machine, one engine after the other, and writes
+results/engines.json. Nothing of building, loading or verifying is in a rate; it stands beside, as
+`ready_seconds`. `--sizes 256x256,512x512`, `--batches 1,4`, `--engines`, `--models`, `--seconds` narrow it.
+
+
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import numpy as np
+import torch
+from common import save
+
+from cgconvert.engines.choose import ENGINES, Candidate, choose_device, engine_class
+from cgconvert.engines.limits import count_macs, measure_limits
+from cgconvert.engines.measure import example_pixels, measure
+from cgconvert.generators import build_generator, size_rule
+from cgconvert.models.card import ModelCard
+from cgconvert.models.loading import Model, load_model
+from cgconvert.progress import Silent
+
+SIZES = "256x256,512x512,1280x720,1920x1080"
+RESNET = "resnet9-ngf64"
+
+
+def load(name: str) -> Model:
+    """A model by name; the ResNet-9 of CycleGAN with random weights."""
+    if name != RESNET:
+        return load_model(name)
+    torch.manual_seed(0)
+    generator = build_generator("resnet", {}).eval().requires_grad_(False)
+    multiple, minimum = size_rule("resnet", {})
+    card = ModelCard(RESNET, "resnet", {}, size_multiple=multiple, size_minimum=minimum)
+    return Model(card, generator)
+
+
+def samples(count: int) -> list[np.ndarray]:
+    """Pictures to calibrate int8 on; not those that are verified."""
+    return list(example_pixels(count + 2, 256, 256)[2:])
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Every combination asked for, in turn."""
+    device = choose_device(arguments.device)
+    names = arguments.engines.split(",")
+    limits = measure_limits(device, engine_class("eager").precisions(device))
+    rows: list[dict[str, Any]] = []
+    macs: dict[str, int] = {}
+    for name in arguments.models.split(","):
+        model = load(name)
+        macs[name] = count_macs(model.generator, model.card.in_channels, 256, 256)
+        for size in arguments.sizes.split(","):
+            width, height = map(int, size.split("x"))
+            for batch in map(int, arguments.batches.split(",")):
+                for engine in names:
+                    for precision in engine_class(engine).precisions(device):
+                        if arguments.precisions and precision not in arguments.precisions.split(","):
+                            continue
+                        candidate = Candidate(engine, precision, device)
+                        before = os.times()
+                        result = measure(
+                            model,
+                            candidate,
+                            (height, width),
+                            batch,
+                            limits,
+                            Silent(),
+                            arguments.seconds,
+                            samples,
+                        )
+                        rows.append({"model": name, **result.to_dict()})
+                        after = os.times()
+                        spent = after.user + after.system - before.user - before.system
+                        print(f"{name} {candidate} {size} batch {batch}:", end=" ", flush=True)
+                        print(
+                            result.problem or f"{result.convert:.2f} pictures/s ({spent:.0f} cpu s)",
+                            flush=True,
+                        )
+    return {
+        "limits": {"macs_per_second": limits.macs, "copy_bytes_per_second": limits.copy_bytes},
+        "macs_at_256x256": macs,
+        "load_after": round(os.getloadavg()[0], 2),
+        "results": rows,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", default=f"{RESNET},photo2monet")
+    parser.add_argument("--sizes", default=SIZES)
+    parser.add_argument("--batches", default="1")
+    parser.add_argument("--engines", default=",".join(ENGINES))
+    parser.add_argument("--precisions", default="")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--name", default="engines", help="The result's name, without .json.")
+    arguments = parser.parse_args()
+    print(save(arguments.name, run(arguments)))
+
+
+if __name__ == "__main__":
+    main()
