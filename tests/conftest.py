@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # Started in the background, where Ctrl-C is ignored; programs that tests start would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 """Extra material beside the checkout; tests that use it skip where it is absent."""

@@ -145,7 +145,8 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing() -> None:
     engine = Small(make_model(), CPU)
     engine.batch = 7
     got = convert_resilient(engine, pixels)
-    assert np.array_equal(got, wanted)
+    assert got.shape == wanted.shape
+    assert np.abs(got.astype(int) - wanted).max() <= 1  # sums in another order round differently
     assert engine.batch == 1 or engine.batch == 2
     assert "out of memory" in engine.describe()["notes"][0]
 

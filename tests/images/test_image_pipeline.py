@@ -214,7 +214,7 @@ def test_a_name_too_long_for_the_disk_fails_alone(tmp_path: Path, same: str, exa
         path.write_bytes(png(noise(8, 8), 2))
     result = image_pipeline.convert_images([long, tmp_path / "a.png"], None, same, engine_options=exact)
     assert result.converted == 1 and (tmp_path / "a.same.png").is_file()
-    assert "File name too long" in result.failures[0].reason
+    assert "too long" in result.failures[0].reason
 
 
 def test_odd_names(tmp_path: Path, same: str, exact: EngineOptions) -> None:
