@@ -16,10 +16,15 @@ from cgconvert.generators.sizes import size_rule
 from cgconvert.models.card import ModelCard
 from cgconvert.models.files import write_model
 from cgconvert.models.loading import load_model
+from trainer.calibrate import calibrate
 from trainer.checkpoint import load_checkpoint
 from trainer.config import Config, config_from_dict
+from trainer.data import absolute
+from trainer.images import scan_domain
+from trainer.samples import load_pictures
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+CALIBRATION = 100  # pictures of each domain
 LEAST_PSNR = 45.0  # dB between the trained generator and the exported one, whose weights are rounded
 
 
@@ -36,7 +41,12 @@ class CardText:
 
 
 def export_model(
-    checkpoint: Path, target: Path, which: str = "", precision: str = "fp16", text: CardText | None = None
+    checkpoint: Path,
+    target: Path,
+    which: str = "",
+    precision: str = "fp16",
+    text: CardText | None = None,
+    calibrated: bool = False,
 ) -> ModelCard:
     """Write the averaged generator `which` (the only one, if empty) of a checkpoint as a model file.
 
@@ -64,10 +74,12 @@ def export_model(
         native_size=config.data.crop_size,
         work_size=text.work_size,
         precision=precision,
-        training=_training(state, config, name) | dict(text.notes or {}),
+        training=_training(state, config, name, calibrated) | dict(text.notes or {}),
         licence=text.licence,
     )
     weights = state["method"]["ema"]["weights"][name]
+    if calibrated:
+        weights = _calibrated(weights, config, name, checkpoint.parent)
     rounded = {key: t.to(DTYPES[precision]) if t.is_floating_point() else t for key, t in weights.items()}
     signed = write_model(target, card, rounded)
     try:
@@ -76,6 +88,22 @@ def export_model(
         target.unlink(missing_ok=True)
         raise
     return signed
+
+
+def _calibrated(weights: Mapping[str, Any], config: Config, name: str, base: Path) -> dict[str, Any]:
+    """The weights with the colours of the run's target domain, from pictures it was trained on."""
+    architecture, arguments = architecture_of(config, name)
+    generator = build_generator(architecture, arguments).eval()
+    generator.load_state_dict(dict(weights))
+    multiple = size_rule(architecture, arguments)[0]
+    pictures = []
+    for domain in name.removeprefix("gen_"):
+        where = absolute(getattr(config.data, domain), base)
+        found = scan_domain(where, config.data.frames_per_video, warn=False).pictures
+        step = max(1, len(found) // CALIBRATION)
+        pictures.append(load_pictures(found[::step], config.watch.sample_size, None, multiple))
+    calibrate(generator, pictures[0], pictures[1])
+    return generator.state_dict()
 
 
 def choose_generator(state: dict[str, Any], which: str, checkpoint: Path) -> str:
@@ -96,7 +124,7 @@ def architecture_of(config: Config, name: str) -> tuple[str, dict[str, Any]]:
     return net.generator, dict(net.arguments)
 
 
-def _training(state: dict[str, Any], config: Config, name: str) -> dict[str, Any]:
+def _training(state: dict[str, Any], config: Config, name: str, calibrated: bool) -> dict[str, Any]:
     """What the card says of how the model was made: no paths, since those are of the trainer's machine."""
     data, loss = config.data, config.loss
     facts: dict[str, Any] = {
@@ -114,8 +142,8 @@ def _training(state: dict[str, Any], config: Config, name: str) -> dict[str, Any
         "ema": config.network.ema,
         "torch": torch.__version__,
     }
-    metrics = state.get("watch", {}).get("last", {}).get(name)
-    return facts | ({"metrics": metrics} if metrics else {})
+    metrics = None if calibrated else state.get("watch", {}).get("last", {}).get(name)  # of other weights
+    return facts | {"calibrated": calibrated} | ({"metrics": metrics} if metrics else {})
 
 
 def _verify(

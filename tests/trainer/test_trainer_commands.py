@@ -105,6 +105,20 @@ def test_export_gives_a_model_that_the_converter_loads(trained: Path) -> None:
     assert best.exit_code == 0, best.output
 
 
+def test_calibration_gives_the_colours_of_the_target(trained: Path) -> None:
+    means, truth = {}, np.mean([read_image(p).mean((0, 1)) for p in (trained / "b").iterdir()], axis=0)
+    for name, more in (("plain", []), ("calibrated", ["--calibrate"])):
+        target = trained / f"{name}.safetensors"
+        assert call("export", trained / "run", target, "--generator", "gen_ab", *more).exit_code == 0
+        model = load_model(target)
+        results = [model.convert(read_image(path)) for path in sorted((trained / "a").iterdir())]
+        means[name] = np.mean([result.mean((0, 1)) for result in results], axis=0)
+        assert model.card.training["calibrated"] == (name == "calibrated")
+        assert ("metrics" in model.card.training) == (name == "plain"), "those are of other weights"
+    assert np.abs(means["calibrated"] - truth).max() < 6
+    assert np.abs(means["plain"] - truth).max() > 20
+
+
 def test_export_says_what_is_wrong(trained: Path) -> None:
     which = call("export", trained / "run", trained / "x.safetensors")
     assert isinstance(which.exception, CgconvertError)
