@@ -96,7 +96,7 @@ class PublishedStep:
             loss.backward()
             losses.append(loss)
         self.adam_d.step()
-        return [float(loss) for loss in losses]  # it reports every step
+        return [float(loss.detach()) for loss in losses]  # it reports every step
 
 
 def _library_norm(module: InstanceNorm2d) -> Callable[[Tensor], Tensor]:
