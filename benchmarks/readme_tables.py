@@ -61,7 +61,7 @@ def peers_table(folder: dict[str, Any] | None, film: dict[str, Any] | None) -> I
         if data is None:
             continue
         for variant, ratios in data["median"].items():
-            subject = f"{data.get('pictures', '')} {what} {data['size']}".strip()
+            subject = f"{what} of {data['pictures']} pictures {data['size']}" if "pictures" in data else what
             yield f"| {subject}, {data['model']} | {usual} | {variant} | {ratios['ratio']:.2f} |"
     yield ""
 
@@ -70,9 +70,8 @@ def pipeline_lines(data: dict[str, Any]) -> Iterator[str]:
     """Overlap and memory."""
     overlap, memory = data["overlap"], data["memory"]
     engine = f"{overlap['engine']['engine']} {overlap['engine']['precision']}"
-    yield f"A film of {overlap['clip']} with photo2monet runs at {overlap['frames_per_second']:.1f} frames/s"
-    yield f"({engine}; {place(data)}),"
-    yield f"in {overlap['ratio_median']:.2f} times the time of its busiest stage alone."
+    yield f"A film of {overlap['clip']} with photo2monet takes {overlap['ratio_median']:.2f} times the"
+    yield f"time of its busiest stage alone ({engine}; {place(data)}; 1.0 is perfect overlap)."
     yield f"A film of 120 s takes {memory['ratio']:.2f} times the memory of one of 10 s"
     yield f"({memory['peak_mib']['120']:.0f} MiB at 320x180)."
     yield ""
