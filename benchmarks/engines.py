@@ -5,13 +5,15 @@ the speed) and the shipped photo2monet on this machine, one engine after the oth
 results/engines.json. Nothing of building, loading or verifying is in a rate; it stands beside, as
 `ready_seconds`. `--sizes 256x256,512x512`, `--batches 1,4`, `--engines`, `--models`, `--seconds` narrow it.
 
-
+On a machine that others use too, compare `processor_seconds` rather than rates; `load` stands beside each.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -28,6 +30,7 @@ from cgconvert.models.card import ModelCard
 from cgconvert.models.loading import Model, load_model
 from cgconvert.progress import Silent
 
+Combination = tuple[str, tuple[int, int], int, Candidate]
 SIZES = "256x256,512x512,1280x720,1920x1080"
 RESNET = "resnet9-ngf64"
 
@@ -48,49 +51,44 @@ def samples(count: int) -> list[np.ndarray]:
     return list(example_pixels(count + 2, 256, 256)[2:])
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Every combination asked for, in turn."""
-    device = choose_device(arguments.device)
-    names = arguments.engines.split(",")
-    limits = measure_limits(device, engine_class("eager").precisions(device))
-    rows: list[dict[str, Any]] = []
-    macs: dict[str, int] = {}
+def combinations(arguments: argparse.Namespace, device: torch.device) -> Iterator[Combination]:
+    """Model, (height, width), batch and candidate, in the order in which they are measured."""
+    asked = arguments.precisions.split(",") if arguments.precisions else None
     for name in arguments.models.split(","):
-        model = load(name)
-        macs[name] = count_macs(model.generator, model.card.in_channels, 256, 256)
         for size in arguments.sizes.split(","):
             width, height = map(int, size.split("x"))
             for batch in map(int, arguments.batches.split(",")):
-                for engine in names:
+                for engine in arguments.engines.split(","):
                     for precision in engine_class(engine).precisions(device):
-                        if arguments.precisions and precision not in arguments.precisions.split(","):
-                            continue
-                        candidate = Candidate(engine, precision, device)
-                        before = os.times()
-                        result = measure(
-                            model,
-                            candidate,
-                            (height, width),
-                            batch,
-                            limits,
-                            Silent(),
-                            arguments.seconds,
-                            samples,
-                        )
-                        rows.append({"model": name, **result.to_dict()})
-                        after = os.times()
-                        spent = after.user + after.system - before.user - before.system
-                        print(f"{name} {candidate} {size} batch {batch}:", end=" ", flush=True)
-                        print(
-                            result.problem or f"{result.convert:.2f} pictures/s ({spent:.0f} cpu s)",
-                            flush=True,
-                        )
-    return {
+                        if asked is None or precision in asked:
+                            yield name, (height, width), batch, Candidate(engine, precision, device)
+
+
+def run(arguments: argparse.Namespace) -> Path:
+    """Measure one after the other; what is known is written after each, in case the run is broken off."""
+    device = choose_device(arguments.device)
+    limits = measure_limits(device, engine_class("eager").precisions(device))
+    models = {name: load(name) for name in arguments.models.split(",")}
+    figures: dict[str, Any] = {
         "limits": {"macs_per_second": limits.macs, "copy_bytes_per_second": limits.copy_bytes},
-        "macs_at_256x256": macs,
-        "load_after": round(os.getloadavg()[0], 2),
-        "results": rows,
+        "macs_at_256x256": {
+            name: count_macs(model.generator, model.card.in_channels, 256, 256)
+            for name, model in models.items()
+        },
+        "results": [],
     }
+    path = save(arguments.name, figures)
+    for name, size, batch, candidate in combinations(arguments, device):
+        result = measure(models[name], candidate, size, batch, limits, Silent(), arguments.seconds, samples)
+        busy = round(os.getloadavg()[0], 2)
+        figures["results"].append({"model": name, **result.to_dict(), "load": busy})
+        path = save(arguments.name, figures)
+        if result.convert is None or result.processor_seconds is None:
+            told = str(result.problem)
+        else:
+            told = f"{result.convert:.2f} pictures/s, {1000 * result.processor_seconds:.0f} processor ms"
+        print(f"{name} {candidate} {size[1]}x{size[0]} batch {batch}: {told}, load {busy}", flush=True)
+    return path
 
 
 def main() -> None:
@@ -104,7 +102,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--name", default="engines", help="The result's name, without .json.")
     arguments = parser.parse_args()
-    print(save(arguments.name, run(arguments)))
+    print(run(arguments))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,7 +28,9 @@ class Measurement:
 
     `ready_seconds` is what it took to build, load and verify it, which is never part of a rate. `network`
     counts images that are on the device, `convert` pixels in host memory to pixels in host memory;
-    both are pictures a second, medians. `share` is the network's part of the measured limit.
+    both are pictures a second, medians. `processor_seconds` is what `convert` takes of all cores together
+    for a picture (on a GPU: of the host's), which neighbours on the same machine disturb far less than a
+    rate. `share` is the network's part of the measured limit.
     """
 
     engine: str
@@ -39,6 +42,7 @@ class Measurement:
     ready_seconds: float | None = None
     network: float | None = None
     convert: float | None = None
+    processor_seconds: float | None = None
     share: float | None = None
     psnr_db: float | None = None
     problem: str | None = None
@@ -84,8 +88,8 @@ def measure(
     ready = time.perf_counter() - started
     try:
         images, _ = pixels_to_images(pixels, model.card, engine.device)
-        network = _rate(lambda: engine(images), engine.device, batch, seconds / 2)
-        convert = _rate(lambda: engine.convert(pixels), engine.device, batch, seconds / 2)
+        network, _ = _rate(lambda: engine(images), engine.device, batch, seconds / 2)
+        convert, spent = _rate(lambda: engine.convert(pixels), engine.device, batch, seconds / 2)
         verification = engine.verification
     finally:
         engine.close()
@@ -96,20 +100,25 @@ def measure(
         ready_seconds=round(ready, 3),
         network=round(network, 3),
         convert=round(convert, 3),
+        processor_seconds=round(spent, 5),
         share=round(share, 4) if share is not None else None,
         psnr_db=verification.to_dict()["psnr_db"] if verification else None,
     )
 
 
-def _rate(work: Any, device: torch.device, batch: int, seconds: float) -> float:
-    """Pictures a second, the median over at least three runs, after one to warm up."""
+def _rate(
+    work: Callable[[], object], device: torch.device, batch: int, seconds: float
+) -> tuple[float, float]:
+    """Pictures a second and processor seconds a picture: medians of three runs or more, after a first one."""
     work()
     times: list[float] = []
+    spent: list[float] = []
     finish = time.perf_counter() + seconds
     while len(times) < 3 or time.perf_counter() < finish:
         synchronise(device)
-        started = time.perf_counter()
+        started, before = time.perf_counter(), time.process_time()
         work()
         synchronise(device)
         times.append(time.perf_counter() - started)
-    return batch / statistics.median(times)
+        spent.append(time.process_time() - before)
+    return batch / statistics.median(times), statistics.median(spent) / batch
