@@ -49,10 +49,11 @@ def engines_table(data: dict[str, Any]) -> Iterator[str]:
 
 def peers_table(folder: dict[str, Any] | None, film: dict[str, Any] | None) -> Iterator[str]:
     """How many times faster than the usual loops, whole process to whole process."""
-    yield "Against the usual loops, process to process, the same weights and files (median of pairs):"
+    yield "Against the usual loops, process to process, the same weights and files, on a machine that was not"
+    yield "idle; few pairs, so take these as provisional (the processor ratio suffers less from neighbours):"
     yield ""
-    yield "| what | the usual loop | ours | times faster |"
-    yield "|---|---|---|---|"
+    yield "| what | the usual loop | ours | times faster | by processor time | pairs |"
+    yield "|---|---|---|---|---|---|"
     rows = (
         (folder, "folder", "PIL, eager float32, one picture at a time"),
         (film, "film", "OpenCV, ONNX Runtime float32 (loses the sound)"),
@@ -62,7 +63,8 @@ def peers_table(folder: dict[str, Any] | None, film: dict[str, Any] | None) -> I
             continue
         for variant, ratios in data["median"].items():
             subject = f"{what} of {data['pictures']} pictures {data['size']}" if "pictures" in data else what
-            yield f"| {subject}, {data['model']} | {usual} | {variant} | {ratios['ratio']:.2f} |"
+            figures = f"{ratios['ratio']:.2f} | {ratios['cpu_ratio']:.2f} | {len(data['pairs'][variant])}"
+            yield f"| {subject}, {data['model']} | {usual} | {variant} | {figures} |"
     yield ""
 
 
