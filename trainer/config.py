@@ -120,6 +120,9 @@ class LossConfig:
         "both", "cyclegan: the generators it is asked of", choices=("both", "a_to_b", "b_to_a")
     )
     temporal_ramp: int = _setting(0, "images over which it grows from 0", minimum=0)
+    temporal_noise: float = _setting(
+        0.002, "largest deviation of its noise, on [-1, 1]; films have about 0.02", minimum=0
+    )
     lambda_nce: float = _setting(1.0, "cut: weight of the patch-wise contrastive loss", minimum=0)
     nce_identity: bool = _setting(True, "cut: the same loss on pictures of the target (CUT; off: FastCUT)")
     nce_layers: list[int] = field(

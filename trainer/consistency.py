@@ -11,7 +11,8 @@ from torch import Tensor
 FLOW_SIGMA = 8.0  # pixels, of the smooth part
 FLOW_CELLS = 8  # its grid points along an edge
 SHIFT = 10  # pixels, of the common part
-NOISE = (1e-3, 2e-3)  # standard deviation, on images in [-1, 1]
+NOISE = 2e-3  # largest standard deviation, on images in [-1, 1]; at least half of it is given
+SPOTS = (1, 2, 4)  # pixels, the sizes of its grains
 GAIN = 0.04  # exposure flicker: relative gain and gamma up to this
 
 
@@ -45,18 +46,36 @@ def warp(images: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     return moved, mask
 
 
-def flicker(images: Tensor) -> Tensor:
+def grain(images: Tensor, noise: float = NOISE) -> Tensor:
+    """Noise of the images' shape, its deviation random up to `noise`: a mix of fine noise and larger spots.
+
+    Films do not carry white noise: what a codec leaves moves in spots of a few pixels.
+    """
+    count, channels, height, width = images.shape
+    shares = torch.rand(len(SPOTS), count, 1, 1, 1, device=images.device) + 1e-3
+    shares = shares / shares.square().sum(dim=0).sqrt()
+    mixed = torch.zeros_like(images, dtype=torch.float32)
+    for share, spot in zip(shares, SPOTS, strict=True):
+        size = (-(-height // spot), -(-width // spot))
+        spots = torch.randn(count, channels, *size, device=images.device)
+        mixed = mixed + share * F.interpolate(spots, scale_factor=spot)[..., :height, :width]
+    deviation = torch.empty(count, 1, 1, 1, device=images.device).uniform_(noise / 2, noise)
+    return deviation * mixed
+
+
+def flicker(images: Tensor, noise: float = NOISE) -> Tensor:
     """Small random gain, gamma and noise, as a camera gives the same scene from frame to frame."""
     count = images.shape[0]
     gain = 1 + GAIN * (2 * torch.rand(count, 1, 1, 1, device=images.device) - 1)
     gamma = 1 + GAIN * (2 * torch.rand(count, 1, 1, 1, device=images.device) - 1)
     light = ((images.float() + 1) / 2).clamp(1e-4, 1)
-    noise = torch.empty(count, 1, 1, 1, device=images.device).uniform_(*NOISE)
     changed = (gain * light**gamma).clamp(0, 1) * 2 - 1
-    return changed + noise * torch.randn_like(changed)
+    return changed + grain(changed, noise)
 
 
-def temporal_loss(generator: Callable[[Tensor], Tensor], images: Tensor, output: Tensor) -> Tensor:
+def temporal_loss(
+    generator: Callable[[Tensor], Tensor], images: Tensor, output: Tensor, noise: float = NOISE
+) -> Tensor:
     """L1 between the result of a moved image and the moved result, where both are in the frame.
 
     `output` is generator(images), computed already; this costs one more forward pass. The moved result is
@@ -65,5 +84,5 @@ def temporal_loss(generator: Callable[[Tensor], Tensor], images: Tensor, output:
     flow = synthetic_flow(images)
     moved, mask = warp(images, flow)
     target, _ = warp(output.detach(), flow)
-    result = generator(flicker(moved)).float()
+    result = generator(flicker(moved, noise)).float()
     return (mask * (result - target).abs()).sum() / (mask.sum() * result.shape[1]).clamp_min(1)

@@ -30,21 +30,27 @@ class InstanceNorm2d(nn.InstanceNorm2d):
         return torch.addcmul(shift, x.float(), scale).to(x.dtype)
 
 
-class BinomialBlur(nn.Module):
-    """Depthwise 3x3 binomial filter with reflected borders; its response is exactly zero at period 2.
+BINOMIAL = (1.0, 2.0, 1.0)
+# 1 - ((1 - cos w) / 2)^2: as flat at zero frequency as five taps allow, half the binomial's loss of detail.
+MAXIMALLY_FLAT = (-1.0, 4.0, 10.0, 4.0, -1.0)
+
+
+class GridFilter(nn.Module):
+    """Fixed depthwise filter with reflected borders, whose response is exactly zero at period 2.
 
     After a pixel shuffle it removes the grid of period two that sub-pixel convolution leaves
     (Sugawara et al. 2018, "Super-resolution using convolutional neural networks without any
-    checkerboard artifacts").
+    checkerboard artifacts"). `taps`, an odd number of them, are those along each axis, scaled to sum to 1.
     """
 
     kernel: Tensor
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, taps: tuple[float, ...] = BINOMIAL) -> None:
         super().__init__()
-        row = torch.tensor([1.0, 2.0, 1.0]) / 4
-        kernel = (row[:, None] * row[None, :]).expand(channels, 1, 3, 3)
+        row = torch.tensor(taps) / sum(taps)
+        kernel = (row[:, None] * row[None, :]).expand(channels, 1, -1, -1)
         self.register_buffer("kernel", kernel.clone(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), self.kernel, groups=x.shape[1])
+        reach = self.kernel.shape[-1] // 2
+        return F.conv2d(F.pad(x, (reach,) * 4, mode="reflect"), self.kernel, groups=x.shape[1])

@@ -111,7 +111,8 @@ class Cut(Method):
             }
         temporal = self._ramp(loss.temporal, loss.temporal_ramp)
         if temporal > 0:
-            losses["temporal"] = temporal * temporal_loss(network, source, fake)
+            steady = temporal_loss(network, source, fake, loss.temporal_noise)
+            losses["temporal"] = temporal * steady
         return fake, losses
 
     def _contrast(self, results: list[Tensor], sources: list[Tensor]) -> Tensor:

@@ -104,9 +104,9 @@ class CycleGan(Method):
         temporal = self._ramp(loss.temporal, loss.temporal_ramp)
         if temporal > 0:
             if loss.temporal_way != "a_to_b":
-                losses["temporal_a"] = temporal * temporal_loss(gen_ba, b, fake_a)
+                losses["temporal_a"] = temporal * temporal_loss(gen_ba, b, fake_a, loss.temporal_noise)
             if loss.temporal_way != "b_to_a":
-                losses["temporal_b"] = temporal * temporal_loss(gen_ab, a, fake_b)
+                losses["temporal_b"] = temporal * temporal_loss(gen_ab, a, fake_b, loss.temporal_noise)
         return losses, fake_a.detach(), fake_b.detach()
 
     def _passes(self, a: Tensor, b: Tensor) -> tuple[Pair, OptionalPair, OptionalPair]:

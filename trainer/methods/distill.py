@@ -151,7 +151,8 @@ class Distill(Method):
             losses["tv"] = settings.lambda_tv * total_variation(fake)
         temporal = self._ramp(loss.temporal, loss.temporal_ramp)
         if temporal > 0:
-            losses["temporal"] = temporal * temporal_loss(self.networks[self.name], source, fake)
+            steady = temporal_loss(self.networks[self.name], source, fake, loss.temporal_noise)
+            losses["temporal"] = temporal * steady
         return losses | {"output": fake}
 
     def _discriminator_losses(self, real: Tensor, fake: Tensor) -> Losses:

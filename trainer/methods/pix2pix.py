@@ -103,5 +103,6 @@ class Pix2Pix(Method):
             losses["l1"] = self._lambda_l1 * l1(fake, target)
         temporal = self._ramp(loss.temporal, loss.temporal_ramp)
         if temporal > 0:
-            losses["temporal"] = temporal * temporal_loss(self.networks[self.name], source, fake)
+            steady = temporal_loss(self.networks[self.name], source, fake, loss.temporal_noise)
+            losses["temporal"] = temporal * steady
         return losses
