@@ -15,7 +15,6 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,9 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.common import save
-from cgconvert.generators.layers import InstanceNorm2d
 from trainer.config import Config
 from trainer.methods import build_method
-from trainer.methods.base import Method
+from trainer.methods.base import Method, use_library_norms
 from trainer.precision import Precision
 
 CASES = {
@@ -62,9 +60,7 @@ class PublishedStep:
         self.gen_ab, self.gen_ba = networks["gen_ab"], networks["gen_ba"]
         self.disc_a, self.disc_b = networks["disc_a"], networks["disc_b"]
         for network in networks.values():
-            for module in network.modules():
-                if isinstance(module, InstanceNorm2d):
-                    module.forward = _library_norm(module)  # type: ignore[method-assign]
+            use_library_norms(network)
         generators = [*self.gen_ab.parameters(), *self.gen_ba.parameters()]
         discriminators = [*self.disc_a.parameters(), *self.disc_b.parameters()]
         self.adam_g = torch.optim.Adam(generators, lr=2e-4, betas=(0.5, 0.999))
@@ -97,10 +93,6 @@ class PublishedStep:
             losses.append(loss)
         self.adam_d.step()
         return [float(loss.detach()) for loss in losses]  # it reports every step
-
-
-def _library_norm(module: InstanceNorm2d) -> Callable[[Tensor], Tensor]:
-    return lambda x: F.instance_norm(x, eps=module.eps)
 
 
 def _lsgan(logits: Tensor, wanted: float) -> Tensor:

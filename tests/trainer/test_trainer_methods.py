@@ -113,13 +113,18 @@ def test_pix2pix_goes_either_way() -> None:
 
 
 def test_joined_passes_give_what_single_ones_give(monkeypatch: pytest.MonkeyPatch) -> None:
-    joined = make("cyclegan", loss__pool=0)
-    first = [joined.train_step(batch()) for _ in range(2)]
-    for module in ("trainer.methods.base",):
-        monkeypatch.setattr(f"{module}.mixes_images", lambda network: True)
-    single = make("cyclegan", loss__pool=0)
-    second = [single.train_step(batch()) for _ in range(2)]
-    for one, two in zip(first, second, strict=True):
+    results, passes = [], []
+    for reference in (False, True):
+        monkeypatch.setattr(Method, "reference", reference)
+        method = make("cyclegan", loss__pool=0)
+        counted: list[int] = []
+        for name in ("gen_ab", "disc_b"):
+            method.networks[name].register_forward_pre_hook(lambda *_, counted=counted: counted.append(1))
+        results.append([method.train_step(batch()) for _ in range(2)])
+        passes.append(len(counted))
+    # Joined: the generator twice, the discriminator twice; one by one each of them three times.
+    assert passes == [2 * 4, 2 * 6]
+    for one, two in zip(*results, strict=True):
         for name in one:
             torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-5)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cgconvert.errors import UsageError
 from cgconvert.generators import build_generator
+from cgconvert.generators.layers import InstanceNorm2d
 from cgconvert.generators.sizes import size_rule
 from trainer.augment import MULTIPLE
 from trainer.compiling import compile_verified
@@ -19,6 +20,7 @@ from trainer.dataset import Batch
 from trainer.diffaugment import diff_augment
 from trainer.discriminators import build_discriminator
 from trainer.ema import Ema
+from trainer.image_pool import ImagePool
 from trainer.initialization import init_weights
 from trainer.losses import Logits, gan_loss, r1_penalty
 from trainer.precision import Precision
@@ -57,6 +59,7 @@ class Method(ABC):
         self._channels: dict[str, int] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.generators: dict[str, tuple[str, str]] = {}
+        self.pools: dict[str, ImagePool] = {}
         self.multiple = MULTIPLE  # of pixels, that every generator here accepts
         self.step = 0
         self.images_seen = 0
@@ -71,6 +74,16 @@ class Method(ABC):
     @abstractmethod
     def train_step(self, batch: Batch) -> Losses:
         """Learn from {"a", "b"}: uint8 or float NCHW of equal batch. Returns losses as they were before."""
+
+    @property
+    def reference(self) -> bool:
+        """Whether this is float32 on the CPU: there every sum is taken in the order of the published code.
+
+        Biases that a norm cancels, and weights hardly asked for, have gradients of rounding noise, which Adam
+        scales up to full steps. So agreeing with the published step means rounding as it does: with the
+        library's instance norm, and one pass for each batch. Neither costs time in this case.
+        """
+        return self.device.type == "cpu" and self.precision.name == "fp32"
 
     def back(self, name: str) -> nn.Module | None:
         """The averaged generator that leads back from a generator's result, where the method has one."""
@@ -108,11 +121,20 @@ class Method(ABC):
         self._channels[name] = in_channels
 
     def _add_network(self, name: str, network: nn.Module) -> None:
+        if self.reference:
+            use_library_norms(network)
         init_weights(network, self.config.network.init, self.config.network.init_gain)
         network.to(self.device)
         if self._channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.networks[name] = network
+
+    def _add_pools(self, domains: Sequence[str]) -> None:
+        """A pool of earlier fakes for each domain, other ones in each process."""
+        rank = torch.distributed.get_rank() if self.distributed else 0
+        first = self.config.run.seed * 1000 + len(domains) * rank
+        for index, domain in enumerate(domains):
+            self.pools[domain] = ImagePool(self.config.loss.pool, seed=first + index)
 
     def _finish(self, phases: dict[str, tuple[list[str], Callable[..., Any]]]) -> None:
         """Make averages, an optimizer for each phase, and the phases; call last in `__init__`."""
@@ -195,10 +217,10 @@ class Method(ABC):
     def _disc_loss(self, name: str, real: Tensor, fake: Tensor) -> Losses:
         """A discriminator's loss, the mean of real and fake, and now and then the R1 penalty.
 
-        Both go through in one pass unless a batch norm would then mix them.
+        Both go through in one pass unless a batch norm would then mix them, or this is the reference.
         """
         disc, loss = self.networks[name], self.config.loss
-        if mixes_images(disc) or real.shape != fake.shape:
+        if self.reference or mixes_images(disc) or real.shape != fake.shape:
             on_real, on_fake = self._judge(disc, real), self._judge(disc, fake)
         else:
             on_real, on_fake = halves(self._judge(disc, torch.cat([real, fake])))
@@ -220,6 +242,7 @@ class Method(ABC):
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "ema": self.ema.state_dict(),
             "scaler": self._scaler.state_dict(),
+            "pools": {name: pool.state_dict() for name, pool in self.pools.items()},
             "step": self.step,
             "images_seen": self.images_seen,
         }
@@ -231,7 +254,22 @@ class Method(ABC):
             optimizer.load_state_dict(state["optimizers"][name])
         self.ema.load_state_dict(state["ema"])
         self._scaler.load_state_dict(state["scaler"])
+        for name, pool in self.pools.items():
+            pool.load_state_dict(state["pools"][name], self.device)
         self.step, self.images_seen = int(state["step"]), int(state["images_seen"])
+
+
+def use_library_norms(network: nn.Module) -> None:
+    """Replace our instance norms by the library's, which is the same function rounded otherwise; in place.
+
+    Names and weights stay, so that a checkpoint fits either form.
+    """
+    for parent in network.modules():
+        for name, norm in parent.named_children():
+            if isinstance(norm, InstanceNorm2d):
+                plain = nn.InstanceNorm2d(norm.num_features, norm.eps, affine=norm.affine)
+                plain.load_state_dict(norm.state_dict())
+                setattr(parent, name, plain)
 
 
 def mixes_images(network: nn.Module) -> bool:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.config import Config
-from trainer.consistency import temporal_loss
 from trainer.dataset import Batch
-from trainer.image_pool import ImagePool
 from trainer.losses import gan_loss
-from trainer.methods.base import Losses, Method
+from trainer.methods.base import Losses
 from trainer.methods.features import Taps
+from trainer.methods.oneway import OneWay
 from trainer.precision import Precision
 
 WIDTH = 256
@@ -41,7 +38,7 @@ def patch_nce(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1), own.flatten(), reduction="none").view(own.shape).mean(1)
 
 
-class Cut(Method):
+class Cut(OneWay):
     """`gen_ab` (or `gen_ba`) and `disc`; `project` maps patch features to vectors that are compared.
 
     The published step: the discriminator, then generator and projection against the new one. The features of
@@ -50,19 +47,14 @@ class Cut(Method):
 
     def __init__(self, config: Config, precision: Precision, distributed: bool = False) -> None:
         super().__init__(config, precision, distributed)
-        net, loss = config.network, config.loss
-        forward = config.data.direction == "a_to_b"
-        self.source, self.target = ("a", "b") if forward else ("b", "a")
-        self.name = f"gen_{self.source}{self.target}"
-        self._add_generator(self.name, net.generator, dict(net.arguments), (self.source, self.target))
-        self._add_discriminator("disc", int(net.arguments.get("out_channels", 3)))
-        self._taps = Taps(self.networks[self.name], loss.nce_layers)
+        self._add_configured_generator()
+        self._add_discriminator("disc", self.out_channels)
+        self._taps = Taps(self.networks[self.name], config.loss.nce_layers)
         with torch.no_grad():
-            probe = torch.zeros(1, int(net.arguments.get("in_channels", 3)), 64, 64, device=self.device)
+            probe = torch.zeros(1, self.in_channels, 64, 64, device=self.device)
             channels = [feature.shape[1] for feature in self._taps.encode(probe)]
         self._add_network("project", PatchProjection(channels))
-        rank = torch.distributed.get_rank() if distributed else 0
-        self.pools = {self.target: ImagePool(loss.pool, seed=config.run.seed * 1000 + rank)}
+        self._add_pools((self.target,))
         self._finish(
             {
                 "generators": ([self.name, "project"], self._translate),
@@ -95,7 +87,7 @@ class Cut(Method):
 
     def _translate(self, source: Tensor, target: Tensor) -> tuple[Tensor, Losses]:
         """Results, and the losses that need no discriminator."""
-        loss, network = self.config.loss, self.networks[self.name]
+        loss = self.config.loss
         both = loss.nce_identity and source.shape == target.shape
         images = torch.cat([source, target]) if both else source
         output, features = self._taps.run(images)
@@ -109,11 +101,7 @@ class Cut(Method):
                 "nce": 0.5 * losses["nce"],
                 "nce_identity": 0.5 * loss.lambda_nce * contrast[count:].mean(),
             }
-        temporal = self._ramp(loss.temporal, loss.temporal_ramp)
-        if temporal > 0:
-            steady = temporal_loss(network, source, fake, loss.temporal_noise)
-            losses["temporal"] = temporal * steady
-        return fake, losses
+        return fake, losses | self._steadiness(source, fake)
 
     def _contrast(self, results: list[Tensor], sources: list[Tensor]) -> Tensor:
         """The contrastive loss of each image, mean over the layers: (N,)."""
@@ -126,13 +114,3 @@ class Cut(Method):
             queries, keys = project(layer, queries), project(layer, keys)
             by_layer.append(patch_nce(queries, keys, loss.nce_temperature))
         return torch.stack(by_layer).mean(0)
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {
-            "pools": {name: pool.state_dict() for name, pool in self.pools.items()}
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        for name, pool in self.pools.items():
-            pool.load_state_dict(state["pools"][name], self.device)

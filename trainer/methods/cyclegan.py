@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +10,6 @@ from trainer.config import Config
 from trainer.consistency import temporal_loss
 from trainer.dataset import Batch
 from trainer.diffaugment import diff_augment
-from trainer.image_pool import ImagePool
 from trainer.losses import gan_loss, l1
 from trainer.methods.base import Losses, Method, forward_joined, mixes_images
 from trainer.methods.features import mean_matching_loss
@@ -51,11 +48,7 @@ class CycleGan(Method):
         self.lambda_identity = loss.lambda_identity if channels["a"] == channels["b"] else 0.0
         if channels["a"] != channels["b"]:
             raise UsageError("cyclegan needs as many channels in A as in B: pictures are read as RGB")
-        rank = torch.distributed.get_rank() if distributed else 0
-        self.pools = {
-            domain: ImagePool(loss.pool, seed=config.run.seed * 1000 + 2 * rank + index)
-            for index, domain in enumerate(("a", "b"))
-        }
+        self._add_pools(("a", "b"))
         self._finish(
             {
                 "generators": (["gen_ab", "gen_ba"], self._generator_losses),
@@ -118,7 +111,7 @@ class CycleGan(Method):
         same, cycle_a, cycle_b = self.lambda_identity > 0, self.lambda_a > 0, self.lambda_b > 0
         back_a: Tensor | None = None
         back_b: Tensor | None = None
-        if mixes_images(gen_ab) or mixes_images(gen_ba):
+        if self.reference or mixes_images(gen_ab) or mixes_images(gen_ba):
             # One by one and in the published order, which a batch norm's running statistics remember.
             fake_b = gen_ab(a)
             back_a = gen_ba(fake_b) if cycle_a else None
@@ -145,13 +138,3 @@ class CycleGan(Method):
 
     def back(self, name: str) -> nn.Module:
         return self.ema.generators[{"gen_ab": "gen_ba", "gen_ba": "gen_ab"}[name]]
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {
-            "pools": {name: pool.state_dict() for name, pool in self.pools.items()}
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        for name, pool in self.pools.items():
-            pool.load_state_dict(state["pools"][name], self.device)

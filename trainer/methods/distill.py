@@ -12,12 +12,12 @@ from cgconvert.errors import UsageError
 from cgconvert.models.loading import load_model
 from trainer.checkpoint import load_checkpoint
 from trainer.config import Config, config_from_dict
-from trainer.consistency import temporal_loss
 from trainer.dataset import Batch
 from trainer.losses import gan_loss, l1
-from trainer.methods.base import Losses, Method
+from trainer.methods.base import Losses
 from trainer.methods.cyclegan import CycleGan
 from trainer.methods.features import Features, Taps, by_scale
+from trainer.methods.oneway import OneWay
 from trainer.metrics.ssim import ssim_map
 from trainer.precision import Precision
 
@@ -46,7 +46,7 @@ def total_variation(images: Tensor) -> Tensor:
     return (down + right).mean()
 
 
-class Distill(Method):
+class Distill(OneWay):
     """`gen_ab` (or `gen_ba`) is the student; `disc` judges it and gives the features it is compared in.
 
     The teacher is a model file, or a training run of CycleGAN whose discriminator is the start of `disc`.
@@ -56,15 +56,11 @@ class Distill(Method):
 
     def __init__(self, config: Config, precision: Precision, distributed: bool = False) -> None:
         super().__init__(config, precision, distributed)
-        forward = config.data.direction == "a_to_b"
-        self.source, self.target = ("a", "b") if forward else ("b", "a")
-        self.name = f"gen_{self.source}{self.target}"
         self._master = self._load_master()
         if config.distill.online and self._master is None:
             raise UsageError("distill.online needs distill.checkpoint, the training run that goes on")
         self.teacher = self._load_teacher()
-        net = config.network
-        self._add_generator(self.name, net.generator, dict(net.arguments), (self.source, self.target))
+        self._add_configured_generator()
         if self._master is not None:
             settings = self._master.config.network
             self.config = config.with_changes(
@@ -73,7 +69,7 @@ class Distill(Method):
                     for key in ("discriminator", "ndf", "disc_layers", "disc_norm", "disc_scales")
                 }
             )
-        self._add_discriminator("disc", int(net.arguments.get("out_channels", 3)))
+        self._add_discriminator("disc", self.out_channels)
         if self._master is not None:
             self.networks["disc"].load_state_dict(self._master.networks[f"disc_{self.target}"].state_dict())
         self._taps = None if self._master is not None else Taps(self.teacher)
@@ -149,11 +145,7 @@ class Distill(Method):
             losses["gram"] = settings.lambda_gram * relative_l1(grams[0], grams[1])
         if settings.lambda_tv > 0:
             losses["tv"] = settings.lambda_tv * total_variation(fake)
-        temporal = self._ramp(loss.temporal, loss.temporal_ramp)
-        if temporal > 0:
-            steady = temporal_loss(self.networks[self.name], source, fake, loss.temporal_noise)
-            losses["temporal"] = temporal * steady
-        return losses | {"output": fake}
+        return losses | self._steadiness(source, fake) | {"output": fake}
 
     def _discriminator_losses(self, real: Tensor, fake: Tensor) -> Losses:
         return self._disc_loss("disc", real, fake)

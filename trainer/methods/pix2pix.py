@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 
 from trainer.config import Config
-from trainer.consistency import temporal_loss
 from trainer.dataset import Batch
 from trainer.diffaugment import diff_augment
 from trainer.losses import Logits, gan_loss, l1, r1_penalty
-from trainer.methods.base import Losses, Method
+from trainer.methods.base import Losses
 from trainer.methods.features import matching_loss
+from trainer.methods.oneway import OneWay
 from trainer.precision import Precision
 
 
-class Pix2Pix(Method):
+class Pix2Pix(OneWay):
     """`gen_ab` (or `gen_ba`, by `data.direction`) learns from pairs; `disc` judges input and output together.
 
     The step is the published one: the discriminator first, then the generator against the new one. Losses:
@@ -24,17 +24,13 @@ class Pix2Pix(Method):
 
     def __init__(self, config: Config, precision: Precision, distributed: bool = False) -> None:
         super().__init__(config, precision, distributed)
-        net, loss = config.network, config.loss
-        forward = config.data.direction == "a_to_b"
-        self.source, self.target = ("a", "b") if forward else ("b", "a")
-        self.name = f"gen_{self.source}{self.target}"
-        self._add_generator(self.name, net.generator, dict(net.arguments), (self.source, self.target))
+        loss = config.loss
+        self._add_configured_generator()
         self._judged = loss.ablation != "l1-alone"
         self._conditional = loss.conditional and loss.ablation not in ("gan-alone", "l1-gan")
         self._lambda_l1 = 0.0 if loss.ablation in ("gan-alone", "cgan-alone") else loss.lambda_l1
         if self._judged:
-            seen = int(net.arguments.get("out_channels", 3))
-            seen += int(net.arguments.get("in_channels", 3)) if self._conditional else 0
+            seen = self.out_channels + (self.in_channels if self._conditional else 0)
             self._add_discriminator("disc", seen)
         gen = self.networks[self.name]
         self._finish(
@@ -101,8 +97,4 @@ class Pix2Pix(Method):
             losses["gan"] = loss.lambda_gan * gan_loss(logits, True, loss.gan, for_generator=True)
         if self._lambda_l1 > 0:
             losses["l1"] = self._lambda_l1 * l1(fake, target)
-        temporal = self._ramp(loss.temporal, loss.temporal_ramp)
-        if temporal > 0:
-            steady = temporal_loss(self.networks[self.name], source, fake, loss.temporal_noise)
-            losses["temporal"] = temporal * steady
-        return losses
+        return losses | self._steadiness(source, fake)
