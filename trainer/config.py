@@ -106,6 +106,9 @@ class LossConfig:
     lambda_a: float = _setting(10.0, "cyclegan: weight of the cycle A -> B -> A", minimum=0)
     lambda_b: float = _setting(10.0, "cyclegan: weight of the cycle B -> A -> B", minimum=0)
     lambda_identity: float = _setting(0.5, "cyclegan: identity loss, times lambda_a and lambda_b", minimum=0)
+    colour: float = _setting(
+        0.0, "cyclegan: weight of keeping blurred colours, moved to the domain's mean and spread", minimum=0
+    )
     lambda_l1: float = _setting(100.0, "pix2pix: weight of the distance to the truth", minimum=0)
     conditional: bool = _setting(True, "pix2pix: the discriminator sees the input beside the output")
     pool: int = _setting(50, "earlier fakes kept for the discriminators; 0: none", minimum=0)
@@ -152,6 +155,9 @@ class DistillConfig:
         "", "a training run of the teacher: its discriminator gives the features, and it may go on learning"
     )
     online: bool = _setting(False, "the teacher goes on learning beside the student")
+    colour: float = _setting(
+        0.0, "cyclegan: weight of keeping blurred colours, moved to the domain's mean and spread", minimum=0
+    )
     lambda_l1: float = _setting(10.0, "distance of the outputs", minimum=0)
     lambda_ssim: float = _setting(10.0, "1 - SSIM of the outputs", minimum=0)
     lambda_features: float = _setting(10.0, "relative distance in the discriminator's features", minimum=0)
@@ -210,6 +216,16 @@ class Config:
                 )
             data[section][key] = value
         return config_from_dict(data, "settings")
+
+    def changes_since(self, before: Config) -> dict[str, tuple[Any, Any]]:
+        """Settings that differ from those of `before`: `section.key` to (what it was, what it is)."""
+        old, new = before.to_dict(), self.to_dict()
+        return {
+            f"{section}.{key}": (old[section][key], value)
+            for section, values in new.items()
+            for key, value in values.items()
+            if old[section][key] != value
+        }
 
 
 def config_from_dict(data: Mapping[str, Any], where: str) -> Config:

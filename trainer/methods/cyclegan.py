@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from cgconvert.errors import UsageError
+from trainer.colour_loss import DomainColours, colour_loss
 from trainer.config import Config
 from trainer.consistency import temporal_loss
 from trainer.dataset import Batch
@@ -49,6 +52,7 @@ class CycleGan(Method):
         if channels["a"] != channels["b"]:
             raise UsageError("cyclegan needs as many channels in A as in B: pictures are read as RGB")
         self._add_pools(("a", "b"))
+        self.colours = DomainColours()
         self._finish(
             {
                 "generators": (["gen_ab", "gen_ba"], self._generator_losses),
@@ -59,6 +63,9 @@ class CycleGan(Method):
     def train_step(self, batch: Batch) -> Losses:
         """One step, as described above the class; {"a", "b"} as in `Method.train_step`."""
         a, b = self.images(batch["a"]), self.images(batch["b"])
+        if self.config.loss.colour > 0:
+            self.colours.update("a", a)
+            self.colours.update("b", b)
         for name in ("disc_a", "disc_b") if self._judged else ():
             self.networks[name].requires_grad_(False)
         with self.precision.autocast():
@@ -94,6 +101,9 @@ class CycleGan(Method):
             # As published: gen_ab's identity is weighted by lambda_b, being about pictures of B.
             losses["identity_a"] = self.lambda_identity * loss.lambda_a * l1(same_a, a)
             losses["identity_b"] = self.lambda_identity * loss.lambda_b * l1(same_b, b)
+        if loss.colour > 0:
+            losses["colour_a"] = loss.colour * colour_loss(fake_a, self.colours.moved(b, "b", "a"))
+            losses["colour_b"] = loss.colour * colour_loss(fake_b, self.colours.moved(a, "a", "b"))
         temporal = self._ramp(loss.temporal, loss.temporal_ramp)
         if temporal > 0:
             if loss.temporal_way != "a_to_b":
@@ -138,3 +148,12 @@ class CycleGan(Method):
 
     def back(self, name: str) -> nn.Module:
         return self.ema.generators[{"gen_ab": "gen_ba", "gen_ba": "gen_ab"}[name]]
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"colours": self.colours.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        # Checkpoints from before there was this loss have none: they start afresh.
+        if "colours" in state:
+            self.colours.load_state_dict(state["colours"], self.device)

@@ -1,0 +1,63 @@
+"""Keep a picture's colours, blurred, as plain colour transfer would have them.
+
+An adversarial loss is content with any colours of the domain, and with little training greens become violet
+as long as the cycle finds its way back. DPED (Ignatov et al. 2017) compares blurred colours with the source
+for that; here the source first takes the target domain's mean and spread of each channel, since the domains
+do differ in those.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+DECAY = 0.999  # of the running statistics, a step
+BLUR = 16  # pixels: edge of the squares whose means are compared
+
+
+class DomainColours:
+    """Running mean and spread of each channel of both domains' images, over some thousand steps."""
+
+    def __init__(self) -> None:
+        self._moments: dict[
+            str, Tensor
+        ] = {}  # domain -> (2, channels): means of the values and their squares
+        self._weight: dict[str, float] = {}
+
+    @torch.no_grad()
+    def update(self, domain: str, images: Tensor) -> None:
+        """Take in a batch, float NCHW."""
+        planes = images.detach().float()
+        now = torch.stack([planes.mean(dim=(0, 2, 3)), planes.square().mean(dim=(0, 2, 3))])
+        before = self._moments.get(domain, torch.zeros_like(now))
+        self._moments[domain] = before * DECAY + now * (1 - DECAY)
+        self._weight[domain] = self._weight.get(domain, 0.0) * DECAY + (1 - DECAY)
+
+    @torch.no_grad()
+    def moved(self, images: Tensor, source: str, target: str) -> Tensor:
+        """Images of one domain with the other's mean and spread of each channel, within [-1, 1]."""
+        (mean, spread), (new_mean, new_spread) = self._statistics(source), self._statistics(target)
+        scale = (new_spread / spread.clamp_min(1e-3)).view(1, -1, 1, 1)
+        moved = (images.float() - mean.view(1, -1, 1, 1)) * scale + new_mean.view(1, -1, 1, 1)
+        return moved.clamp(-1, 1)
+
+    def _statistics(self, domain: str) -> tuple[Tensor, Tensor]:
+        mean, square = self._moments[domain] / self._weight[domain]
+        return mean, (square - mean.square()).clamp_min(0).sqrt()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"moments": dict(self._moments), "weight": dict(self._weight)}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        self._moments = {domain: moments.to(device) for domain, moments in state["moments"].items()}
+        self._weight = dict(state["weight"])
+
+
+def colour_loss(result: Tensor, wanted: Tensor) -> Tensor:
+    """L1 between the means of overlapping squares of 16 pixels (fewer in smaller images); float NCHW."""
+    edge = min(BLUR, *result.shape[2:])
+    step = max(edge // 2, 1)
+    return F.l1_loss(F.avg_pool2d(result.float(), edge, step), F.avg_pool2d(wanted.float(), edge, step))
