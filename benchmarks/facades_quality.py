@@ -21,7 +21,7 @@ from benchmarks.common import save
 from cgconvert.generators import build_generator, size_rule
 from trainer.augment import Pixels
 from trainer.checkpoint import load_checkpoint
-from trainer.config import config_from_dict
+from trainer.config import config_from_checkpoint
 from trainer.export import architecture_of
 from trainer.images import Picture, find_images
 from trainer.measures import converter, measure_truth
@@ -38,7 +38,7 @@ def halves(folder: Path, half: str, edge: int) -> list[Pixels]:
 def compare(run: Path, train: Path, test: Path) -> dict[str, Any]:
     """L1 in [0, 255] and SSIM of luminance of the model and of each baseline."""
     state = load_checkpoint(run / "checkpoint.pt")
-    config = config_from_dict(state["config"], str(run))
+    config = config_from_checkpoint(state, str(run))
     source, target = ("a", "b") if config.data.direction == "a_to_b" else ("b", "a")
     name = f"gen_{source}{target}"
     architecture, arguments = architecture_of(config, name)

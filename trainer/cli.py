@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +49,13 @@ def _changes(settings: tuple[str, ...]) -> dict[str, Any]:
     return changes
 
 
-setting_option = click.option(
-    "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a setting of the config."
+def _setting_option(help: str) -> Callable[[Any], Any]:
+    return click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help=help)
+
+
+written_setting = _setting_option("A setting to write into the config.")
+passing_setting = _setting_option(
+    "Change a setting for this start only; lasting changes belong in RUN/config.toml."
 )
 
 
@@ -60,7 +66,7 @@ setting_option = click.option(
 @click.option("--pairs", help="pix2pix: pictures with A on the left and B on the right.")
 @click.option("--method", default=None, help="cyclegan (default), pix2pix, cut or distill.")
 @click.option("--recipe", help="Start from a recipe that comes with the trainer, or from a TOML file.")
-@setting_option
+@written_setting
 @click.option("--overwrite", is_flag=True, help="Replace a config that is there.")
 def init(
     run: Path,
@@ -90,7 +96,7 @@ def init(
 @train.command()
 @click.argument("run", type=FOLDER)
 @click.option("--ablation", help=ABLATION_HELP)
-@setting_option
+@passing_setting
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint, if there is one.")
 def run(run: Path, ablation: str | None, settings: tuple[str, ...], resume: bool) -> None:
     """Run the training in the folder RUN (made by `init`)."""
@@ -104,7 +110,7 @@ def run(run: Path, ablation: str | None, settings: tuple[str, ...], resume: bool
 
 @train.command()
 @click.argument("run", type=FOLDER)
-@setting_option
+@passing_setting
 def resume(run: Path, settings: tuple[str, ...]) -> None:
     """Go on with the training in RUN, exactly from its last checkpoint."""
     from trainer.run import start
@@ -237,7 +243,7 @@ def sample(run: Path, pictures: tuple[Path, ...], output: Path, generator: str, 
 @click.option("--student", default="small", show_default=True, help="tiny, small or base.")
 @click.option("--a", help="Pictures that the teacher converts.")
 @click.option("--b", help="Pictures of the domain it converts them to.")
-@setting_option
+@written_setting
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint, if there is one.")
 def distill(
     run: Path,
@@ -255,14 +261,18 @@ def distill(
     from trainer.setup import init_run, student_settings
 
     folder = RunFolder(run)
-    if not (resume and folder.checkpoint.exists()):
+    started = folder.checkpoint.exists()
+    if started and not resume:
+        raise UsageError(f"{run}: has a checkpoint already; go on with --resume, or take another folder")
+    if not started:
         changes = {"run.method": "distill", **student_settings(student), **_changes(settings)}
         changes |= {"distill.teacher": teacher}
         places = {"data.a": a, "data.b": b, "distill.checkpoint": teacher_run}
         changes |= {key: str(Path(value).expanduser().resolve()) for key, value in places.items() if value}
         for line in init_run(run, changes, None, overwrite=True):
             click.echo(line)
-    start(folder, _changes(settings), resume=resume and folder.checkpoint.exists())
+    # Before the first checkpoint they are in the config already.
+    start(folder, _changes(settings) if started else {}, resume=started)
 
 
 def main() -> None:

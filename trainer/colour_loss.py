@@ -22,16 +22,18 @@ class DomainColours:
     """Running mean and spread of each channel of both domains' images, over some thousand steps."""
 
     def __init__(self) -> None:
-        self._moments: dict[
-            str, Tensor
-        ] = {}  # domain -> (2, channels): means of the values and their squares
+        # By domain, (2, channels): means of the values and of their squares.
+        self._moments: dict[str, Tensor] = {}
         self._weight: dict[str, float] = {}
 
     @torch.no_grad()
-    def update(self, domain: str, images: Tensor) -> None:
-        """Take in a batch, float NCHW."""
+    def update(self, domain: str, images: Tensor, joined: bool = False) -> None:
+        """Take in a batch, float NCHW; `joined` with those of all processes, so that each knows the same."""
         planes = images.detach().float()
         now = torch.stack([planes.mean(dim=(0, 2, 3)), planes.square().mean(dim=(0, 2, 3))])
+        if joined:
+            torch.distributed.all_reduce(now)
+            now /= torch.distributed.get_world_size()
         before = self._moments.get(domain, torch.zeros_like(now))
         self._moments[domain] = before * DECAY + now * (1 - DECAY)
         self._weight[domain] = self._weight.get(domain, 0.0) * DECAY + (1 - DECAY)

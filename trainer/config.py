@@ -155,9 +155,6 @@ class DistillConfig:
         "", "a training run of the teacher: its discriminator gives the features, and it may go on learning"
     )
     online: bool = _setting(False, "the teacher goes on learning beside the student")
-    colour: float = _setting(
-        0.0, "cyclegan: weight of keeping blurred colours, moved to the domain's mean and spread", minimum=0
-    )
     lambda_l1: float = _setting(10.0, "distance of the outputs", minimum=0)
     lambda_ssim: float = _setting(10.0, "1 - SSIM of the outputs", minimum=0)
     lambda_features: float = _setting(10.0, "relative distance in the discriminator's features", minimum=0)
@@ -246,6 +243,17 @@ def config_from_dict(data: Mapping[str, Any], where: str) -> Config:
         return Config(**sections)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
+
+
+def config_from_checkpoint(state: Mapping[str, Any], where: str) -> Config:
+    """The config that a checkpoint was made with; settings that are gone since then are left out."""
+    sections = get_type_hints(Config)
+    stored = {
+        name: {key: value for key, value in values.items() if key in get_type_hints(sections[name])}
+        for name, values in state["config"].items()
+        if name in sections
+    }
+    return config_from_dict(stored, where)
 
 
 def read_config(path: Path) -> Config:

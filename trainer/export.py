@@ -18,7 +18,7 @@ from cgconvert.models.files import write_model
 from cgconvert.models.loading import load_model
 from trainer.calibrate import calibrate
 from trainer.checkpoint import load_checkpoint
-from trainer.config import Config, config_from_dict
+from trainer.config import Config, config_from_checkpoint
 from trainer.data import absolute
 from trainer.images import scan_domain
 from trainer.samples import load_pictures
@@ -57,7 +57,7 @@ def export_model(
         raise UsageError(f"{target}: a model file's name ends in .safetensors")
     text = text or CardText()
     state = load_checkpoint(checkpoint)
-    config = config_from_dict(state["config"], str(checkpoint))
+    config = config_from_checkpoint(state, str(checkpoint))
     name = choose_generator(state, which, checkpoint)
     architecture, arguments = architecture_of(config, name)
     multiple, minimum = size_rule(architecture, arguments)

@@ -39,7 +39,7 @@ def write_report(folder: RunFolder, config: Mapping[str, Mapping[str, Any]], sta
     lines = list(folder.lines())
     losses = [line for line in lines if line.get("kind") == "losses"]
     metrics = [line for line in lines if line.get("kind") == "metrics"]
-    events = [line for line in lines if line.get("kind") == "roll-back"]
+    events = [line for line in lines if line.get("kind") in ("roll-back", "settings")]
     title = html.escape(f"{folder.path.resolve().name}: {config['run']['method']}")
     parts = [
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{title}</title>",
@@ -59,6 +59,9 @@ def write_report(folder: RunFolder, config: Mapping[str, Mapping[str, Any]], sta
 
 
 def _event(line: Mapping[str, Any]) -> str:
+    if line["kind"] == "settings":
+        changes = (f"{name} {now}, was {was}" for name, (was, now) in line["changed"].items())
+        return f"<p>From {int(line['images'])} images on: {html.escape('; '.join(changes))}.</p>"
     text = f"At {line['reached']} images: {line['problem']}; went back to {line['images']} images."
     return f"<p><strong>{html.escape(text)}</strong></p>"
 

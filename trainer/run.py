@@ -13,6 +13,7 @@ import torch
 
 from cgconvert.errors import UsageError
 from trainer.checkpoint import load_checkpoint
+from trainer.config import config_from_checkpoint
 from trainer.data import open_data
 from trainer.distributed import World, joined_world
 from trainer.health import Health
@@ -24,14 +25,23 @@ from trainer.schedule import Schedule
 from trainer.watch import Watch
 
 log = logging.getLogger("trainer")
-# Settings without which the stored state has no place to go.
-FIXED = ("run.method", "network.generator", "network.arguments", "network.reverse_generator")
+# Settings without which the stored state has no place to go, or would go on as another experiment.
+FIXED = (
+    "run.method",
+    "data.direction",
+    "loss.ablation",
+    "network.generator",
+    "network.arguments",
+    "network.reverse_generator",
+    "network.reverse_arguments",
+)
 
 
 def start(folder: RunFolder, changes: Mapping[str, Any] | None = None, resume: bool = False) -> Training:
     """Run the training of a folder from its start, or on from its checkpoint, to its end.
 
-    `changes` are settings that replace those of the config file. Raises what `train` raises, and `UsageError`
+    `changes` are settings that replace those of the config file for this start only; a run that goes on says
+    which settings are others than those of its checkpoint. Raises what `train` raises, and `UsageError`
     for a config, data or a checkpoint that do not fit.
     """
     with joined_world() as world:
@@ -42,13 +52,16 @@ def start(folder: RunFolder, changes: Mapping[str, Any] | None = None, resume: b
 
 def prepare(folder: RunFolder, changes: Mapping[str, Any], resume: bool, world: World) -> Training:
     """A training ready to go, its data checked and its state loaded."""
-    config = folder.read_config().with_changes(changes)
+    written = folder.read_config()
+    config = written.with_changes(changes)
     if not resume and folder.checkpoint.exists():
         raise UsageError(
             f"{folder.path}: has a checkpoint already; "
             "go on with `cgconvert train resume`, or take another folder"
         )
     state = load_checkpoint(folder.checkpoint) if resume else None
+    for dotted, (kept, now) in config.changes_since(written).items() if world.first else ():
+        log.info("%s = %r for this start only; %s keeps %r", dotted, now, folder.config, kept)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     precision = choose_precision(config.run, world.local_rank)
@@ -76,13 +89,14 @@ def prepare(folder: RunFolder, changes: Mapping[str, Any], resume: bool, world: 
 
 
 def _continue(training: Training, state: dict[str, Any]) -> None:
-    stored, now = state["config"], training.config.to_dict()
+    before = config_from_checkpoint(state, str(training.folder.checkpoint))
+    changed = training.config.changes_since(before)
     for dotted in FIXED:
-        section, key = dotted.split(".")
-        if stored[section][key] != now[section][key]:
+        if dotted in changed:
+            was, now = changed[dotted]
             raise UsageError(
-                f"{training.folder.checkpoint}: was made with {dotted} = {stored[section][key]!r}, "
-                f"the config says {now[section][key]!r}; put it back, or start a new run"
+                f"{training.folder.checkpoint}: was made with {dotted} = {was!r}, the config says {now!r}; "
+                f"put it back in {training.folder.config} or with --set, or start a new run"
             )
     try:
         training.load_state_dict(state)
@@ -92,6 +106,18 @@ def _continue(training: Training, state: dict[str, Any]) -> None:
     if training.world.first:
         training.folder.cut_log(training.method.images_seen)
         log.info("going on from %d images", training.method.images_seen)
+        _tell_changes(training, changed)
+
+
+def _tell_changes(training: Training, changed: dict[str, tuple[Any, Any]]) -> None:
+    """Say, and keep in the log, which settings are others than those that the checkpoint was made with."""
+    for dotted, (was, now) in changed.items():
+        log.info("%s %s, was %s", dotted, now, was)
+    if changed:
+        line = {"kind": "settings", "images": training.method.images_seen}
+        line["changed"] = {dotted: list(values) for dotted, values in changed.items()}
+        if line not in training.folder.lines():  # said before by a start that got no further
+            training.folder.append(line)
 
 
 def _seed(seed: int, rank: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from cgconvert.errors import OutputError, UsageError
 from cgconvert.files import write_atomically
-from trainer.config import METHODS, Config, config_from_dict, read_config
+from trainer.config import METHODS, Config, config_from_checkpoint, read_config
 from trainer.runfolder import RunFolder
 from trainer.template import commented_toml
 
@@ -91,7 +91,7 @@ def sample_run(run: Path, pictures: Sequence[Path], output: Path, which: str, lo
         raise UsageError(f"{output}: its name must end in .png or .jpg")
     folder = RunFolder(run)
     state = load_checkpoint(folder.checkpoint)
-    config = config_from_dict(state["config"], str(folder.checkpoint))
+    config = config_from_checkpoint(state, str(folder.checkpoint))
     name = choose_generator(state, which, folder.checkpoint)
     architecture, arguments = architecture_of(config, name)
     generator = build_generator(architecture, arguments)

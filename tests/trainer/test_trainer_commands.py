@@ -185,6 +185,10 @@ def test_distillation_makes_a_smaller_model(trained: Path) -> None:
         student = trained / f"{name}.safetensors"
         assert call("export", run, student).exit_code == 0
         assert student.stat().st_size < teacher.stat().st_size
+        config = (run / "config.toml").read_bytes()
+        refused = call("distill", run, *more, *places, *words, "--set", "run.images=7")
+        assert "has a checkpoint already; go on with --resume" in str(refused.exception)
+        assert (run / "config.toml").read_bytes() == config, "left as it was"
         again = call("distill", run, *more, *places, *words, "--resume", "--set", "run.images=8")
         assert again.exit_code == 0, (again.output, again.exception)
     failed = call("distill", trained / "none", *places, *words)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cgconvert.errors import UsageError
-from trainer.config import Config, config_from_dict, read_config
+from trainer.config import Config, config_from_checkpoint, config_from_dict, read_config
 from trainer.setup import DEFAULTS, recipes
 from trainer.template import commented_toml, toml_value
 
@@ -96,6 +96,24 @@ def test_settings_are_changed_by_their_dotted_name() -> None:
     with pytest.raises(UsageError, match="did you mean 'batch'"):
         config.with_changes({"run.bach": 4})
     assert config_from_dict(config.to_dict(), "") == config
+
+
+def test_changes_are_told_by_name() -> None:
+    before = Config()
+    after = before.with_changes({"loss.temporal": 1.5, "network.arguments": {"ngf": 8}})
+    assert after.changes_since(before) == {"network.arguments": ({}, {"ngf": 8}), "loss.temporal": (0.0, 1.5)}
+    assert before.changes_since(before) == {}
+
+
+def test_a_checkpoint_of_another_version_can_be_read() -> None:
+    stored = Config().with_changes({"run.batch": 3}).to_dict()
+    stored["loss"]["gone"] = 1.0
+    stored["old"] = {"x": 1}
+    del stored["loss"]["temporal_noise"]
+    assert config_from_checkpoint({"config": stored}, "").run.batch == 3
+    stored["run"]["batch"] = 0
+    with pytest.raises(UsageError, match=r"checkpoint.pt: run.batch must be at least 1"):
+        config_from_checkpoint({"config": stored}, "checkpoint.pt")
 
 
 def test_configs_share_nothing() -> None:

@@ -31,7 +31,7 @@ PIX2PIX = {
 @pytest.mark.parametrize(
     "settings",
     [
-        pytest.param({}, id="cyclegan"),
+        pytest.param({"loss.colour": 2.0}, id="cyclegan"),
         pytest.param(PIX2PIX, id="pix2pix", marks=pytest.mark.slow),
         pytest.param({"run.method": "cut"}, id="cut", marks=pytest.mark.slow),
     ],

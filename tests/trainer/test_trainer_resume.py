@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -17,6 +18,8 @@ import torch
 
 from tests.trainer.conftest import make_domain, make_pairs, write_run
 from trainer.checkpoint import load_checkpoint
+from trainer.run import start
+from trainer.runfolder import RunFolder
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 DIFFERENT = {"elapsed", "watch"}  # time, and nothing that the training depends on
@@ -25,6 +28,7 @@ CYCLEGAN = {
     "run.method": "cyclegan",
     "loss.diffaugment": ["color", "translation"],
     "loss.temporal": 1.0,
+    "loss.colour": 2.0,
     "loss.r1": 0.1,
     "loss.r1_every": 3,
 }
@@ -143,3 +147,46 @@ def test_interrupted_run_says_how_to_go_on(tmp_path: Path, domains: dict[str, st
     assert "cgconvert train resume" in errors
     logged = losses_of(run)[-1][0]
     assert images_in(run) >= logged > 0
+
+
+def test_changed_settings_are_told_and_kept(
+    tmp_path: Path, domains: dict[str, str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("trainer"), "propagate", True)
+    caplog.set_level(logging.INFO, "trainer")
+    folder = RunFolder(write_run(tmp_path / "run", {**domains, "run.images": 2, "run.decay_images": 1}))
+
+    def told(changes: dict[str, Any]) -> list[str]:
+        caplog.clear()
+        start(folder, changes, resume=folder.checkpoint.exists())
+        return [m for m in caplog.messages if m.startswith(("run.images", "loss.temporal"))]
+
+    assert told({"loss.temporal": 4.0}) == [
+        f"loss.temporal = 4.0 for this start only; {folder.config} keeps 0.0",
+    ]
+    assert told({"run.images": 3, "loss.temporal": 1.5}) == [
+        f"run.images = 3 for this start only; {folder.config} keeps 2",
+        f"loss.temporal = 1.5 for this start only; {folder.config} keeps 0.0",
+        "run.images 3, was 2",
+        "loss.temporal 1.5, was 4.0",
+    ]
+    # The next start goes by the file again, and says so.
+    assert told({}) == ["run.images 2, was 3", "loss.temporal 0.0, was 1.5"]
+    told_in_log = [line for line in folder.lines() if line["kind"] == "settings"]
+    assert told_in_log == [
+        {"kind": "settings", "images": 2, "changed": {"run.images": [2, 3], "loss.temporal": [4.0, 1.5]}},
+        {"kind": "settings", "images": 3, "changed": {"run.images": [3, 2], "loss.temporal": [1.5, 0.0]}},
+    ]
+    report = folder.report.read_text()
+    assert "<p>From 2 images on: run.images 3, was 2; loss.temporal 1.5, was 4.0.</p>" in report
+    assert load_checkpoint(folder.checkpoint)["config"]["loss"]["temporal"] == 0.0
+
+
+def test_nothing_is_told_where_nothing_changed(
+    tmp_path: Path, domains: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = RunFolder(write_run(tmp_path / "run", {**domains, "run.images": 2, "run.decay_images": 1}))
+    start(folder)
+    start(folder, resume=True)
+    assert not [message for message in caplog.messages if ", was " in message or "this start" in message]
+    assert not [line for line in folder.lines() if line["kind"] == "settings"]

@@ -162,6 +162,8 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, domains: dic
             {"network.arguments": {"half_channels": 8, "channels": 16, "blocks": 1}},
             resume=True,
         )
+    with pytest.raises(UsageError, match=r"loss\.ablation = 'full', the config says 'gan-alone'; put"):
+        start(RunFolder(run), {"loss.ablation": "gan-alone"}, resume=True)
     with pytest.raises(UsageError, match="does not fit the config"):
         start(RunFolder(run), {"network.ndf": 16}, resume=True)
     with pytest.raises(UsageError, match="has a checkpoint already"):

@@ -64,8 +64,8 @@ class CycleGan(Method):
         """One step, as described above the class; {"a", "b"} as in `Method.train_step`."""
         a, b = self.images(batch["a"]), self.images(batch["b"])
         if self.config.loss.colour > 0:
-            self.colours.update("a", a)
-            self.colours.update("b", b)
+            self.colours.update("a", a, self.distributed)
+            self.colours.update("b", b, self.distributed)
         for name in ("disc_a", "disc_b") if self._judged else ():
             self.networks[name].requires_grad_(False)
         with self.precision.autocast():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cgconvert.errors import UsageError
 from cgconvert.models.loading import load_model
 from trainer.checkpoint import load_checkpoint
-from trainer.config import Config, config_from_dict
+from trainer.config import Config, config_from_checkpoint
 from trainer.dataset import Batch
 from trainer.losses import gan_loss, l1
 from trainer.methods.base import Losses
@@ -87,7 +87,7 @@ class Distill(OneWay):
             return None
         path = Path(where)
         state = load_checkpoint(path / "checkpoint.pt" if path.is_dir() else path)
-        settings = config_from_dict(state["config"], where)
+        settings = config_from_checkpoint(state, where)
         if settings.run.method != "cyclegan" or settings.loss.ablation == "cycle-alone":
             raise UsageError(f"{where}: a teacher's run must be of cyclegan with discriminators")
         master = CycleGan(settings, self.precision)
