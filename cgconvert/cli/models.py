@@ -152,7 +152,6 @@ def _card_lines(card: ModelCard, path: Path, size: int, parameters: int) -> list
     if card.work_size:
         lines.append(("advised height", f"{card.work_size} pixels"))
     lines += [("verified in", card.precision), ("licence", card.licence)]
-    # JSON, since these values come from anyone's file and may hold anything a terminal would obey.
     lines += [(f"training: {_safe(str(key))}", _in_words(value)) for key, value in card.training.items()]
     lines += [
         ("weights SHA-256", card.weights_sha256 or "-"),
@@ -162,7 +161,17 @@ def _card_lines(card: ModelCard, path: Path, size: int, parameters: int) -> list
 
 
 def _in_words(value: Any) -> str:
-    return _safe(value) if isinstance(value, str) else json.dumps(value)
+    """Lists and tables of plain values as text, whatever else as JSON.
+
+    These values come from anyone's file: text goes through `_safe`, JSON escapes what a terminal would obey.
+    """
+    if isinstance(value, str):
+        return _safe(value)
+    if isinstance(value, list) and all(isinstance(part, str | int | float) for part in value):
+        return ", ".join(_in_words(part) for part in value)
+    if isinstance(value, dict) and all(isinstance(part, int | float) for part in value.values()):
+        return ", ".join(f"{_safe(str(key))} {part:g}" for key, part in value.items())
+    return json.dumps(value)
 
 
 def _safe(text: str) -> str:

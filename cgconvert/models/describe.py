@@ -27,6 +27,12 @@ def describe_architecture(architecture: str, arguments: Mapping[str, Any]) -> st
     elif architecture == "unet":
         depth = arguments.get("depth", 8)
         parts = ["U-Net", f"depth {depth}", f"ngf {arguments.get('ngf', 64)}", _norm(arguments, "batch")]
+    elif architecture == "h2":
+        half, full, blocks = (
+            arguments.get(key, default)
+            for key, default in (("half_channels", 24), ("channels", 64), ("blocks", 6))
+        )
+        parts = [f"H2 {half}-{full}-{blocks}"]
     else:
         shown = {key: value for key, value in arguments.items() if not key.endswith("_channels")}
         parts = [architecture, *(f"{key.replace('_', ' ')} {value}" for key, value in shown.items())]

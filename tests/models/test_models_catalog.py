@@ -289,8 +289,10 @@ def test_descriptions() -> None:
     assert describe_architecture("resnet", many) == (
         "ResNet, 6 blocks, ngf 64, batch norm, zero padding, resize upsampling, dropout, 1 -> 3 channels"
     )
+    assert describe_architecture("h2", {"channels": 48, "half_channels": 16}) == "H2 16-48-6"
     assert describe_architecture("unet", {"depth": 7}) == "U-Net, depth 7, ngf 64, batch norm"
-    assert describe_architecture("h2", {"blocks": 2, "in_channels": 3}) == "h2, blocks 2"
+    assert describe_architecture("h2", {"blocks": 2, "in_channels": 3}) == "H2 24-64-2"
+    assert describe_architecture("pix2pixhd", {"ngf": 4, "in_channels": 3}) == "pix2pixhd, ngf 4"
     assert describe_count(11_378_179) == "11.4 M"
     assert describe_bytes(4_512_345) == "4.5 MB"
     assert describe_bytes(616) == "616 bytes"
