@@ -240,7 +240,7 @@ def sample(run: Path, pictures: tuple[Path, ...], output: Path, generator: str, 
 @click.argument("run", type=FOLDER)
 @click.option("--teacher", default="", help="The model file or name to learn from.")
 @click.option("--teacher-run", default="", type=str, help="Its training run, for its discriminator.")
-@click.option("--student", default="small", show_default=True, help="tiny, small or base.")
+@click.option("--student", default="small", show_default=True, help="tiny, small (or fast), base, mobile.")
 @click.option("--a", help="Pictures that the teacher converts.")
 @click.option("--b", help="Pictures of the domain it converts them to.")
 @written_setting

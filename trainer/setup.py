@@ -13,12 +13,16 @@ from trainer.config import METHODS, Config, config_from_checkpoint, read_config
 from trainer.runfolder import RunFolder
 from trainer.template import commented_toml
 
-STUDENTS = {
-    "tiny": {"half_channels": 16, "channels": 48, "blocks": 6},
-    "small": {"half_channels": 24, "channels": 64, "blocks": 6},
-    "base": {"half_channels": 32, "channels": 96, "blocks": 9},
+SMALL = {"half_channels": 24, "channels": 64, "blocks": 6}
+STUDENTS: dict[str, tuple[str, dict[str, int]]] = {
+    "tiny": ("h2", {"half_channels": 16, "channels": 48, "blocks": 6}),
+    "small": ("h2", SMALL),
+    "fast": ("h2", SMALL),
+    "base": ("h2", {"half_channels": 32, "channels": 96, "blocks": 9}),
+    "mobile": ("mobile_resnet", {"ngf": 16, "blocks": 9}),
 }
-"""H2 generators of about 1, 2 and 6.4 GMAC at 256x256."""
+"""H2 generators of about 1, 2 and 6.4 GMAC at 256x256 ("fast" is another word for "small"), and the one that
+OMGD and DCD publish, of 1 GMAC: fewer parameters, but more memory traffic, so slower."""
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "pix2pix": {
@@ -37,7 +41,8 @@ def student_settings(name: str) -> dict[str, Any]:
     """The settings of a student by name. Raises `UsageError`."""
     if name not in STUDENTS:
         raise UsageError(f"unknown student {name!r}; known: {', '.join(STUDENTS)}")
-    return {"network.generator": "h2", "network.arguments": dict(STUDENTS[name])}
+    architecture, arguments = STUDENTS[name]
+    return {"network.generator": architecture, "network.arguments": dict(arguments)}
 
 
 def recipes() -> dict[str, Path]:

@@ -16,6 +16,7 @@ from cgconvert.errors import ModelError
 from cgconvert.generators.arguments import check_arguments
 from cgconvert.generators.h2 import H2Generator
 from cgconvert.generators.identity import IdentityGenerator
+from cgconvert.generators.mobile_resnet import MobileResnetGenerator
 from cgconvert.generators.pix2pixhd import Pix2PixHDGenerator
 from cgconvert.generators.resnet import ResnetGenerator
 from cgconvert.generators.sizes import size_rule
@@ -25,6 +26,7 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
     "resnet": ResnetGenerator,
     "unet": UnetGenerator,
     "h2": H2Generator,
+    "mobile_resnet": MobileResnetGenerator,
     "pix2pixhd": Pix2PixHDGenerator,
     "identity": IdentityGenerator,
 }
@@ -55,6 +57,7 @@ __all__ = [
     "ARCHITECTURES",
     "H2Generator",
     "IdentityGenerator",
+    "MobileResnetGenerator",
     "Pix2PixHDGenerator",
     "ResnetGenerator",
     "UnetGenerator",

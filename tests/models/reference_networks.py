@@ -90,6 +90,28 @@ def resnet(
     return Named([*layers, nn.ReflectionPad2d(3), nn.Conv2d(ngf, outputs, 7), nn.Tanh()])
 
 
+def mobile_resnet(ngf: int = 8, blocks: int = 9, padding: str = "reflect") -> nn.Module:
+    """GAN Compression's and OMGD's generator: CycleGAN's with separable convolutions in its blocks."""
+
+    class Separable(Named):
+        def __init__(self, channels: int, pad: int) -> None:
+            depthwise = nn.Conv2d(channels, channels, 3, padding=pad, groups=channels)
+            layers = [depthwise, nn.InstanceNorm2d(channels), nn.Conv2d(channels, channels, 1)]
+            super().__init__(layers, "conv")
+
+    def residual(channels: int) -> nn.Module:
+        pads = {"reflect": [nn.ReflectionPad2d(1)], "replicate": [nn.ReplicationPad2d(1)], "zero": []}[
+            padding
+        ]
+        pad = 0 if pads else 1
+        norm = nn.InstanceNorm2d(channels)
+        first = [*pads, Separable(channels, pad), norm, nn.ReLU(True), nn.Dropout(0)]
+        return Residual([*first, *pads, Separable(channels, pad), norm], "conv_block")
+
+    whole = list(resnet(ngf=ngf, blocks=0).model)
+    return Named([*whole[:10], *(residual(4 * ngf) for _ in range(blocks)), *whole[10:]])
+
+
 def unet(
     depth: int = 5, inputs: int = 3, outputs: int = 3, ngf: int = 4, norm: str = "batch", dropout: bool = True
 ) -> nn.Module:

@@ -9,6 +9,7 @@ import reference_networks as reference
 import torch
 from torch import nn
 
+from cgconvert.engines.limits import count_macs
 from cgconvert.errors import ModelError
 from cgconvert.generators import ARCHITECTURES, build_generator, generator_shapes, size_rule
 from cgconvert.generators.layers import InstanceNorm2d
@@ -17,6 +18,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "resnet": {"ngf": 4, "blocks": 2},
     "unet": {"ngf": 2, "depth": 5},
     "h2": {"half_channels": 4, "channels": 8, "blocks": 1},
+    "mobile_resnet": {"ngf": 4, "blocks": 2},
     "pix2pixhd": {"ngf": 4, "downs": 2, "blocks": 1, "local_blocks": 1},
     "identity": {},
 }
@@ -42,7 +44,7 @@ def test_every_size_that_the_rule_allows_is_kept(architecture: str) -> None:
             assert bool(result.isfinite().all())
 
 
-@pytest.mark.parametrize("architecture", ["resnet", "unet", "h2"])
+@pytest.mark.parametrize("architecture", ["resnet", "mobile_resnet", "unet", "h2"])
 def test_a_size_that_the_rule_forbids_is_not_kept(architecture: str) -> None:
     arguments = small(architecture)
     multiple, minimum = size_rule(architecture, arguments)
@@ -68,6 +70,26 @@ def test_shapes_are_known_without_allocating(architecture: str) -> None:
     arguments = small(architecture)
     state = build_generator(architecture, arguments).state_dict()
     assert generator_shapes(architecture, arguments) == {k: tuple(v.shape) for k, v in state.items()}
+
+
+def test_the_mobile_resnet_is_the_published_one() -> None:
+    network = build_generator("mobile_resnet", {})
+    assert sum(p.numel() for p in network.parameters()) == 137_347, "OMGD 1.0x: 0.137 M"
+    macs = count_macs(network, 3, 256, 256)
+    assert macs == 954_728_448
+    # The papers' 1.41 G charge each transposed convolution for every output, four times as many.
+    transposed = 64 * 64 * 64 * 32 * 9 + 128 * 128 * 32 * 16 * 9
+    assert round((macs + 3 * transposed) / 1e9, 2) == 1.41
+
+
+@pytest.mark.parametrize("padding", ["reflect", "replicate", "zero"])
+def test_the_mobile_resnet_reads_published_files(padding: Any) -> None:
+    theirs = reference.randomised(reference.mobile_resnet(padding=padding, blocks=3))
+    ours = build_generator("mobile_resnet", {"ngf": 8, "blocks": 3, "padding": padding}).eval()
+    ours.load_state_dict(theirs.state_dict())
+    images = reference.picture(32)
+    with torch.inference_mode():
+        assert torch.allclose(ours(images), theirs(images), atol=1e-5)
 
 
 WRONG = [

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from cgconvert.engines.limits import count_macs
 from cgconvert.errors import UsageError
+from cgconvert.generators import build_generator
 from trainer.config import Config, config_from_checkpoint, config_from_dict, read_config
-from trainer.setup import DEFAULTS, recipes
+from trainer.setup import DEFAULTS, recipes, student_settings
 from trainer.template import commented_toml, toml_value
 
 
@@ -131,6 +133,21 @@ def test_defaults_of_methods_and_recipes_are_valid() -> None:
         read_config(path)
         assert "/work" not in text
         assert "/home" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "gmac"), [("tiny", 1.1), ("small", 2.0), ("fast", 2.0), ("base", 6.4), ("mobile", 0.955)]
+)
+def test_students_cost_what_they_are_said_to(name: str, gmac: float) -> None:
+    settings = student_settings(name)
+    Config().with_changes({"run.method": "distill", **settings})
+    network = build_generator(settings["network.generator"], settings["network.arguments"])
+    assert count_macs(network, 3, 256, 256) / 1e9 == pytest.approx(gmac, rel=0.12)
+
+
+def test_a_student_that_is_not_known() -> None:
+    with pytest.raises(UsageError, match="unknown student 'huge'; known: tiny, small, fast, base, mobile"):
+        student_settings("huge")
 
 
 @pytest.mark.parametrize("value", [1, 1.5, -2e-8, True, "a'b\"c\\", "", ["x", "y"], [], {"a": [1, 2]}, {}])
