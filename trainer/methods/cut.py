@@ -32,8 +32,12 @@ class PatchProjection(nn.Module):
 
 
 def patch_nce(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of finding each query's own place among the keys of its image: (N, P, D) both to (N,)."""
-    logits = queries @ keys.detach().transpose(1, 2) / temperature
+    """Cross-entropy of finding each query's own place among the keys of its image: (N, P, D) both to (N,).
+
+    In float32 under autocast too: divided by a small temperature, rounding would decide between places.
+    """
+    with torch.autocast(queries.device.type, enabled=False):
+        logits = queries.float() @ keys.detach().float().transpose(1, 2) / temperature
     own = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[0], -1)
     return F.cross_entropy(logits.flatten(0, 1), own.flatten(), reduction="none").view(own.shape).mean(1)
 

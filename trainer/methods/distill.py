@@ -33,9 +33,10 @@ def relative_l1(fake: Features, real: Features) -> Tensor:
 
 
 def gram(features: Tensor) -> Tensor:
-    """Gram matrices of feature maps over their places: NCHW to (N, C, C)."""
+    """Gram matrices of feature maps over their places: NCHW to (N, C, C), in float32 under autocast too."""
     flat = features.float().flatten(2)
-    return flat @ flat.transpose(1, 2) / flat.shape[2]
+    with torch.autocast(flat.device.type, enabled=False):
+        return flat @ flat.transpose(1, 2) / flat.shape[2]
 
 
 def total_variation(images: Tensor) -> Tensor:

@@ -17,7 +17,16 @@ K1, K2 = 0.01, 0.03
 
 
 def ssim_map(first: Tensor, second: Tensor, data_range: float) -> Tensor:
-    """SSIM at every place where the 11x11 Gaussian window fits: NCHW to N C H-10 W-10; differentiable."""
+    """SSIM at every place where the 11x11 Gaussian window fits: NCHW to N C H-10 W-10; differentiable.
+
+    In float32 under autocast too: a variance is a small difference of large means, and where a picture is
+    smooth half precision makes it negative, and the quotient infinite.
+    """
+    with torch.autocast(first.device.type, enabled=False):
+        return _ssim_map(first.float(), second.float(), data_range)
+
+
+def _ssim_map(first: Tensor, second: Tensor, data_range: float) -> Tensor:
     channels = first.shape[1]
     line = torch.arange(WINDOW, dtype=torch.float32, device=first.device) - WINDOW // 2
     line = torch.exp(-(line**2) / (2 * SIGMA**2))
@@ -29,7 +38,6 @@ def ssim_map(first: Tensor, second: Tensor, data_range: float) -> Tensor:
     def mean(images: Tensor) -> Tensor:
         return F.conv2d(F.conv2d(images, row, groups=channels), column, groups=channels)
 
-    first, second = first.float(), second.float()
     mean_1, mean_2 = mean(first), mean(second)
     var_1 = mean(first * first) - mean_1**2
     var_2 = mean(second * second) - mean_2**2
