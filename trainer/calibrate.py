@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cgconvert.errors import UsageError
@@ -18,8 +17,8 @@ from trainer.augment import Pixels
 from trainer.samples import to_images
 
 STEP = 4  # every so many pixels: statistics need no more
-ROUNDS = 60
-LIMIT = 1 - 1e-5  # of results, so that the inverse of tanh stays finite
+ROUNDS = 15
+LIMIT = 2.0  # of the gain's change in a round, since what comes after it bends
 
 
 def last_convolution(generator: nn.Module, channels: int) -> nn.Conv2d:
@@ -34,33 +33,25 @@ def last_convolution(generator: nn.Module, channels: int) -> nn.Conv2d:
 def calibrate(generator: nn.Module, sources: Sequence[Pixels], targets: Sequence[Pixels]) -> None:
     """Scale and shift the last convolution so that results of `sources` have the colours of `targets`.
 
+    What follows that convolution may be any tone curve and filter: gain and offset are found by trying.
     Pictures are uint8 (H, W, 3), in sizes that the generator takes. Raises `UsageError`.
     """
-    before = torch.cat([_before_tanh(generator, pixels) for pixels in sources], dim=1).double()
     wanted = np.concatenate([pixels[::STEP, ::STEP].reshape(-1, 3) for pixels in targets]) * (2 / 255) - 1
-    gain, offset = _fit(before, wanted.mean(0), wanted.std(0))
-    layer = last_convolution(generator, len(gain))
+    mean, spread = torch.tensor(wanted.mean(0)), torch.tensor(wanted.std(0))
+    layer = last_convolution(generator, len(mean))
     assert layer.bias is not None
     # A pixel shuffle takes each channel's sub-pixels from neighbouring outputs.
-    factor = layer.out_channels // len(gain)
-    scale = torch.tensor(gain, dtype=torch.float32).repeat_interleave(factor)
-    shift = torch.tensor(offset, dtype=torch.float32).repeat_interleave(factor)
-    layer.weight.mul_(scale[:, None, None, None])
-    layer.bias.mul_(scale).add_(shift)
-
-
-def _before_tanh(generator: nn.Module, pixels: Pixels) -> Tensor:
-    result = generator(to_images(pixels, torch.device("cpu")))
-    return torch.atanh(result.float().clamp(-LIMIT, LIMIT))[0, :, ::STEP, ::STEP].flatten(1)
-
-
-def _fit(
-    before: Tensor, mean: NDArray[np.float64], spread: NDArray[np.float64]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Gain and offset a channel with which tanh(gain x + offset) has this mean and spread."""
-    gain, offset = np.ones(len(mean)), np.zeros(len(mean))
+    factor = layer.out_channels // len(mean)
     for _ in range(ROUNDS):
-        result = torch.tanh(torch.from_numpy(gain)[:, None] * before + torch.from_numpy(offset)[:, None])
-        gain = gain * (spread / np.maximum(result.std(1).numpy(), 1e-6))
-        offset = offset + (mean - result.mean(1).numpy())
-    return gain, offset
+        results = torch.cat([_result(generator, pixels) for pixels in sources], dim=1).double()
+        gain = (spread / results.std(dim=1).clamp_min(1e-6)).clamp(1 / LIMIT, LIMIT)
+        # The gain turns about the mean as it is before the tone curve, or it would move it.
+        centre = torch.atanh(results.mean(dim=1).clamp(-0.99, 0.99))
+        shift = (1 - gain) * centre + mean - results.mean(dim=1)
+        scale, offset = (term.float().repeat_interleave(factor) for term in (gain, shift))
+        layer.weight.mul_(scale[:, None, None, None])
+        layer.bias.mul_(scale).add_(offset)
+
+
+def _result(generator: nn.Module, pixels: Pixels) -> Tensor:
+    return generator(to_images(pixels, torch.device("cpu"))).float()[0, :, ::STEP, ::STEP].flatten(1)
