@@ -199,6 +199,16 @@ def test_the_learning_rate_follows_the_factor() -> None:
     assert method.optimizers["discriminators"].param_groups[0]["lr"] == pytest.approx(0.25 * 1e-4)
 
 
+def test_changed_rates_hold_after_a_checkpoint() -> None:
+    first, second = make("cyclegan"), make("cyclegan", optimizer__lr=1e-3, optimizer__disc_lr=3e-4)
+    first.train_step(batch())
+    second.load_state_dict(first.state_dict())
+    second.set_rate(0.5)
+    rates = {name: o.param_groups[0]["lr"] for name, o in second.optimizers.items()}
+    assert rates == {"generators": 5e-4, "discriminators": 1.5e-4}
+    assert second.optimizers["generators"].state_dict()["state"], "the moments came along"
+
+
 def test_the_average_follows_the_generator() -> None:
     method = make("cyclegan", network__ema=0.9)
     start = [p.clone() for p in method.ema.generators["gen_ab"].parameters()]

@@ -251,7 +251,10 @@ class Method(ABC):
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])
         for name, optimizer in self.optimizers.items():
+            rates = [group["initial_lr"] for group in optimizer.param_groups]
             optimizer.load_state_dict(state["optimizers"][name])
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["initial_lr"] = rate  # the config's, which may have been changed since
         self.ema.load_state_dict(state["ema"])
         self._scaler.load_state_dict(state["scaler"])
         for name, pool in self.pools.items():
