@@ -81,6 +81,8 @@ def init(
     """Make the folder RUN with a config in which every setting is explained; the pictures are checked."""
     from trainer.setup import init_run
 
+    if pairs and (a or b):
+        raise UsageError("give --pairs, or --a and --b: pictures side by side hold both domains")
     changes = _changes(settings)
     # Given as seen from here; the config may lie anywhere.
     places = {"data.a": a, "data.b": b, "data.pairs": pairs}
@@ -168,8 +170,14 @@ def export(
 @click.option("--film", type=FOLDER, multiple=True, help="Adds the warp error on this film.")
 @click.option("--frames", default=48, show_default=True, help="Frames of each film.")
 @click.option("--film-size", default=960, show_default=True, help="Longest edge that films are reduced to.")
-@click.option("--size", default=256, show_default=True, help="Longest edge that pictures are reduced to.")
-@click.option("--count", default=0, help="Pictures of each folder; 0: all.")
+@click.option(
+    "--size",
+    type=click.IntRange(32),
+    default=256,
+    show_default=True,
+    help="Longest edge that pictures are reduced to.",
+)
+@click.option("--count", type=click.IntRange(0), default=0, help="Pictures of each folder; 0: all.")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--inception", default="", help="A TorchScript Inception file: adds KID and FID.")
 @click.option("--inception-sha256", default="", help="Its checksum, to be verified.")

@@ -260,10 +260,10 @@ def read_config(path: Path) -> Config:
     """Read and check a TOML config. Raises `UsageError` that names file, section and setting."""
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: is not there; make one with `cgconvert train init`") from error
     except OSError as error:
-        raise UsageError(
-            f"{path}: cannot be read ({error.strerror}); make one with `cgconvert train init`"
-        ) from error
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: is not text in UTF-8") from error
     try:

@@ -16,7 +16,7 @@ DISCRIMINATORS = ("patch", "pixel")
 class PatchDiscriminator(nn.Module):
     """PatchGAN (Isola et al. 2017): a map of logits, each judging one patch; 70x70 with three layers.
 
-    Input float NCHW in [-1, 1], at least 16 pixels a side with three layers (one more layer, twice the
+    Input float NCHW in [-1, 1], at least 24 pixels a side with three layers (one more layer, twice the
     size); output NCHW with one channel, no sigmoid. `model` is key-compatible with the original.
     """
 
@@ -100,6 +100,11 @@ class MultiscaleDiscriminator(nn.Module):
                 x = F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
             outputs.append(scale.features(x))  # type: ignore[operator]
         return outputs
+
+
+def smallest_input(kind: str, layers: int, scales: int) -> int:
+    """The edge in pixels from which on every layer of a discriminator has places to normalise over."""
+    return 3 * 2 ** (layers + scales - 1) if kind == "patch" else 2**scales
 
 
 def build_discriminator(

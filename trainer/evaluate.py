@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from cgconvert.errors import UsageError
 from cgconvert.models.loading import load_model
 from trainer.augment import Pixels, resize
@@ -17,6 +15,7 @@ from trainer.metrics.colour import ReinhardTransfer
 from trainer.metrics.inception import Inception
 from trainer.metrics.motion import WarpError, shift_error, warp_error
 from trainer.metrics.ssim import psnr
+from trainer.precision import choose_device
 from trainer.samples import load_pictures
 
 
@@ -63,7 +62,7 @@ def evaluate(
     `back` names the model of the other direction, for the cycle's PSNR; `paired` compares with the picture of
     the same place in `target` as well. Raises `UsageError`, `ModelError`.
     """
-    device = torch.device(options.device)
+    device = choose_device(options.device)
     sources, targets = _pictures(source, options), _pictures(target, options)
     if paired and len(sources) != len(targets):
         raise UsageError(f"not paired: {len(sources)} pictures in {source}, {len(targets)} in {target}")
@@ -101,7 +100,7 @@ def evaluate(
 def evaluate_film(name: str, film: Path, frames: int, longest: int, device: str = "cpu") -> WarpError:
     """Warp error of a model on the first `frames` frames of a film, beside the film's own."""
     model = load_model(name)
-    where = torch.device(device)
+    where = choose_device(device)
     decoded = read_frames(film, range(frames))
     size = max(next(iter(decoded.values())).shape[:2])
     convert = converter(model.generator.to(where), where, model.card.size_multiple)

@@ -14,6 +14,7 @@ DISC_WINS = {
     "wgan": float("-inf"),
 }  # below this the discriminator is hardly wrong
 WINDOW = 20  # log lines in a row that must show the same before it is called a collapse
+EARLY = 1000  # images, before which results that never had contrast are a beginning, not a collapse
 FADED = 0.15  # share of the hold-out sources' spread, or colour range, below which results have faded
 
 
@@ -23,12 +24,13 @@ class Health:
 
     `disc_wins` counts log lines in a row with a discriminator almost never wrong, `faded` sample
     grids in a row of almost one colour, by generator. A state with one of them raised
-    is not kept as good.
+    is not kept as good. `vivid` are the generators whose results had contrast once.
     """
 
     gan: str
     disc_wins: int = 0
     faded: dict[str, int] = field(default_factory=dict)
+    vivid: list[str] = field(default_factory=list)
     rolled_back: bool = False
 
     def look_at_losses(self, losses: Mapping[str, float]) -> str | None:
@@ -46,16 +48,21 @@ class Health:
         return None
 
     def look_at_results(
-        self, name: str, results: tuple[float, float], sources: tuple[float, float]
+        self, name: str, results: tuple[float, float], sources: tuple[float, float], images: int
     ) -> str | None:
         """Called for each sample grid of a generator, with two figures for its results and for their sources.
 
         They are the standard deviation within pictures, and that of the mean colours over all of them.
+        `images` have been seen so far.
         """
         (spread, colours), (source_spread, source_colours) = results, sources
         flat = spread < FADED * source_spread
         same = source_colours > 0.02 and colours < FADED * FADED * source_colours
-        self.faded[name] = self.faded.get(name, 0) + 1 if flat or same else 0
+        faded = flat or same
+        if not faded and name not in self.vivid:
+            self.vivid.append(name)
+        counts = faded and (name in self.vivid or images >= EARLY)
+        self.faded[name] = self.faded.get(name, 0) + 1 if counts else 0
         if self.faded[name] >= 2:
             if flat:
                 return (

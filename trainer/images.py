@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,11 +37,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Domain:
-    """The readable pictures of a domain, those that were not readable, and the range of their sizes."""
+    """The readable pictures of a domain, how many were not readable, and the range of their sizes."""
 
     where: str
     pictures: tuple[Picture, ...]
-    unreadable: tuple[Path, ...] = ()
+    unreadable: int = 0
     smallest: tuple[int, int] = (0, 0)
     largest: tuple[int, int] = (0, 0)
 
@@ -49,7 +50,7 @@ class Domain:
         low, high = (f"{width}x{height}" for width, height in (self.smallest, self.largest))
         sizes = low if low == high else f"{low} to {high}"
         text = f"{self.where}: {len(self.pictures)} pictures, {sizes}"
-        return f"{text}, {len(self.unreadable)} unreadable" if self.unreadable else text
+        return f"{text}, {self.unreadable} unreadable" if self.unreadable else text
 
 
 def read_image(path: Path) -> Pixels:
@@ -69,8 +70,12 @@ def read_image(path: Path) -> Pixels:
 
 def find_images(folder: Path) -> list[Path]:
     """All image files below a folder, sorted by path; hidden ones left out. Raises `UsageError`."""
+    if folder.is_file():
+        raise UsageError(f"{folder}: is a file, neither a folder of pictures nor a video")
     if not folder.is_dir():
         raise UsageError(f"no such folder: {folder}")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise UsageError(f"{folder}: no permission to read this folder")
     found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
 
@@ -118,33 +123,38 @@ def scan_domain(where: str, frames_per_video: int = 500, least: int = 2, warn: b
         frames = read_frames(path, count=frames_per_video)
         shapes = [(pixels.shape[1], pixels.shape[0]) for pixels in frames.values()]
         pictures = [Picture(path, index) for index in frames]
-        unreadable: list[Path] = []
+        unreadable: list[InputError] = []
     else:
         pictures, unreadable, shapes = _scan_folder(path)
     for bad in unreadable:
-        log.warning("%s: unreadable, left out", bad)
+        log.warning("left out: %s", bad)
     if len(pictures) < least:
-        raise UsageError(f"{where}: {len(pictures)} readable pictures, at least {least} are needed")
+        found = f"{len(pictures) or 'no'} readable picture{'s' * (len(pictures) != 1)}"
+        others = f" and {len(unreadable)} unreadable" if unreadable else ""
+        raise UsageError(f"{where}: {found}{others}; at least {least} are needed")
     if warn and len(pictures) < FEW:
         log.warning("%s: only %d pictures; expect overfitting below some hundreds", where, len(pictures))
     by_area = sorted(shapes, key=lambda size: size[0] * size[1])
-    return Domain(where, tuple(pictures), tuple(unreadable), by_area[0], by_area[-1])
+    return Domain(where, tuple(pictures), len(unreadable), by_area[0], by_area[-1])
 
 
-def _scan_folder(folder: Path) -> tuple[list[Picture], list[Path], list[tuple[int, int]]]:
-    def size(path: Path) -> tuple[int, int] | None:
+def _scan_folder(folder: Path) -> tuple[list[Picture], list[InputError], list[tuple[int, int]]]:
+    """Readable pictures, what is wrong with the others, and the sizes of the readable ones."""
+
+    def size(path: Path) -> tuple[int, int] | InputError:
         try:
             height, width = read_image(path).shape[:2]
-        except InputError:
-            return None
+        except InputError as error:
+            return error
         return width, height
 
     paths = find_images(folder)
     with ThreadPoolExecutor(4) as threads:
         sizes = list(threads.map(size, paths))
-    good = [(Picture(path), found) for path, found in zip(paths, sizes, strict=True) if found]
-    bad = [path for path, found in zip(paths, sizes, strict=True) if not found]
-    return [picture for picture, _ in good], bad, [found for _, found in good]
+    pairs = list(zip(paths, sizes, strict=True))
+    good = [Picture(path) for path, found in pairs if isinstance(found, tuple)]
+    bad = [found for found in sizes if isinstance(found, InputError)]
+    return good, bad, [found for found in sizes if isinstance(found, tuple)]
 
 
 def split_holdout(domain: Domain, count: int) -> tuple[Domain, Domain]:

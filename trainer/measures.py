@@ -72,11 +72,12 @@ def measure_generator(
     back: Callable[[Pixels], Pixels] | None = None,
     truths: Sequence[Pixels] = (),
     inception: Inception | None = None,
+    teacher: Callable[[Pixels], Pixels] | None = None,
 ) -> Metrics:
     """All metrics of a generator on hold-out pictures: `measure_results`, and what needs the generator.
 
     `shift` is the error of shifted inputs; `cycle_psnr` that of the way `back`; `l1` and `truth_ssim` compare
-    with the `truths` of pairs (L1 in [0, 255]).
+    with the `truths` of pairs (L1 in [0, 255]), `teacher_l1` and `teacher_ssim` with a teacher's results.
     """
     results = [convert(pixels) for pixels in sources]
     metrics = measure_results(sources, results, targets, edge, inception)
@@ -87,6 +88,9 @@ def measure_generator(
         )
     if truths:
         metrics |= measure_truth(results, truths)
+    if teacher is not None:
+        near = measure_truth(results, [teacher(pixels) for pixels in sources])
+        metrics |= {"teacher_l1": near["l1"], "teacher_ssim": near["truth_ssim"]}
     return metrics
 
 

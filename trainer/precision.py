@@ -34,7 +34,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         raise UnavailableError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:N") from error
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise UnavailableError(f"no CUDA device works here, asked for {name!r}: use --device cpu")
+            raise UnavailableError(f"no CUDA device works here, asked for {name!r}: use cpu")
         if device.index is None:
             device = torch.device("cuda", local_rank)
         if device.index is not None and device.index >= torch.cuda.device_count():

@@ -14,6 +14,7 @@ import cv2
 
 from cgconvert.errors import InputError
 from cgconvert.files import write_atomically
+from trainer.config import Config
 from trainer.images import read_image
 from trainer.runfolder import RunFolder
 from trainer.samples import encode
@@ -21,6 +22,20 @@ from trainer.samples import encode
 WIDTH, HEIGHT = 374, 150
 POINTS = 400  # a curve has more log lines than a screen has pixels
 SHOWN = 6  # grids over time
+CELLS = {"cyclegan": "source, result, way back", "pix2pix": "source, result, truth", "cut": "source, result"}
+CELLS["distill"] = "source, result, teacher's result"
+MEANINGS = {
+    "swd": "distance to the target domain, colour apart; lower is nearer",
+    "swd_common": "distance with colour and contrast; lower is nearer",
+    "grid": "trace of a grid; 1.2 to 1.5 is none",
+    "ssim": "structure kept of the source; 1 is all",
+    "shift": "unsteadiness under shifts; 0 is steady",
+    "cycle_psnr": "there and back, dB; higher is nearer",
+    "l1": "distance to the truth, of 255; lower is nearer",
+    "truth_ssim": "structure of the truth; 1 is all",
+    "teacher_l1": "distance to the teacher, of 255; lower is nearer",
+    "teacher_ssim": "structure of the teacher's results; 1 is all",
+}
 COLOURS = ("#c0392b", "#2471a3", "#1e8449", "#b7950b", "#7d3c98", "#2e4053")
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1200px; padding: 0 1rem; }
@@ -29,7 +44,8 @@ figure { display: inline-block; margin: 0 1rem 1rem 0; vertical-align: top; }
 figcaption { color: #555; font-size: .9rem; } img { max-width: 100%; }
 table { border-collapse: collapse; }
 td, th { padding: .2rem .7rem; border-bottom: 1px solid #eee; text-align: right; }
-td:first-child, th:first-child { text-align: left; }
+td:first-child, th:first-child, .settings td { text-align: left; }
+summary { cursor: pointer; color: #555; margin: .7rem 0; }
 svg text { font: 11px system-ui, sans-serif; fill: #555; }
 """
 
@@ -45,7 +61,7 @@ def write_report(folder: RunFolder, config: Mapping[str, Mapping[str, Any]], sta
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{title}</title>",
         f"<style>{STYLE}</style></head><body><h1>{title}</h1><p>{html.escape(status)}</p>",
         *(_event(line) for line in events),
-        *_samples(folder.samples),
+        *_samples(folder.samples, CELLS[config["run"]["method"]]),
         "<h2>Losses</h2>",
         *_loss_curves(losses),
         "<h2>Metrics on the hold-out</h2>",
@@ -66,8 +82,8 @@ def _event(line: Mapping[str, Any]) -> str:
     return f"<p><strong>{html.escape(text)}</strong></p>"
 
 
-def _samples(folder: Path) -> list[str]:
-    """For each generator some grids over time, the newest first; left the source, then the result."""
+def _samples(folder: Path, cells: str) -> list[str]:
+    """For each generator some grids over time, the newest first; `cells` says what stands in a row."""
     by_generator: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.glob("*-*.png")):
         by_generator[path.stem.rpartition("-")[0]].append(path)
@@ -75,7 +91,7 @@ def _samples(folder: Path) -> list[str]:
     for name, paths in by_generator.items():
         count = min(SHOWN, len(paths))
         chosen = {round(i * (len(paths) - 1) / max(count - 1, 1)) for i in range(count)}
-        parts.append(f"<h2>{html.escape(name)}: source, result, and the way back or the truth</h2>")
+        parts.append(f"<h2>{html.escape(f'{name}: {cells}')}</h2>")
         parts += [_figure(paths[index]) for index in sorted(chosen, reverse=True)]
     return parts
 
@@ -129,12 +145,16 @@ def _metric_table(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _settings(config: Mapping[str, Mapping[str, Any]]) -> str:
-    rows = [
-        f"<tr><td>{html.escape(f'{section}.{key}')}</td><td>{html.escape(str(value))}</td></tr>"
-        for section, values in config.items()
-        for key, value in values.items()
-    ]
-    return f"<table>{''.join(rows)}</table>"
+    """Those that differ from the defaults; the others folded away."""
+    defaults = Config().to_dict()
+    rows: dict[bool, list[str]] = {True: [], False: []}
+    for section, values in config.items():
+        for key, value in values.items():
+            changed = value != defaults[section][key]
+            name, shown = html.escape(f"{section}.{key}"), html.escape(str(value))
+            rows[changed].append(f"<tr><td>{name}</td><td>{shown}</td></tr>")
+    changed, same = (f"<table class='settings'>{''.join(rows[key])}</table>" for key in (True, False))
+    return f"{changed}<details><summary>The others, at their defaults</summary>{same}</details>"
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -174,8 +194,8 @@ def curves(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> s
         body.append(f"<polyline points='{path}' fill='none' stroke='{colour}' stroke-width='1.5'/>")
     bottom = HEIGHT - 12
     body += [
-        f"<text x='{margin - 4}' y='18' text-anchor='end'>{high:.3g}</text>",
-        f"<text x='{margin - 4}' y='{10 + inner_height}' text-anchor='end'>{low:.3g}</text>",
+        f"<text x='{margin - 4}' y='18' text-anchor='end'>{high:.4g}</text>",
+        f"<text x='{margin - 4}' y='{10 + inner_height}' text-anchor='end'>{low:.4g}</text>",
         f"<text x='{margin}' y='{bottom}'>{left:.0f}</text>",
         f"<text x='{WIDTH - 10}' y='{bottom}' text-anchor='end'>{right:.0f} images</text>",
     ]
@@ -183,7 +203,10 @@ def curves(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> s
         f"<span style='color:{COLOURS[i % len(COLOURS)]}'>{html.escape(name)}</span>"
         for i, name in enumerate(thin)
     ]
-    caption = f"{html.escape(title)} ({', '.join(names)})"
+    alone = list(thin) == [title]
+    caption = names[0] if alone else f"<b>{html.escape(title)}</b> {', '.join(names)}"
+    if title in MEANINGS:
+        caption += f"<br>{html.escape(MEANINGS[title])}"
     return (
         f"<figure><svg viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}' height='{HEIGHT}'>{''.join(body)}</svg>"
         f"<figcaption>{caption}</figcaption></figure>"

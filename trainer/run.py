@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cgconvert.errors import UsageError
+from cgconvert.errors import OutputError, UsageError
 from trainer.checkpoint import load_checkpoint
 from trainer.config import config_from_checkpoint
 from trainer.data import open_data
@@ -45,9 +45,19 @@ def start(folder: RunFolder, changes: Mapping[str, Any] | None = None, resume: b
     for a config, data or a checkpoint that do not fit.
     """
     with joined_world() as world:
-        training = prepare(folder, changes or {}, resume, world)
-        train(training)
+        try:
+            training = prepare(folder, changes or {}, resume, world)
+            train(training)
+        except OutputError as error:
+            raise OutputError(_what_stays(error, folder)) from error
         return training
+
+
+def _what_stays(error: OutputError, folder: RunFolder) -> str:
+    text = folder.without_option(error)
+    if not folder.checkpoint.exists():
+        return text
+    return f"{text}; the last checkpoint is whole, go on with `cgconvert train resume {folder.path}`"
 
 
 def prepare(folder: RunFolder, changes: Mapping[str, Any], resume: bool, world: World) -> Training:
@@ -80,7 +90,7 @@ def prepare(folder: RunFolder, changes: Mapping[str, Any], resume: bool, world: 
         data,
         Schedule(config.run),
         Health(config.loss.gan),
-        Watch(folder, config, data, method.multiple, world.first),
+        Watch(folder, config, data, method.multiple, method.device, world.first),
         world,
     )
     if state is not None:

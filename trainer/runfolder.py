@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cgconvert.errors import UsageError
+from cgconvert.errors import OutputError, UsageError
 from cgconvert.files import output_error, write_atomically
 from trainer.config import Config, read_config
 
@@ -42,6 +42,11 @@ class RunFolder:
     @property
     def samples(self) -> Path:
         return self.path / "samples"
+
+    @staticmethod
+    def without_option(error: OutputError) -> str:
+        """What the error says, but for the converter's option -o: a run's place is its argument."""
+        return str(error).replace(" with -o", "")
 
     def read_config(self) -> Config:
         """The run's config. Raises `UsageError` where the folder is not a run's."""

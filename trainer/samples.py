@@ -61,7 +61,8 @@ def to_pixels(images: Tensor) -> Pixels:
 def sample_rows(
     method: Method, name: str, pictures: Sequence[Pixels], truths: Sequence[Pixels] = ()
 ) -> list[Pixels]:
-    """A row for each picture: source, averaged generator's result, the way back or the truth, if any."""
+    """A row for each picture: source, averaged generator's result; then the way back, the teacher's result
+    or the truth, where there is one."""
     rows = []
     for index, pixels in enumerate(pictures):
         images = to_images(pixels, method.device)
@@ -70,6 +71,9 @@ def sample_rows(
         back = method.back(name)
         if back is not None:
             cells.append(to_pixels(back(result)))
+        teacher = method.teacher_of(name)
+        if teacher is not None:
+            cells.append(to_pixels(teacher(images)))
         if truths:
             cells.append(truths[index])
         rows.append(np.concatenate(cells, axis=1))

@@ -76,7 +76,10 @@ def init_run(run: Path, changes: Mapping[str, Any], recipe: str | None, overwrit
         raise UsageError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
     config = _base(recipe, method).with_changes(changes)
     found = open_data(config, run).describe()
-    write_atomically(folder.config, commented_toml(config).encode())
+    try:
+        write_atomically(folder.config, commented_toml(config).encode())
+    except OutputError as error:
+        raise OutputError(folder.without_option(error)) from error
     return [*found, f"{folder.config} written; look it through, then: cgconvert train run {run}"]
 
 

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from trainer.augment import Pixels
 from trainer.board import Board
 from trainer.checkpoint import save_checkpoint
 from trainer.config import Config
-from trainer.data import PAIRED, TrainingData
+from trainer.data import PAIRED, TrainingData, absolute
 from trainer.measures import Metrics, converter, measure_generator, open_inception
 from trainer.methods import Method
 from trainer.metrics.inception import Inception
@@ -24,20 +25,28 @@ if TYPE_CHECKING:
     from trainer.loop import Training
 
 log = logging.getLogger("trainer")
+SCORES = ("l1", "teacher_l1", "swd")  # what says which checkpoint is best: the first that a run has
 
 
 class Watch:
     """Looks at a training from outside; nothing here changes it."""
 
     def __init__(
-        self, folder: RunFolder, config: Config, data: TrainingData, multiple: int, first: bool
+        self,
+        folder: RunFolder,
+        config: Config,
+        data: TrainingData,
+        multiple: int,
+        device: torch.device,
+        first: bool,
     ) -> None:
         self._folder = folder
+        self._device = device
         self._config = config
         self._data = data
         self._multiple = multiple
         self._pictures: dict[str, list[Pixels]] = {}
-        self._features: Inception | None = None
+        self._features = self._open_inception(first)
         self._board = Board(folder.path / "tensorboard") if config.watch.tensorboard and first else None
         self._paired = config.run.method in PAIRED
         self._sampled = self._measured_last = -1
@@ -93,7 +102,9 @@ class Watch:
             if self._board:
                 self._board.picture(name, picture, training.method.images_seen)
             results = [row[:, p.shape[1] : 2 * p.shape[1]] for row, p in zip(rows, pictures, strict=True)]
-            problem = problem or training.health.look_at_results(name, _range(results), _range(pictures))
+            seen = training.method.images_seen
+            found = training.health.look_at_results(name, _range(results), _range(pictures), seen)
+            problem = problem or found
         self._report(training, "running")
         return problem
 
@@ -113,7 +124,7 @@ class Watch:
                 self._board.scalars(name, metrics, seen)
             self._folder.append({"kind": "metrics", "images": seen, "generator": name, **metrics})
             log.info("%d images, %s | %s", seen, name, describe(metrics))
-            score = float(metrics["l1"] if "l1" in metrics else metrics["swd"])
+            score = float(next(metrics[key] for key in SCORES if key in metrics))
             if score < self.best.get(name, float("inf")):
                 self.best[name] = score
                 # With two generators the one that is trained for counts, which is `generators`' last.
@@ -125,15 +136,19 @@ class Watch:
         settings = self._config.watch
         sources, targets = self._measured(source), self._measured(target)
         convert = converter(method.ema.generators[name], method.device, self._multiple)
-        back = method.back(name)
+        back, teacher = (
+            converter(network, method.device, self._multiple) if network is not None else None
+            for network in (method.back(name), method.teacher_of(name))
+        )
         return measure_generator(
             convert,
             sources,
             targets,
             settings.metric_size,
-            converter(back, method.device, self._multiple) if back is not None else None,
+            back,
             targets if self._paired else (),
-            self._inception(method),
+            self._features,
+            teacher,
         )
 
     def _measured(self, domain: str) -> list[Pixels]:
@@ -143,11 +158,13 @@ class Watch:
             self._pictures[key] = self._load(domain, self._config.watch.metric_pictures)
         return self._pictures[key]
 
-    def _inception(self, method: Method) -> Inception | None:
+    def _open_inception(self, first: bool) -> Inception | None:
+        """Before the first step, so that a wrong file is not found out hours later."""
         settings = self._config.watch
-        if settings.inception and self._features is None:
-            self._features = open_inception(settings.inception, settings.inception_sha256, method.device)
-        return self._features
+        if not first:
+            return None
+        where = absolute(settings.inception, self._folder.path)
+        return open_inception(where, settings.inception_sha256, self._device)
 
     def finish(self, training: Training) -> None:
         """At the end of the run."""

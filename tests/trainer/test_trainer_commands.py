@@ -18,6 +18,7 @@ from cgconvert.models.files import read_card
 from cgconvert.models.loading import load_model
 from tests.trainer.conftest import SMALL, make_domain, make_pairs
 from tests.trainer.test_trainer_data import make_film
+from trainer.checkpoint import load_checkpoint
 from trainer.cli import train
 from trainer.images import read_image
 from trainer.template import toml_value
@@ -76,8 +77,11 @@ def test_the_report_needs_nothing_from_outside(trained: Path) -> None:
     assert text.count("data:image/jpeg;base64,") == 6
     assert text.count("<svg") > 8
     assert "finished, 12 images" in text
-    for word in ("gen_ab", "cycle_a", "swd", "optimizer.lr"):
+    for word in ("gen_ab: source, result, way back", "cycle_a", "swd", "lower is nearer", "optimizer.lr"):
         assert word in text
+    changed, _, same = text.partition("<details>")
+    assert "<td>data.crop_size</td><td>32</td>" in changed
+    assert "<td>optimizer.beta1</td><td>0.5</td>" in same
 
 
 def test_export_gives_a_model_that_the_converter_loads(trained: Path) -> None:
@@ -181,6 +185,12 @@ def test_distillation_makes_a_smaller_model(trained: Path) -> None:
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         losses = [line["losses"] for line in lines if line["kind"] == "losses"]
         assert {"l1", "ssim", "features", "gram", "gan", "disc", "tv"} <= losses[0].keys()
+        measured = [line for line in lines if line["kind"] == "metrics"][-1]
+        assert 0 < measured["teacher_l1"] < 255
+        assert -1 < measured["teacher_ssim"] < 1
+        assert load_checkpoint(run / "best.pt")["watch"]["best"]["gen_ab"] == measured["teacher_l1"]
+        assert read_image(run / "samples" / "gen_ab-000000006.png").shape[1] == 3 * 48, "and the teacher's"
+        assert "gen_ab: source, result, teacher&#x27;s result" in (run / "report.html").read_text()
         assert ("teacher_cycle_a" in losses[0]) == (name == "with-run")
         student = trained / f"{name}.safetensors"
         assert call("export", run, student).exit_code == 0
@@ -230,6 +240,14 @@ def test_pix2pix_from_pairs(tmp_path: Path) -> None:
             "unknown method 'gan'",
         ),
         (["init", "{tmp}/new", "--a", "{tmp}/a", "--b", "{tmp}/b", "--recipe", "x"], 2, "no recipe 'x'"),
+        (["init", "{tmp}/new", "--pairs", "{tmp}/a", "--a", "{tmp}/a"], 2, "give --pairs, or --a and --b"),
+        (["init", "{tmp}/new", "--a", "{tmp}/a/000.png", "--b", "{tmp}/b"], 2, "is a file, neither a folder"),
+        (["init", "{tmp}/new", "--a", "{tmp}/run", "--b", "{tmp}/b"], 2, "no readable pictures; at least 2"),
+        (
+            ["evaluate", "identity", "--source", "{tmp}/a", "--target", "{tmp}/b", "--device", "tpu"],
+            2,
+            "unknown device 'tpu'",
+        ),
         (["run", "{tmp}/run", "--set", "run.batch"], 2, "write SECTION.KEY=VALUE"),
         (["run", "{tmp}/run", "--set", "run.device=cuda:99"], 2, "CUDA"),
         (["run", "{tmp}/run", "--ablation", "half"], 2, "loss.ablation must be one of"),

@@ -82,8 +82,10 @@ def test_mistakes_are_named_with_their_place(tmp_path: Path, text: str, message:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="is not there; make one with"):
         read_config(tmp_path / "none.toml")
+    with pytest.raises(UsageError, match=r"cannot be read \(Is a directory\)"):
+        read_config(tmp_path)
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match="not text in UTF-8"):
         read_config(tmp_path / "bytes.toml")

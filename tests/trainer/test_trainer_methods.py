@@ -265,6 +265,10 @@ def test_networks_that_do_not_fit_are_refused() -> None:
         make("cyclegan", data__crop_size=34)
     with pytest.raises(UsageError, match="crop_size 32 does not suit generator 'unet'"):
         make("pix2pix", network__generator="unet", network__arguments={"depth": 7})
+    with pytest.raises(UsageError, match="generator 'identity' has nothing to learn"):
+        make("cyclegan", network__generator="identity", network__arguments={})
+    with pytest.raises(UsageError, match=r"32 is too small .*disc_layers 4 and disc_scales 1 it needs 48"):
+        make("cyclegan", network__disc_layers=4)
     with pytest.raises(UsageError, match="as many channels"):
         make("cyclegan", network__arguments={**H2_TINY, "out_channels": 1})
 

@@ -12,10 +12,11 @@ from trainer.compiling import compile_verified
 from trainer.config import RunConfig
 from trainer.consistency import flicker, synthetic_flow, temporal_loss, warp
 from trainer.diffaugment import color, cutout, diff_augment, translation
-from trainer.discriminators import PatchDiscriminator, build_discriminator
+from trainer.discriminators import PatchDiscriminator, build_discriminator, smallest_input
 from trainer.image_pool import ImagePool
 from trainer.initialization import init_weights
 from trainer.losses import gan_loss, r1_penalty
+from trainer.methods.base import use_library_norms
 from trainer.methods.features import matching_loss, mean_matching_loss
 from trainer.precision import Precision, choose_device, choose_precision
 from trainer.schedule import Schedule
@@ -64,6 +65,17 @@ def test_the_patch_discriminator_sees_70_pixels() -> None:
     assert images.grad is not None
     seen = images.grad.abs().sum((0, 1)).nonzero()
     assert (seen.max(0).values - seen.min(0).values + 1).tolist() == [70, 70]
+
+
+@pytest.mark.parametrize(("layers", "scales"), [(1, 1), (2, 1), (3, 1), (3, 2), (2, 3)])
+def test_the_smallest_input_of_a_discriminator(layers: int, scales: int) -> None:
+    least = smallest_input("patch", layers, scales)
+    disc = use_library_norms(build_discriminator("patch", ndf=2, layers=layers, scales=scales))
+    for maps in (disc(torch.randn(1, 3, least, least)),):
+        for logits in maps if scales > 1 else [maps]:
+            assert min(logits.shape[2:]) >= 1
+    with pytest.raises((ValueError, RuntimeError)):
+        disc(torch.randn(1, 3, least - 2**scales, least - 2**scales))
 
 
 def test_discriminators_have_features_and_scales() -> None:

@@ -150,9 +150,8 @@ def test_interrupted_run_says_how_to_go_on(tmp_path: Path, domains: dict[str, st
 
 
 def test_changed_settings_are_told_and_kept(
-    tmp_path: Path, domains: dict[str, str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, domains: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("trainer"), "propagate", True)
     caplog.set_level(logging.INFO, "trainer")
     folder = RunFolder(write_run(tmp_path / "run", {**domains, "run.images": 2, "run.decay_images": 1}))
 

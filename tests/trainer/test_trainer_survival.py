@@ -15,7 +15,7 @@ from cgconvert.errors import ModelError, OutputError, UsageError
 from tests.trainer.conftest import write_run
 from trainer.checkpoint import load_checkpoint
 from trainer.distributed import World
-from trainer.health import WINDOW, Health
+from trainer.health import EARLY, WINDOW, Health
 from trainer.loop import CollapsedError, Training, train
 from trainer.methods import cyclegan
 from trainer.run import prepare, start
@@ -84,10 +84,23 @@ def test_a_winning_discriminator_is_noticed_only_after_long() -> None:
 
 @pytest.mark.parametrize(("result", "word"), [((0.01, 0.1), "contrast"), ((0.2, 0.0001), "alike")])
 def test_faded_results_are_noticed_at_the_second_look(result: tuple[float, float], word: str) -> None:
-    health = Health("lsgan")
-    assert health.look_at_results("gen_ab", result, (0.2, 0.1)) is None
-    assert word in (health.look_at_results("gen_ab", result, (0.2, 0.1)) or "")
-    assert health.look_at_results("gen_ba", (0.2, 0.1), (0.2, 0.1)) is None
+    health, sources = Health("lsgan"), (0.2, 0.1)
+    assert health.look_at_results("gen_ab", result, sources, EARLY) is None
+    assert word in (health.look_at_results("gen_ab", result, sources, EARLY) or "")
+    assert health.look_at_results("gen_ba", sources, sources, EARLY) is None
+
+
+def test_pale_beginnings_are_no_collapse_and_losing_contrast_is() -> None:
+    health, sources, pale = Health("lsgan"), (0.2, 0.1), (0.01, 0.1)
+    for images in range(100, EARLY, 100):
+        assert health.look_at_results("gen_ab", pale, sources, images) is None
+    assert health.good
+    early = Health("lsgan")
+    assert early.look_at_results("gen_ab", sources, sources, 100) is None
+    assert early.look_at_results("gen_ab", pale, sources, 200) is None
+    again = Health("lsgan")
+    again.load_state_dict(early.state_dict())
+    assert "contrast" in (again.look_at_results("gen_ab", pale, sources, 300) or "")
 
 
 def test_a_generator_of_one_colour_stops_a_run(
@@ -96,6 +109,7 @@ def test_a_generator_of_one_colour_stops_a_run(
     monkeypatch.setattr(cyclegan, "gan_loss", lambda logits, *a, **k: logits.float().sum() * 0)
     run = training(tmp_path / "run", domains, watch__sample_every=2, optimizer__lr=0.0)
     for name in ("gen_ab", "gen_ba"):
+        run.health.vivid.append(name)
         for module in (run.method.networks[name], run.method.ema.generators[name]):
             torch.nn.init.zeros_(module.tail.weight)
     with pytest.raises(CollapsedError, match="lost their contrast"):
@@ -142,6 +156,37 @@ def test_a_missing_permission_is_one_clear_line(
     monkeypatch.setattr(Path, "write_bytes", denied)
     with pytest.raises(OutputError, match="no permission to write"):
         train(run)
+
+
+def test_where_a_full_disk_stops_a_run_it_says_how_to_go_on(
+    tmp_path: Path, domains: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(write_run(tmp_path / "run", {**domains, "watch.sample_every": 7}))
+    write, full = Path.write_bytes, [True]
+
+    def limited(self: Path, data: bytes) -> int:
+        if self.suffix == ".png" and full[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", limited)
+    with pytest.raises(OutputError) as caught:
+        start(folder)
+    assert str(caught.value) == (
+        f"disk full while writing {folder.samples / 'gen_ab-000000007.png'}: free some space, or choose "
+        f"another place; the last checkpoint is whole, go on with `cgconvert train resume {folder.path}`"
+    )
+    full[0] = False
+    assert start(folder, resume=True).method.images_seen == 20
+
+
+def test_a_file_of_the_metrics_that_is_missing_is_noticed_before_the_first_step(
+    tmp_path: Path, domains: dict[str, str]
+) -> None:
+    folder = RunFolder(write_run(tmp_path / "run", {**domains, "watch.inception": "gone.pt"}))
+    with pytest.raises(ModelError, match=r"run/gone\.pt: cannot be read \(No such file"):
+        start(folder)
+    assert not folder.checkpoint.exists()
 
 
 def test_a_damaged_checkpoint_is_said_to_be(tmp_path: Path, domains: dict[str, str]) -> None:

@@ -18,7 +18,7 @@ from trainer.compiling import compile_verified
 from trainer.config import Config
 from trainer.dataset import Batch
 from trainer.diffaugment import diff_augment
-from trainer.discriminators import build_discriminator
+from trainer.discriminators import build_discriminator, smallest_input
 from trainer.ema import Ema
 from trainer.image_pool import ImagePool
 from trainer.initialization import init_weights
@@ -66,6 +66,7 @@ class Method(ABC):
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=precision.name == "fp16")
         # Not on the CPU: there the backward pass of normalisations is many times slower in that format.
         self._channels_last = config.run.channels_last and self.device.type == "cuda"
+        self._crops = config.data.preprocess not in ("none", "scale_width")
         self._augment = tuple(config.loss.diffaugment)
         self.ema: Ema
 
@@ -89,15 +90,21 @@ class Method(ABC):
         """The averaged generator that leads back from a generator's result, where the method has one."""
         return None
 
+    def teacher_of(self, name: str) -> nn.Module | None:
+        """The network whose results a generator should give, where the method has one."""
+        return None
+
     # Building --------------------------------------------------------------------------------------
 
     def _add_generator(
         self, name: str, architecture: str, arguments: dict[str, Any], way: tuple[str, str]
     ) -> None:
         network = build_generator(architecture, arguments)
+        if not any(True for _ in network.parameters()):
+            raise UsageError(f"generator {architecture!r} has nothing to learn; set network.generator")
         multiple, minimum = size_rule(architecture, arguments)
-        crop, mode = self.config.data.crop_size, self.config.data.preprocess
-        if mode not in ("none", "scale_width") and (crop % multiple or crop < minimum):
+        crop = self.config.data.crop_size
+        if self._crops and (crop % multiple or crop < minimum):
             raise UsageError(
                 f"data.crop_size {crop} does not suit generator {architecture!r}: "
                 f"it takes multiples of {multiple} from {minimum} on"
@@ -109,6 +116,12 @@ class Method(ABC):
 
     def _add_discriminator(self, name: str, in_channels: int) -> None:
         net = self.config.network
+        least = smallest_input(net.discriminator, net.disc_layers, net.disc_scales)
+        if self._crops and self.config.data.crop_size < least:
+            raise UsageError(
+                f"data.crop_size {self.config.data.crop_size} is too small for the discriminator: with "
+                f"network.disc_layers {net.disc_layers} and disc_scales {net.disc_scales} it needs {least}"
+            )
         disc = build_discriminator(
             net.discriminator,
             in_channels,
@@ -262,7 +275,7 @@ class Method(ABC):
         self.step, self.images_seen = int(state["step"]), int(state["images_seen"])
 
 
-def use_library_norms(network: nn.Module) -> None:
+def use_library_norms(network: nn.Module) -> nn.Module:
     """Replace our instance norms by the library's, which is the same function rounded otherwise; in place.
 
     Names and weights stay, so that a checkpoint fits either form.
@@ -273,6 +286,7 @@ def use_library_norms(network: nn.Module) -> None:
                 plain = nn.InstanceNorm2d(norm.num_features, norm.eps, affine=norm.affine)
                 plain.load_state_dict(norm.state_dict())
                 setattr(parent, name, plain)
+    return network
 
 
 def mixes_images(network: nn.Module) -> bool:

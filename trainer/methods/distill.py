@@ -148,6 +148,9 @@ class Distill(OneWay):
             losses["tv"] = settings.lambda_tv * total_variation(fake)
         return losses | self._steadiness(source, fake) | {"output": fake}
 
+    def teacher_of(self, name: str) -> nn.Module:
+        return self.teacher
+
     def _discriminator_losses(self, real: Tensor, fake: Tensor) -> Losses:
         return self._disc_loss("disc", real, fake)
 
