@@ -26,6 +26,7 @@ from cgconvert.engines.choose import ENGINES, Candidate, choose_device, engine_c
 from cgconvert.engines.limits import count_macs, measure_limits
 from cgconvert.engines.measure import example_pixels, measure
 from cgconvert.generators import build_generator, size_rule
+from cgconvert.memory import keep_freed_memory
 from cgconvert.models.card import ModelCard
 from cgconvert.models.loading import Model, load_model
 from cgconvert.progress import Silent
@@ -66,6 +67,7 @@ def combinations(arguments: argparse.Namespace, device: torch.device) -> Iterato
 
 def run(arguments: argparse.Namespace) -> Path:
     """Measure one after the other; what is known is written after each, in case the run is broken off."""
+    keep_freed_memory()  # as the command line does
     device = choose_device(arguments.device)
     limits = measure_limits(device, engine_class("eager").precisions(device))
     models = {name: load(name) for name in arguments.models.split(",")}

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from pathlib import Path
 from typing import Generic, TypeVar
 
 from cgconvert.models.card import ModelCard
-
-_MEMINFO = Path("/proc/meminfo")
-_CGROUP = Path("/sys/fs/cgroup")
 
 # Bytes of float32 a pixel at the peak of one run: a constant part, and one for each channel of the argument
 # that widens the generator (with its default). Measured with eager torch on a CPU at 1 to 4 megapixels.
@@ -35,23 +31,6 @@ def scaled_batch(height: int, width: int, enough: int, most: int, limit: int) ->
     """
     pixels = height * width
     return max(1, min(limit, -(-enough // pixels), most // pixels))
-
-
-def available_memory() -> int | None:
-    """Bytes of main memory that can be had now, within the limit of a container; None if unknown."""
-    free: list[int] = []
-    try:
-        for line in _MEMINFO.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free.append(int(line.split()[1]) * 1024)
-    except (OSError, ValueError, IndexError):
-        pass
-    try:
-        limit = int((_CGROUP / "memory.max").read_text())
-        free.append(limit - int((_CGROUP / "memory.current").read_text()))
-    except (OSError, ValueError):  # no container, or "max"
-        pass
-    return min(free, default=None)
 
 
 Item = TypeVar("Item")

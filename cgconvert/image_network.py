@@ -11,16 +11,17 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cgconvert.errors import InputError
-from cgconvert.image_batching import available_memory, memory_per_pixel, scaled_batch
+from cgconvert.image_batching import memory_per_pixel, scaled_batch
 from cgconvert.image_plan import ImagePlan
 from cgconvert.media.images import read_picture
+from cgconvert.memory import available_memory
 from cgconvert.progress import Silent
 
 if TYPE_CHECKING:
@@ -125,12 +126,14 @@ class Network:
 
     def _start_engine(self) -> Engine:
         started = time.perf_counter()
-        from cgconvert.engines.batches import ENOUGH_PIXELS, LIMIT
+        from cgconvert.engines.batches import ENOUGH_PIXELS, LIMIT, pixels_that_fit
         from cgconvert.engines.ready import create_verified_engine
         from cgconvert.models.loading import load_model
         from cgconvert.transforms import padded_size
 
         asked, card = self.plan.engine, self.plan.card
+        if asked.batch is None and self.plan.total == 1 and not self.plan.options.watch:
+            asked = replace(asked, batch=1)  # all cores for the one picture
         first, self.first = self.first, None
         assert first is not None
         first = first[None, :FIRST_EDGE, :FIRST_EDGE]
@@ -141,10 +144,13 @@ class Network:
         self.prepared.add((height, width))
         enough, fixed = ENOUGH_PIXELS[engine.device.type], asked.batch or engine.best_batch
         fits = max(engine.batch * height * width, enough)
+        if engine.streams > 1:
+            fits = max(fits, pixels_that_fit(engine))
 
         def batch_for(height: int, width: int) -> int:
             """From the first picture's size to another's by pixels, less where memory has proved short."""
-            wanted = fixed or scaled_batch(height, width, enough, fits, LIMIT)
+            busy = max(enough, engine.streams * height * width)
+            wanted = fixed or scaled_batch(height, width, busy, fits, LIMIT)
             return scaled_batch(height, width, self.known_to_fit, self.known_to_fit, wanted)
 
         self.batch_for = batch_for

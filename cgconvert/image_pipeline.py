@@ -22,7 +22,7 @@ from typing import Any
 from cgconvert.engines.threads import wait_without_spinning
 from cgconvert.errors import CgconvertError, InputError, Interrupted, OutputError
 from cgconvert.files import write_atomically
-from cgconvert.image_batching import Groups, available_memory
+from cgconvert.image_batching import Groups
 from cgconvert.image_network import Network, NetworkFailed, Note, Ready, Translated
 from cgconvert.image_plan import (
     ImageFailure,
@@ -38,6 +38,7 @@ from cgconvert.image_watch import watched
 from cgconvert.image_workers import Done, Failed, Workers
 from cgconvert.media.image_headers import ImageHeader
 from cgconvert.media.images import Picture, checked_header, decode_picture, encode_picture, read_file
+from cgconvert.memory import available_memory
 from cgconvert.options import EngineOptions, ImageOptions
 from cgconvert.progress import Progress, Silent
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LEVELS = [
     {"cgconvert.errors"},
-    {"cgconvert.files", "cgconvert.frames", "cgconvert.options", "cgconvert.progress"},
+    {"cgconvert.files", "cgconvert.frames", "cgconvert.memory", "cgconvert.options", "cgconvert.progress"},
     {"cgconvert.report"},
     {"cgconvert.generators"},
     {"cgconvert.models", "cgconvert.transforms", "cgconvert.media"},

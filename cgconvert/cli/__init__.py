@@ -16,6 +16,7 @@ import click
 
 from cgconvert.engines.threads import wait_without_spinning
 from cgconvert.errors import CgconvertError, Interrupted
+from cgconvert.memory import keep_freed_memory
 
 COMMANDS = {
     "video": ("cgconvert.cli.video:video", "Convert a film; sound, subtitles and timestamps are kept."),
@@ -77,6 +78,7 @@ def main(args: list[str] | None = None) -> Any:
     `CGCONVERT_DEBUG=1` shows the traceback of every error.
     """
     wait_without_spinning()
+    keep_freed_memory()
     try:
         result = cgconvert.main(args=args, prog_name="cgconvert", standalone_mode=False)
     except click.exceptions.Exit as leave:

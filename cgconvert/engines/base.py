@@ -39,6 +39,9 @@ class Engine(ABC):
     builds: ClassVar[bool] = False
     """Whether `prepare` builds something, which takes seconds to minutes."""
 
+    streams: int = 1
+    """Pictures that it works on side by side: a batch of fewer leaves part of the device idle."""
+
     best_batch: int | None = None
     """The batch this kind of engine is best with; None: as memory allows."""
 

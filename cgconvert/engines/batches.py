@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import copy
 
 import numpy as np
 import torch
 
 from cgconvert.engines.base import Engine
 from cgconvert.errors import CgconvertError
+from cgconvert.memory import available_memory
 from cgconvert.transforms import padded_size
 
 LIMIT = 64
@@ -41,12 +42,8 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return 2 * 2**30
-    return kilobytes * 1024
+    free_bytes = available_memory()
+    return 2 * 2**30 if free_bytes is None else free_bytes
 
 
 def bytes_per_pixel(engine: Engine) -> float:
@@ -69,32 +66,33 @@ def bytes_per_pixel(engine: Engine) -> float:
 
 
 def _largest_layer(engine: Engine, images: torch.Tensor) -> int:
-    """Bytes of the largest layer output of the plain network, in its float32."""
+    """Bytes of the largest layer output of the plain network, in its float32; nothing is computed."""
     sizes = [images.nbytes]
 
     def weigh(module: torch.nn.Module, inputs: object, output: object) -> None:
         if isinstance(output, torch.Tensor):
             sizes.append(output.nbytes)
 
-    generator = engine.model.generator
-    hooks = [module.register_forward_hook(weigh) for module in generator.modules()]
-    try:
-        with torch.inference_mode():
-            generator(images.cpu())
-    finally:
-        for hook in hooks:
-            hook.remove()
+    shapes_only = copy.deepcopy(engine.model.generator).to("meta")
+    for module in shapes_only.modules():
+        module.register_forward_hook(weigh)
+    with torch.inference_mode():
+        shapes_only(images.to("meta"))
     return max(sizes)
+
+
+def pixels_that_fit(engine: Engine) -> int:
+    """Padded pixels of a batch that the free memory of the engine's device has room for now."""
+    return int(SHARE * free_memory(engine.device) / bytes_per_pixel(engine))
 
 
 def choose_batch(engine: Engine, height: int, width: int) -> int:
     """Pictures of this size to send together: enough to keep the device busy, as far as memory allows."""
     rows, columns = padded_size(height, width, engine.model.card)
-    wanted = min(LIMIT, -(-ENOUGH_PIXELS[engine.device.type] // (rows * columns)))
+    wanted = max(engine.streams, -(-ENOUGH_PIXELS[engine.device.type] // (rows * columns)))
     if wanted == 1:
         return 1
-    room = SHARE * free_memory(engine.device) / (bytes_per_pixel(engine) * rows * columns)
-    return max(1, min(wanted, int(room)))
+    return max(1, min(wanted, LIMIT, pixels_that_fit(engine) // (rows * columns)))
 
 
 def convert_resilient(engine: Engine, pixels: np.ndarray) -> np.ndarray:

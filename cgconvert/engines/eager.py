@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from cgconvert.engines.base import Engine
+from cgconvert.engines.cpu import for_cpu
+from cgconvert.engines.streams import Streams, count_streams
 from cgconvert.engines.surgery import operate
 from cgconvert.models.loading import Model
 from cgconvert.transforms import padded_size
@@ -32,7 +34,8 @@ class EagerEngine(Engine):
     """The generator layer by layer, in channels_last memory.
 
     In float32 it is the network as it was trained, the reference for every other engine; in bf16 and fp16
-    it is changed first where that is faster (`cgconvert.engines.surgery`).
+    it is changed first where that is faster (`cgconvert.engines.surgery`, `cgconvert.engines.cpu`). On a CPU
+    the pictures of a batch go through side by side (`cgconvert.engines.streams`).
     """
 
     name: ClassVar[str] = "eager"
@@ -49,10 +52,17 @@ class EagerEngine(Engine):
         super().__init__(model, device, precision)
         self.dtype = DTYPES[precision]
         self.is_reference = precision == "fp32"
-        generator = copy.deepcopy(model.generator) if self.is_reference else operate(model.generator)
-        self.generator: nn.Module | None = generator.to(device, self.dtype).to(
-            memory_format=torch.channels_last  # type: ignore[call-overload]
+        self.streams = count_streams(device)
+        self.side_by_side: Streams | None = None
+        self.generator: nn.Module | None = self._network()
+
+    def _network(self) -> nn.Module:
+        if self.precision == "bf16" and self.device.type == "cpu":
+            return for_cpu(operate(self.model.generator))
+        generator = (
+            copy.deepcopy(self.model.generator) if self.is_reference else operate(self.model.generator)
         )
+        return generator.to(self.device, self.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def prepare(self, height: int, width: int, batch: int) -> None:
         """Nothing to build: one picture of at most 256x256 loads the convolution library."""
@@ -62,9 +72,26 @@ class EagerEngine(Engine):
 
     def __call__(self, images: Tensor) -> Tensor:
         assert self.generator is not None, "the engine is closed"
+        if len(images) == 1 or self.streams == 1:
+            return self._run(images)
+        if self.side_by_side is None:
+            self.side_by_side = Streams(self.streams)
+        return self.side_by_side.run(self._run, images)
+
+    def _run(self, images: Tensor) -> Tensor:
+        assert self.generator is not None
         with torch.inference_mode(), exact_float32(self.device):
             images = images.to(self.dtype).contiguous(memory_format=torch.channels_last)
             return self.generator(images).float()
 
+    def describe(self) -> dict[str, Any]:
+        told = super().describe()
+        if self.side_by_side is not None:
+            told["streams"] = self.streams
+        return told
+
     def close(self) -> None:
+        if self.side_by_side is not None:
+            self.side_by_side.close()
+            self.side_by_side = None
         self.generator = None

@@ -169,6 +169,7 @@ def test_other_errors_are_not_taken_for_memory() -> None:
 
 def test_the_batch_follows_size_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = EagerEngine(make_model(), CPU)
+    engine.streams = 1
     small, large = choose_batch(engine, 64, 64), choose_batch(engine, 1080, 1920)
     assert small > large == 1
     monkeypatch.setattr("cgconvert.engines.batches.free_memory", lambda device: 0)
