@@ -35,7 +35,7 @@ def train(quiet: bool) -> None:
     logger.propagate = False
 
 
-def _changes(settings: tuple[str, ...]) -> dict[str, Any]:
+def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
     """`SECTION.KEY=VALUE` with the value as TOML, or as a plain word."""
     changes = {}
     for text in settings:
@@ -83,7 +83,7 @@ def init(
 
     if pairs and (a or b):
         raise UsageError("give --pairs, or --a and --b: pictures side by side hold both domains")
-    changes = _changes(settings)
+    changes = parse_settings(settings)
     # Given as seen from here; the config may lie anywhere.
     places = {"data.a": a, "data.b": b, "data.pairs": pairs}
     changes |= {key: str(Path(value).expanduser().resolve()) for key, value in places.items() if value}
@@ -106,7 +106,7 @@ def run(run: Path, ablation: str | None, settings: tuple[str, ...], resume: bool
     from trainer.runfolder import RunFolder
 
     folder = RunFolder(run)
-    changes = _changes(settings) | ({"loss.ablation": ablation} if ablation else {})
+    changes = parse_settings(settings) | ({"loss.ablation": ablation} if ablation else {})
     start(folder, changes, resume=resume and folder.checkpoint.exists())
 
 
@@ -118,7 +118,7 @@ def resume(run: Path, settings: tuple[str, ...]) -> None:
     from trainer.run import start
     from trainer.runfolder import RunFolder
 
-    start(RunFolder(run), _changes(settings), resume=True)
+    start(RunFolder(run), parse_settings(settings), resume=True)
 
 
 @train.command()
@@ -273,14 +273,14 @@ def distill(
     if started and not resume:
         raise UsageError(f"{run}: has a checkpoint already; go on with --resume, or take another folder")
     if not started:
-        changes = {"run.method": "distill", **student_settings(student), **_changes(settings)}
+        changes = {"run.method": "distill", **student_settings(student), **parse_settings(settings)}
         changes |= {"distill.teacher": teacher}
         places = {"data.a": a, "data.b": b, "distill.checkpoint": teacher_run}
         changes |= {key: str(Path(value).expanduser().resolve()) for key, value in places.items() if value}
         for line in init_run(run, changes, None, overwrite=True):
             click.echo(line)
     # Before the first checkpoint they are in the config already.
-    start(folder, _changes(settings) if started else {}, resume=started)
+    start(folder, parse_settings(settings) if started else {}, resume=started)
 
 
 def main() -> None:
