@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -68,12 +69,76 @@ class FrameBatch:
 
 
 @dataclass(frozen=True)
+class YuvFormat:
+    """How planes hold a picture: everything that is needed to make RGB of them and back.
+
+    `depth` bits a sample; `sub_x` and `sub_y`: luma samples for one of chroma along each side (1 or 2);
+    `kr`, `kb`: the weights of red and blue in luma; `siting`: where the first chroma sample sits, in luma
+    pixels right of and below the middle of the first pixel. `interleaved`: blue and red difference alternate
+    in one plane (NV12); `high_bits`: samples fill the upper bits of 16 (P010) instead of the lower ones.
+    """
+
+    depth: int
+    sub_x: int
+    sub_y: int
+    kr: float
+    kb: float
+    full_range: bool
+    siting: tuple[float, float] = (0.5, 0.5)
+    interleaved: bool = False
+    high_bits: bool = False
+
+    def chroma_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the chroma planes of a picture."""
+        return -(-height // self.sub_y), -(-width // self.sub_x)
+
+    def shapes(self, height: int, width: int) -> list[tuple[int, ...]]:
+        """The shape of each plane: luma (H, W), then (h, w) twice or (h, w, 2)."""
+        chroma = self.chroma_size(height, width)
+        return [(height, width), (*chroma, 2)] if self.interleaved else [(height, width), chroma, chroma]
+
+    def nbytes(self, height: int, width: int) -> int:
+        """Bytes of one picture."""
+        rows, columns = self.chroma_size(height, width)
+        return (height * width + 2 * rows * columns) * (1 if self.depth <= 8 else 2)
+
+
+@dataclass(frozen=True)
+class PlaneFrame:
+    """One picture with a time, as its planes: what decoders give and encoders take.
+
+    `planes` have the shapes that `format` says, in uint8 or uint16: numpy arrays, or where `on_card` things
+    in the memory of the network's device that give themselves through DLPack. `width` and `height` are those
+    of the luma plane.
+    """
+
+    planes: Sequence[Any]
+    format: YuvFormat
+    width: int
+    height: int
+    pts: int
+    duration: int = 0
+    on_card: bool = False
+
+    @property
+    def kind(self) -> tuple[YuvFormat, int, int, bool]:
+        """What frames of one batch have in common."""
+        return self.format, self.height, self.width, self.on_card
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of picture that this frame keeps alive."""
+        return self.format.nbytes(self.height, self.width)
+
+
+@dataclass(frozen=True)
 class StreamInfo:
     """What is known of a video stream before its frames are read.
 
     `width` and `height` are those of the upright picture; `rotation` (0, 90, 180, 270 degrees clockwise)
     has been applied to reach them. `rate` is the average frame rate (for rate control and estimates only;
-    time lives in pts). `frames` is the container's own count or an estimate, None if unknown.
+    time lives in pts). `frames` is the container's own count or an estimate, None if unknown. `siting` is
+    where subsampled chroma sits, as in `YuvFormat`; `decoder` FFmpeg's name for the codec.
     """
 
     width: int
@@ -90,6 +155,8 @@ class StreamInfo:
     color_range: int = 0
     color_primaries: int = 2
     color_trc: int = 2
+    siting: tuple[float, float] = (0.5, 0.5)
+    decoder: str = ""
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:

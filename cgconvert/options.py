@@ -21,7 +21,8 @@ class VideoOptions:
 
     `codec`: h264, h265, av1, vp9, prores, ffv1 or an NVENC encoder's name; None: what the container
     calls for. `size` and `work_size`: "WxH", "720p" or "0.5x"; None: the source's, the card's advice.
-    `start` and `end` in seconds. `compare`: "side", "split" or None.
+    `start` and `end` in seconds. `compare`: "side", "split" or None. `decoder`: "auto", "cpu", or "nvdec",
+    the decoder of an NVIDIA card.
     """
 
     codec: str | None = None
@@ -35,6 +36,7 @@ class VideoOptions:
     compare: str | None = None
     overwrite: bool = False
     strict: bool = False
+    decoder: str = "auto"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ class VideoReport:
     postprocessing share a thread, so `busiest` is one of decode, translate (all three) and encode, and
     `busiest_seconds` what its thread was busy for. `first_frame` counts the seconds until the first frame
     was about to be translated (loading, compiling, verifying). `streams` says of each
-    stream of the source whether it was converted, copied or dropped, and why.
+    stream of the source whether it was converted, copied or dropped, and why; `path` which way the frames
+    took: where they were decoded, converted and encoded, as far as there was a choice.
     """
 
     source: str
@@ -39,6 +40,7 @@ class VideoReport:
     streams: list[Mapping[str, Any]] = field(default_factory=list)
     damage: Mapping[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    path: list[str] = field(default_factory=list)
 
     @property
     def frames_per_second(self) -> float:

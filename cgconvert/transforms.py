@@ -65,10 +65,32 @@ def pixels_to_images(
     tensor = pad_pixels(tensor, *padded_size(crop.height, crop.width, card))
     peak = 255.0 if pixels.dtype == np.uint8 else 65535.0
     images = tensor.permute(0, 3, 1, 2).to(torch.float32).mul_(2 / peak).sub_(1)
-    if card.in_channels == 1:
-        weights = torch.tensor(LUMA_BT601, device=images.device).view(1, 3, 1, 1)
-        images = (images * weights).sum(1, keepdim=True)
-    return images.to(dtype), crop
+    return _channels_in(images, card).to(dtype), crop
+
+
+def rgb_to_images(rgb: Tensor, card: ModelCard) -> tuple[Tensor, Crop]:
+    """RGB images (N, 3, H, W) in [-1, 1] to padded images (N, C, H', W'), and the crop that undoes it."""
+    crop = Crop(rgb.shape[2], rgb.shape[3])
+    padded = pad_pixels(rgb.permute(0, 2, 3, 1), *padded_size(crop.height, crop.width, card))
+    return _channels_in(padded.permute(0, 3, 1, 2), card), crop
+
+
+def images_to_rgb(images: Tensor, crop: Crop) -> Tensor:
+    """Images (N, C, H', W') to RGB images (N, 3, H, W): cropped; one channel becomes gray."""
+    return images[:, :, : crop.height, : crop.width].float().expand(-1, 3, -1, -1)
+
+
+def rgb_to_pixels(rgb: Tensor, dtype: np.dtype | type) -> np.ndarray:
+    """RGB images (N, 3, H, W) in [-1, 1] to pixels (N, H, W, 3) of uint8 or uint16."""
+    return images_to_pixels(rgb, Crop(rgb.shape[2], rgb.shape[3]), dtype)
+
+
+def _channels_in(images: Tensor, card: ModelCard) -> Tensor:
+    """As many channels as the generator takes: RGB, or its BT.601 luma."""
+    if card.in_channels != 1:
+        return images
+    weights = torch.tensor(LUMA_BT601, device=images.device).view(1, 3, 1, 1)
+    return (images * weights).sum(1, keepdim=True)
 
 
 def images_to_pixels(images: Tensor, crop: Crop, dtype: np.dtype | type) -> np.ndarray:

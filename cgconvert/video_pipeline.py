@@ -11,25 +11,30 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
+import torch
 
 from cgconvert.engines.base import Engine
-from cgconvert.engines.batches import convert_resilient
+from cgconvert.engines.choose import choose_device
 from cgconvert.engines.ready import create_verified_engine
 from cgconvert.errors import InputError, Interrupted
 from cgconvert.files import atomic_path
-from cgconvert.frames import Frame, FrameBatch
+from cgconvert.frames import Frame, PlaneFrame
+from cgconvert.media.card import card_access
 from cgconvert.media.compare import compare, resized
+from cgconvert.media.video_probe import sample_pixels
 from cgconvert.media.video_sink import VideoSink
-from cgconvert.media.video_source import CopiedPacket, VideoSource, sample_pixels
+from cgconvert.media.video_source import CopiedPacket, VideoSource
 from cgconvert.models.loading import load_model
 from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.pipeline import Aborted, Channel, StageClock, Workers
 from cgconvert.progress import Progress, Silent
 from cgconvert.report import VideoReport
+from cgconvert.transfers import own_device, transfers_for
+from cgconvert.translators import AnyFrame, PixelTranslator, PlaneTranslator, Translator
+from cgconvert.video_path import FilmPath, choose_path
 from cgconvert.video_plan import VideoPlan, plan_as_dict, plan_video
 
-FilmItem = Frame | CopiedPacket
+FilmItem = AnyFrame | CopiedPacket
 CHANNEL_BYTES = 48 * 2**20
 """Pictures that wait before and after the network: some frames of 1080p, a second of small ones."""
 
@@ -57,14 +62,31 @@ def convert_video(
     return run_video(plan, progress or Silent())
 
 
-def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
-    """Carry out a plan. Raises as `convert_video` does."""
+def run_video(plan: VideoPlan, progress: Progress, as_planes: bool | None = None) -> VideoReport:
+    """Carry out a plan. Raises as `convert_video` does.
+
+    `as_planes` is for tests: whether frames go to the device as YUV planes; None: where that pays.
+    """
+    device = choose_device(plan.engine.device)
+    path = choose_path(plan, device, as_planes)
+    decoder = card_access(path.decoding_card, fallback=True) if path.decoding_card is not None else None
+    encoder = card_access(path.encoding_card) if path.encoding_card is not None else None
     copied = frozenset(
         p.index for p in plan.streams if p.action == "copied" and not p.goes_into_header(plan.muxer)
     )
     compared = plan.size if plan.options.compare else None
     options = plan.options
-    source = VideoSource(plan.source, plan.info, plan.work_size, copied, options.start, options.end, compared)
+    source = VideoSource(
+        plan.source,
+        plan.info,
+        plan.work_size,
+        copied,
+        options.start,
+        options.end,
+        compared,
+        as_planes=path.target is not None,
+        card=decoder,
+    )
     with source, atomic_path(plan.output, options.overwrite) as temporary:
         sink = VideoSink(
             temporary,
@@ -72,11 +94,12 @@ def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
             plan.muxer,
             source.container,
             plan.info,
-            plan.encoding,
+            path.encoding,
             plan.streams,
             source.cut,
+            encoder,
         )
-        run = FilmRun(plan, source, sink, progress)
+        run = FilmRun(plan, path, device, source, sink, progress)
         try:
             report = run.go()
         except BaseException:
@@ -90,8 +113,20 @@ def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
 class FilmRun:
     """One film on its way: the threads, the channels between them, and what they count."""
 
-    def __init__(self, plan: VideoPlan, source: VideoSource, sink: VideoSink, progress: Progress) -> None:
+    def __init__(
+        self,
+        plan: VideoPlan,
+        path: FilmPath,
+        device: torch.device,
+        source: VideoSource,
+        sink: VideoSink,
+        progress: Progress,
+    ) -> None:
         self.plan, self.source, self.sink, self.progress = plan, source, sink, progress
+        self.path, self.device = path, device
+        self.translator: Translator = PixelTranslator()
+        if path.target is not None:
+            self.translator = PlaneTranslator(transfers_for(device), path.target)
         self.clock = StageClock("decode", "translate", "encode")
         self.decoded: Channel[FilmItem] = Channel(CHANNEL_BYTES)
         self.translated: Channel[FilmItem] = Channel(CHANNEL_BYTES)
@@ -105,6 +140,8 @@ class FilmRun:
         started = time.perf_counter()
         plan = self.plan
         self.progress.note(f"{plan.source.name} -> {plan.output.name}: loading {plan.card.name}")
+        for note in self.path.notes:
+            self.progress.note(note)
         self.workers.start("decode", self._decode)
         self.workers.start("encode", self._encode)
         try:
@@ -142,21 +179,25 @@ class FilmRun:
                 ) from error
             if item is None:
                 break
-            if isinstance(item, Frame):
+            if not isinstance(item, CopiedPacket):
                 self.frames_in += 1
             self.decoded.put(item)
         self.decoded.close()
 
-    def _batches(self) -> Iterator[list[Frame]]:
+    def _batches(self) -> Iterator[list[AnyFrame]]:
         """Frames in batches; packets to copy overtake the frames that wait for their batch to fill.
 
-        The first is one frame, with which the engine is made ready and says how many it wants.
+        The first is one frame, with which the engine is made ready and says how many it wants. A frame of
+        another kind than those that wait, such as one that the card could not decode, begins a new batch.
         """
-        waiting: list[Frame] = []
+        waiting: list[AnyFrame] = []
         for item in self.decoded:
             if isinstance(item, CopiedPacket):
                 self.translated.put(item)
                 continue
+            if waiting and _kind(waiting[0]) != _kind(item):
+                yield waiting
+                waiting = []
             waiting.append(item)
             if self.engine is None or len(waiting) >= self.engine.batch:
                 yield waiting
@@ -171,27 +212,30 @@ class FilmRun:
                 self.engine = self._ready_engine(batch)
                 self.first_frame = time.perf_counter() - started
                 self.progress.begin(self.plan.source.name, self._expected(), "frame")
-            with self.clock.busy("translate"):
-                pixels = convert_resilient(self.engine, FrameBatch(batch).stack())
-            for frame in self._finished(batch, pixels):
-                self.translated.put(frame)
+            self._pass_on(self.translator.translate(self.engine, batch))
             self._check_strict()
             self.progress.advance(self.sink.frames, self.clock.busiest)
+        self._pass_on(self.translator.finish())
         self.translated.close()
 
-    def _ready_engine(self, batch: Sequence[Frame]) -> Engine:
+    def _pass_on(self, results: Iterator[AnyFrame]) -> None:
+        """Results to the encoder; the network's time counts, waiting for room before the encoder does not."""
+        while True:
+            with self.clock.busy("translate"):
+                frame = next(results, None)
+            if frame is None:
+                return
+            self.translated.put(frame)
+
+    def _ready_engine(self, batch: Sequence[AnyFrame]) -> Engine:
         plan = self.plan
         return create_verified_engine(
             load_model(plan.model),
             plan.engine,
-            FrameBatch(batch).stack(),
+            self.translator.first_pixels(batch),
             self.progress,
             lambda count: sample_pixels(plan.source, plan.info, plan.work_size, count),
         )
-
-    def _finished(self, batch: Sequence[Frame], pixels: np.ndarray) -> Iterator[Frame]:
-        for frame, result in zip(batch, pixels, strict=True):
-            yield Frame(result, frame.pts, frame.duration, frame.source)
 
     def _expected(self) -> int | None:
         """Frames to come, as far as the container knows."""
@@ -205,11 +249,13 @@ class FilmRun:
 
     def _encode(self) -> None:
         mode = self.plan.options.compare
+        if self.path.encoding_card is not None:
+            own_device(self.device)
         for item in self.translated:
             with self.clock.busy("encode"):
                 if isinstance(item, CopiedPacket):
                     self.sink.copy(item)
-                elif mode is not None and item.source is not None:
+                elif mode is not None and isinstance(item, Frame) and item.source is not None:
                     joined = compare(item.source, resized(item.pixels, *self.plan.size), mode)
                     self.sink.write(Frame(joined, item.pts, item.duration))
                 else:
@@ -255,10 +301,16 @@ class FilmRun:
             busiest=self.clock.busiest,
             busiest_seconds=round(self.clock.seconds[self.clock.busiest], 3),
             engine=self.engine.describe(),
-            encoding=plan_as_dict(plan),
+            encoding={**plan_as_dict(plan), "pixel_format": self.path.encoding.pixel_format},
             size=plan.size,
             work_size=plan.work_size,
             streams=[asdict(stream) for stream in plan.streams],
             damage=asdict(self.source.damage),
             warnings=warnings,
+            path=list(self.path.notes),
         )
+
+
+def _kind(frame: AnyFrame) -> object:
+    """What frames of one batch have in common."""
+    return frame.kind if isinstance(frame, PlaneFrame) else None

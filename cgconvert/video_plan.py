@@ -14,8 +14,8 @@ from cgconvert.frames import StreamInfo
 from cgconvert.media.codecs import VideoCodec, container_of, find_codec, held_by, pixel_format_for
 from cgconvert.media.compare import MODES
 from cgconvert.media.streams import StreamPlan, plan_streams
+from cgconvert.media.video_probe import probe
 from cgconvert.media.video_sink import Encoding
-from cgconvert.media.video_source import probe
 from cgconvert.models.card import ModelCard
 from cgconvert.models.catalog import find_model
 from cgconvert.models.files import read_card
@@ -24,6 +24,7 @@ from cgconvert.video_target import choose_target, losses, writable_streams
 
 _SIZE = re.compile(r"(?P<width>\d+)x(?P<height>\d+)|(?P<lines>\d+)p|(?P<factor>\d*\.?\d+)x", re.IGNORECASE)
 MAX_EDGE = 16384
+DECODERS = ("auto", "cpu", "nvdec")
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,12 @@ def _check_options(options: VideoOptions, engine: EngineOptions) -> None:
     """Refuse what makes no sense whatever the film is. Raises `UsageError`."""
     if options.compare not in (None, *MODES):
         raise UsageError(f"--compare {options.compare!r} is unknown: use {' or '.join(MODES)}")
+    if options.decoder not in DECODERS:
+        raise UsageError(f"--decoder {options.decoder!r} is unknown: use {', '.join(DECODERS)}")
+    if options.decoder == "nvdec" and engine.device == "cpu":
+        raise UsageError(
+            "--decoder nvdec decodes into the memory of a CUDA device: use --device cuda with it"
+        )
     for name, value in (("--start", options.start), ("--end", options.end)):
         if value is not None and not (math.isfinite(value) and value >= 0):
             raise UsageError(f"{name} {value:g} is no time: seconds count from 0, the film's beginning")

@@ -62,6 +62,13 @@ def parse_time(text: str | None, option: str) -> float | None:
 @click.option(
     "--pix-fmt", metavar="NAME", help="The result's pixel format. Default: nearest to the source's."
 )
+@click.option(
+    "--decoder",
+    type=click.Choice(["auto", "cpu", "nvdec"]),
+    default="auto",
+    show_default=True,
+    help="Where IN is decoded; nvdec: on the NVIDIA card that runs the network.",
+)
 @click.option("--size", metavar="WxH|720p|0.5x", help="The result's size. Default: the source's.")
 @click.option(
     "--work-size",
@@ -92,6 +99,7 @@ def video(
     crf: float | None,
     preset: str | None,
     pix_fmt: str | None,
+    decoder: str,
     size: str | None,
     work_size: str | None,
     start: str | None,
@@ -120,6 +128,7 @@ def video(
         compare=compare,
         overwrite=overwrite,
         strict=strict,
+        decoder=decoder,
     )
     engine_choice = read_engine_options(device, engine, precision, batch)
     _run(source, output, model, options, engine_choice, dry_run, report, quiet)

@@ -13,6 +13,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from cgconvert.frames import StreamInfo
+from cgconvert.media.siting import Siting
 
 EXACT = (
     Interpolation.BICUBIC
@@ -56,6 +57,27 @@ def rgb_format(bit_depth: int) -> str:
     return "rgb24" if bit_depth <= 8 else "rgb48le"
 
 
+def _stored_range(info: StreamInfo, pixel_format: str) -> ColorRange:
+    """The range of the result: RGB is always full, YUV as the source is."""
+    return ColorRange.JPEG if is_rgb(pixel_format) else yuv_range(info)
+
+
+def tag(
+    frame: av.VideoFrame,
+    info: StreamInfo,
+    pixel_format: str,
+    pts: int,
+    time_base: Fraction,
+    duration: int,
+) -> av.VideoFrame:
+    """The frame of this pixel format with its time and the source's colours written on it."""
+    frame.pts, frame.time_base, frame.duration = pts, time_base, duration
+    frame.colorspace = 0 if is_rgb(pixel_format) else info.colorspace
+    frame.color_range = _stored_range(info, pixel_format) if info.color_range else ColorRange.UNSPECIFIED
+    frame.color_primaries, frame.color_trc = info.color_primaries, info.color_trc
+    return frame
+
+
 class ToPixels:
     """Decoded frames to upright RGB pixels of one size; keeps its scaler between frames."""
 
@@ -93,13 +115,14 @@ class FromPixels:
     def __init__(self, info: StreamInfo, width: int, height: int, pixel_format: str) -> None:
         self.info = info
         self.width, self.height, self.pixel_format = width, height, pixel_format
+        self.siting = Siting(info.siting)
         self.reformatter = VideoReformatter()
 
     def __call__(self, pixels: np.ndarray, pts: int, time_base: Fraction, duration: int) -> av.VideoFrame:
         """A frame with this time, ready to encode."""
         source = av.VideoFrame.from_ndarray(pixels, "rgb24" if pixels.dtype == np.uint8 else "rgb48le")
+        source = self.siting(source)
         colours = matrix(self.info)
-        target_range = ColorRange.JPEG if is_rgb(self.pixel_format) else yuv_range(self.info)
         frame = self.reformatter.reformat(
             source,
             self.width,
@@ -108,12 +131,8 @@ class FromPixels:
             src_colorspace=colours,
             dst_colorspace=colours,
             src_color_range=ColorRange.JPEG,
-            dst_color_range=target_range,
+            dst_color_range=_stored_range(self.info, self.pixel_format),
             interpolation=EXACT,
             threads=1,
         )
-        frame.pts, frame.time_base, frame.duration = pts, time_base, duration
-        frame.colorspace = 0 if is_rgb(self.pixel_format) else self.info.colorspace
-        frame.color_range = target_range if self.info.color_range else ColorRange.UNSPECIFIED
-        frame.color_primaries, frame.color_trc = self.info.color_primaries, self.info.color_trc
-        return frame
+        return tag(frame, self.info, self.pixel_format, pts, time_base, duration)

@@ -11,7 +11,7 @@ import av
 from av.container import InputContainer
 
 from cgconvert.media.codecs import held_by
-from cgconvert.media.video_source import OPEN_OPTIONS, main_video_stream, open_film
+from cgconvert.media.video_open import OPEN_OPTIONS, main_video_stream, open_film
 
 LOOK_AHEAD = 200
 """Packets within which every stream should have begun."""

@@ -14,15 +14,18 @@ from typing import Any
 
 import av
 import numpy as np
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer, OutputContainer
 
 from cgconvert.errors import OutputError, UnavailableError
 from cgconvert.files import output_error
-from cgconvert.frames import Frame, StreamInfo
+from cgconvert.frames import Frame, PlaneFrame, StreamInfo
 from cgconvert.media.codecs import VideoCodec
 from cgconvert.media.colour import FromPixels
+from cgconvert.media.planes import FromPlanes
 from cgconvert.media.streams import StreamPlan, read_cover
-from cgconvert.media.video_source import WHOLE, CopiedPacket, Cut, open_film
+from cgconvert.media.video_open import open_film
+from cgconvert.media.video_source import WHOLE, CopiedPacket, Cut
 
 MILLISECONDS = 1000
 """Units a second in which MP4 and MOV store where a track begins, if nothing else is asked for."""
@@ -84,8 +87,9 @@ class VideoSink:
     """Writes one film to `path`, a temporary name whose renaming to `target` is the caller's.
 
     `path` None writes into memory: how `check_writable` finds out whether codec and container agree. The
-    streams of `plans` that are not dropped are created in the source's order. Frames must come in
-    order of pts. Use: `write` and `copy`, then `finish`; `abort` leaves an unusable file to be removed.
+    streams of `plans` that are not dropped are created in the source's order. With `card` the encoder takes
+    frames from the memory of that card. Frames must come in order of pts. Use: `write` and `copy`, then
+    `finish`; `abort` leaves an unusable file to be removed.
     """
 
     def __init__(
@@ -98,8 +102,10 @@ class VideoSink:
         encoding: Encoding,
         plans: Sequence[StreamPlan],
         cut: Cut = WHOLE,
+        card: HWAccel | None = None,
     ) -> None:
-        self.path, self.target, self.info = path, target, info
+        self.path, self.target, self.info, self.card = path, target, info, card
+        self.from_planes = FromPlanes(info, encoding.pixel_format)
         self.from_pixels = FromPixels(info, encoding.width, encoding.height, encoding.pixel_format)
         self.frames = 0
         self.packets: dict[int, int] = {}
@@ -128,7 +134,9 @@ class VideoSink:
 
     def _add_video(self, container: OutputContainer, template: Any, encoding: Encoding) -> av.VideoStream:
         os.environ.setdefault("SVT_LOG", "1")  # or SVT-AV1 prints its banner into our messages
-        stream = container.add_stream(encoding.codec.encoder, rate=self.info.rate, options=encoding.options())
+        stream = container.add_stream(
+            encoding.codec.encoder, rate=self.info.rate, options=encoding.options(), hwaccel=self.card
+        )
         assert isinstance(stream, av.VideoStream)
         context = stream.codec_context
         context.width, context.height = encoding.width, encoding.height
@@ -183,9 +191,12 @@ class VideoSink:
         if chapters:
             self.container.set_chapters(chapters)
 
-    def write(self, frame: Frame) -> None:
+    def write(self, frame: Frame | PlaneFrame) -> None:
         """Encode one frame. Raises `OutputError`."""
-        picture = self.from_pixels(frame.pixels, frame.pts, self.info.time_base, frame.duration)
+        if isinstance(frame, PlaneFrame):
+            picture = self.from_planes(frame, self.info.time_base)
+        else:
+            picture = self.from_pixels(frame.pixels, frame.pts, self.info.time_base, frame.duration)
         if frame.duration:
             self.durations[frame.pts] = frame.duration
         try:

@@ -12,21 +12,13 @@ from typing import Any
 
 import av
 import numpy as np
-from av.container import InputContainer
-from av.video.reformatter import ColorRange
+from av.codec.hwaccel import HWAccel
 
-from cgconvert.errors import InputError, UsageError
-from cgconvert.frames import Frame, StreamInfo
+from cgconvert.frames import Frame, PlaneFrame, StreamInfo
 from cgconvert.media.colour import ToPixels
-
-MAX_PIXELS = 16384 * 16384
-"""Frames larger than this are taken for an attack on memory, not for a film."""
-
-OPEN_OPTIONS = {"protocol_whitelist": "file,crypto,data", "max_pixels": str(MAX_PIXELS)}
-"""A film is a local file: a playlist inside it cannot make us fetch anything."""
-
-LISTS = {"concat", "hls", "dash"}
-"""Formats that only name other files, which whoever wrote the list may choose."""
+from cgconvert.media.planes import ToPlanes
+from cgconvert.media.video_open import main_video_stream, open_film
+from cgconvert.media.video_probe import stream_duration
 
 INDEXED = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 """Formats in which seeking reaches the keyframe before a time. In others it may miss by seconds, or fail."""
@@ -78,121 +70,14 @@ class Damage:
             self.messages.append(message)
 
 
-def open_film(path: Path) -> InputContainer:
-    """Open a film for reading, thread for thread as the decoder likes. Raises `UsageError`, `InputError`."""
-    if not path.exists():
-        raise UsageError(f"no such file: {path}")
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder: for a folder of images use `cgconvert dir`")
-    if not path.is_file():
-        raise UsageError(f"{path} is not a regular file: save the film to a file first")
-    try:
-        container = av.open(
-            f"file:{path.resolve()}", "r", options=dict(OPEN_OPTIONS), metadata_errors="replace"
-        )
-    except (av.error.FFmpegError, ValueError, OSError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{path}: not a film that can be read ({reason})") from error
-    if container.format.name in LISTS:
-        container.close()
-        raise InputError(f"{path}: a list of other files, not a film; convert those files themselves")
-    return container
-
-
-def main_video_stream(container: InputContainer, path: Path) -> av.VideoStream:
-    """The video stream to convert: the one FFmpeg would play, never a cover picture. Raises `InputError`."""
-    pictures = av.stream.Disposition.attached_pic
-    candidates = [s for s in container.streams.video if not s.disposition & pictures and s.codec_context]
-    best = container.streams.best("video")
-    if best in candidates:
-        assert isinstance(best, av.VideoStream)
-        return best
-    if candidates:
-        return candidates[0]
-    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "no streams"
-    raise InputError(f"{path}: has no video to convert (it holds: {kinds})")
-
-
-def probe(path: Path) -> StreamInfo:
-    """What the film's main video stream says of itself and of its first frame. Raises `InputError`."""
-    with open_film(path) as container:
-        stream = main_video_stream(container, path)
-        frame = _first_frame(container, stream, path)
-        assert stream.time_base is not None
-        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-        duration = stream_duration(container, stream)
-        rotation = -round(frame.rotation / 90) * 90 % 360
-        size = (frame.height, frame.width) if rotation in (90, 270) else (frame.width, frame.height)
-        aspect = stream.sample_aspect_ratio or None
-        return StreamInfo(
-            width=size[0],
-            height=size[1],
-            time_base=Fraction(stream.time_base),
-            rate=Fraction(rate),
-            pixel_format=frame.format.name,
-            bit_depth=max(component.bits for component in frame.format.components),
-            frames=stream.frames or (round(duration * rate) if duration else None),
-            duration=duration,
-            rotation=rotation,
-            sample_aspect_ratio=1 / aspect if aspect and rotation in (90, 270) else aspect,
-            colorspace=int(frame.colorspace),
-            color_range=int(frame.color_range or ColorRange.UNSPECIFIED),
-            color_primaries=int(frame.color_primaries),
-            color_trc=int(frame.color_trc),
-        )
-
-
-def _first_frame(container: InputContainer, stream: av.VideoStream, path: Path) -> av.VideoFrame:
-    for packet in container.demux(stream):
-        try:
-            for frame in packet.decode():
-                return frame
-        except av.error.FFmpegError:
-            continue
-    raise InputError(f"{path}: no frame of its video can be decoded")
-
-
-def stream_duration(container: InputContainer, stream: av.VideoStream) -> float | None:
-    """Seconds of a stream as its container says them, None if it says nothing."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    tag = next((value for key, value in stream.metadata.items() if key.upper() == "DURATION"), "")
-    parts = tag.split(":")
-    if len(parts) == 3:
-        try:
-            return int(parts[0]) * 3600 + int(parts[1]) * 60 + float(parts[2])
-        except ValueError:
-            pass
-    return container.duration / av.time_base if container.duration else None
-
-
-def sample_pixels(path: Path, info: StreamInfo, size: tuple[int, int], count: int) -> list[np.ndarray]:
-    """Up to `count` pictures (H, W, 3) spread evenly over a film, at `size` (width, height).
-
-    What cannot be reached or decoded is left out; a film without a known length gives its first pictures.
-    """
-    pictures: list[np.ndarray] = []
-    with open_film(path) as container:
-        stream = main_video_stream(container, path)
-        stream.thread_type = "AUTO"
-        to_pixels = ToPixels(info, *size)
-        for number in range(count):
-            try:
-                if info.duration:
-                    seconds = Fraction(info.duration) * (2 * number + 1) / (2 * count)
-                    container.seek((stream.start_time or 0) + round(seconds / info.time_base), stream=stream)
-                pictures.append(to_pixels(next(container.decode(stream))))
-            except (av.error.FFmpegError, StopIteration):
-                continue
-    return pictures
-
-
 class VideoSource:
     """Reads a film once, from `start` to `end` (seconds from its beginning; None: all of it).
 
     Iterating yields `Frame`s of the main video stream, at `width` x `height`, and `CopiedPacket`s of the
     streams in `copied`. Time stamps stay as they are, but a film that is cut at its start begins at zero.
-    The size of the `Frame.source` kept beside is `source_size`, None for none. What was wrong is in `damage`.
+    The size of the `Frame.source` kept beside is `source_size`, None for none. With `as_planes` the pictures
+    come as `PlaneFrame`s of the stored size instead, decoded on `card` as far as that can.
+    What was wrong is in `damage`.
     """
 
     def __init__(
@@ -204,12 +89,15 @@ class VideoSource:
         start: float | None = None,
         end: float | None = None,
         source_size: tuple[int, int] | None = None,
+        as_planes: bool = False,
+        card: HWAccel | None = None,
     ) -> None:
         self.path, self.info, self.copied = path, info, copied
         self.damage = Damage()
-        self.container = open_film(path)
+        self.container = open_film(path, card)
         self.stream = main_video_stream(self.container, path)
         self.stream.thread_type = "AUTO"  # also makes decoders flag frames that they had to conceal
+        self.to_planes = ToPlanes(info) if as_planes else None
         self.to_pixels = ToPixels(info, *size)
         self.to_source = ToPixels(info, *source_size) if source_size not in (None, size) else None
         self.keep_source = source_size is not None
@@ -230,7 +118,7 @@ class VideoSource:
     ) -> None:
         self.container.close()
 
-    def __iter__(self) -> Iterator[Frame | CopiedPacket]:
+    def __iter__(self) -> Iterator[Frame | PlaneFrame | CopiedPacket]:
         if self.first_pts is not None and self.container.format.name in INDEXED:
             self.container.seek(self.first_pts, stream=self.stream)
         streams = [s for s in self.container.streams if s == self.stream or s.index in self.copied]
@@ -261,7 +149,7 @@ class VideoSource:
         last.stream = self.stream
         yield last
 
-    def _frames(self, packet: av.Packet[Any], finished: set[int]) -> Iterator[Frame]:
+    def _frames(self, packet: av.Packet[Any], finished: set[int]) -> Iterator[Frame | PlaneFrame]:
         try:
             decoded = packet.decode()
         except av.error.EOFError:
@@ -294,11 +182,13 @@ class VideoSource:
         self.last_pts = pts
         return pts
 
-    def _frame(self, picture: av.VideoFrame, pts: int) -> Frame:
+    def _frame(self, picture: av.VideoFrame, pts: int) -> Frame | PlaneFrame:
         size = (picture.width, picture.height)
         if self.stored_size not in (None, size):
             self.damage.note(f"pictures of {size[0]}x{size[1]} in mid-film, scaled to the size of the first")
         self.stored_size = self.stored_size or size
+        if self.to_planes is not None:
+            return self.to_planes(picture, pts, picture.duration or 0)
         pixels = self.to_pixels(picture)
         source: np.ndarray | None = None
         if self.keep_source:

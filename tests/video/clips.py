@@ -126,7 +126,12 @@ class Facts:
 
 
 def samples(frame: av.VideoFrame) -> np.ndarray:
-    """The stored samples; packed RGB with padding, which numpy has no shape for, without the padding."""
+    """The stored samples; packed RGB with padding, which numpy has no shape for, without the padding, and
+    subsampled planes of odd sizes, for which it has none either, one after the other."""
+    if "420p" in frame.format.name and (frame.width % 2 or frame.height % 2):
+        dtype = np.uint8 if frame.format.components[0].bits == 8 else np.uint16
+        rows = [np.frombuffer(memoryview(p), dtype).reshape(p.height, -1)[:, : p.width] for p in frame.planes]
+        return np.concatenate([plane.ravel() for plane in rows])
     return frame.to_ndarray(format="rgb24") if frame.format.name == "bgr0" else frame.to_ndarray()
 
 

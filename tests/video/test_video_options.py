@@ -212,7 +212,7 @@ def test_what_each_container_holds_is_known_before_the_work(
 
 def test_samples_are_spread_over_the_film(tmp_path: Path) -> None:
     """Four samples of 100 frames with a keyframe every 5: about frames 12, 37, 62 and 87."""
-    from cgconvert.media.video_source import probe, sample_pixels
+    from cgconvert.media.video_probe import probe, sample_pixels
 
     source = make_clip(tmp_path / "in.mp4", Clip(frames=100, options={"crf": "4", "g": "5"}))
     samples = sample_pixels(source, probe(source), (96, 64), 4)

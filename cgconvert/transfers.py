@@ -1,0 +1,124 @@
+"""Copies between host memory and the network's device, beside the computing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Arrival(Protocol):
+    """Tensors on their way to host memory."""
+
+    def wait(self) -> list[Tensor]:
+        """The tensors, once they are there."""
+        ...
+
+
+class Transfers(Protocol):
+    """How a device exchanges tensors with the host. All methods return at once, only `Arrival.wait` waits."""
+
+    def room(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Host memory to upload from."""
+        ...
+
+    def upload(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """Begin to copy tensors of `room` to the device; what is computed with them afterwards waits."""
+        ...
+
+    def download(self, parts: Sequence[Tensor], stay: bool = False) -> Arrival:
+        """Begin to copy what has been computed to the host, or only to wait for it where it is to `stay`."""
+        ...
+
+
+class Arrived:
+    """Tensors that are there already."""
+
+    def __init__(self, parts: Sequence[Tensor]) -> None:
+        self.parts = list(parts)
+
+    def wait(self) -> list[Tensor]:
+        """The tensors."""
+        return self.parts
+
+
+class HostTransfers:
+    """Where the network runs on the processor there is nothing to copy and nothing to wait for."""
+
+    def room(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Ordinary memory."""
+        return torch.empty(tuple(shape), dtype=dtype)
+
+    def upload(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """The tensors themselves."""
+        return list(parts)
+
+    def download(self, parts: Sequence[Tensor], stay: bool = False) -> Arrived:
+        """The tensors themselves."""
+        return Arrived(parts)
+
+
+class CudaArrival:
+    """Tensors behind an event of a CUDA stream."""
+
+    def __init__(self, parts: Sequence[Tensor], event: torch.cuda.Event) -> None:
+        self.parts, self.event = list(parts), event
+
+    def wait(self) -> list[Tensor]:
+        """The tensors; the thread sleeps until the stream has come past the event."""
+        self.event.synchronize()
+        return self.parts
+
+
+class CudaTransfers:
+    """Uploads and downloads in a stream each, beside the current stream, in which the network runs.
+
+    Host memory is pinned: without that no copy runs beside anything. torch keeps pinned memory for reuse, and
+    reuses it only when the copies that it took part in are over; so each batch has its own, for as long as
+    an encoder reads it, and yet nothing is allocated after the first batches.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.up = torch.cuda.Stream(device)
+        self.down = torch.cuda.Stream(device)
+
+    def room(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Pinned memory."""
+        return torch.empty(tuple(shape), dtype=dtype, pin_memory=True)
+
+    def upload(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """Copies in the upload stream, which the current stream then waits for."""
+        computing = torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(self.up):
+            there = [part.to(self.device, non_blocking=True) for part in parts]
+        computing.wait_stream(self.up)
+        for part in there:
+            part.record_stream(computing)  # its memory is the upload stream's, which must not reuse it yet
+        return there
+
+    def download(self, parts: Sequence[Tensor], stay: bool = False) -> CudaArrival:
+        """Copies in the download stream, which first waits for what the current stream has been given."""
+        self.down.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self.down):
+            here = list(parts)
+            if not stay:
+                here = [self.room(part.shape, part.dtype).copy_(part, non_blocking=True) for part in parts]
+            event = torch.cuda.Event(blocking=True)
+            event.record(self.down)
+        for part in parts:
+            part.record_stream(self.down)
+        return CudaArrival(here, event)
+
+
+def transfers_for(device: torch.device) -> Transfers:
+    """The transfers of a device."""
+    return CudaTransfers(device) if device.type == "cuda" else HostTransfers()
+
+
+def own_device(device: torch.device) -> None:
+    """Make a CUDA device the calling thread's own: FFmpeg takes the context that is current in a thread."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)

@@ -1,0 +1,111 @@
+"""Which way a film's frames take: as RGB made on the processor, or as YUV planes to the network's device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from cgconvert.errors import UnavailableError
+from cgconvert.frames import PlaneFrame
+from cgconvert.media.card import FORMS_ON_CARD, why_not_decoding, why_not_encoding
+from cgconvert.media.planes import yuv_format
+from cgconvert.media.video_sink import Encoding
+from cgconvert.transfers import own_device
+from cgconvert.translators import PlaneTarget, blank_planes
+from cgconvert.video_plan import VideoPlan
+
+
+@dataclass(frozen=True)
+class FilmPath:
+    """The way that was chosen, with what to say about it.
+
+    `target` None: frames go as RGB. `decoding_card` and `encoding_card` are CUDA device numbers, None for the
+    processor; `encoding` is the plan's, in the pixel format that the way ends with.
+    """
+
+    encoding: Encoding
+    target: PlaneTarget | None = None
+    decoding_card: int | None = None
+    encoding_card: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def why_not_planes(plan: VideoPlan) -> str | None:
+    """Why a film's frames cannot go as planes, whatever the device; None if they can."""
+    if plan.options.compare:
+        return "--compare joins source and result as RGB"
+    for name in (plan.info.pixel_format, plan.encoding.pixel_format):
+        if yuv_format(name, plan.info) is None:
+            return f"{name} is not made of plain YUV planes"
+    return None
+
+
+def choose_path(plan: VideoPlan, device: torch.device, as_planes: bool | None = None) -> FilmPath:
+    """The way for a plan whose network runs on `device`.
+
+    Planes where the device is a CUDA card and the film's formats allow them; `as_planes` True or False is for
+    tests, which take either way on any device. Raises `UnavailableError` if `--decoder nvdec` cannot be had.
+    """
+    on_cuda = device.type == "cuda"
+    reason = why_not_planes(plan) or (None if on_cuda or as_planes else f"the network runs on {device}")
+    if as_planes is False:
+        reason = "asked for"
+    if reason is not None:
+        if plan.options.decoder == "nvdec":
+            raise UnavailableError(
+                f"--decoder nvdec is for frames that stay on a CUDA device; here they do not: {reason}; "
+                "use --decoder auto"
+            )
+        told = (f"frames as RGB, converted on the processor: {reason}",) if on_cuda else ()
+        return FilmPath(plan.encoding, notes=told)
+    form = yuv_format(plan.encoding.pixel_format, plan.info)
+    assert form is not None
+    target = PlaneTarget(form, plan.size, plan.work_size, plan.info.rotation)
+    notes: tuple[str, ...] = (f"frames as YUV planes, converted on {device}",)
+    return _on_cuda(plan, target, device, notes) if on_cuda else FilmPath(plan.encoding, target, notes=notes)
+
+
+def _on_cuda(plan: VideoPlan, target: PlaneTarget, device: torch.device, notes: tuple[str, ...]) -> FilmPath:
+    """The way with decoder and encoder in the card's memory, where card, driver and film allow it."""
+    own_device(device)
+    index = device.index if device.index is not None else torch.cuda.current_device()
+    card, decoding = _decoding(plan, index)
+    notes = (*notes, decoding)
+    if not plan.encoding.codec.encoder.endswith("_nvenc"):
+        return FilmPath(plan.encoding, target, card, notes=notes)
+    encoding, reason = _encoding_on_card(plan, device, index)
+    if encoding is None:
+        notes = (*notes, f"frames go to the encoder through host memory: {reason}")
+        return FilmPath(plan.encoding, target, card, notes=notes)
+    form = yuv_format(encoding.pixel_format, plan.info)
+    assert form is not None
+    notes = (*notes, "frames go to the encoder (NVENC) in the card's memory")
+    return FilmPath(encoding, replace(target, format=form, on_card=True), card, index, notes)
+
+
+def _decoding(plan: VideoPlan, index: int) -> tuple[int | None, str]:
+    """The card that decodes, if one does, and what to say. Raises `UnavailableError`."""
+    if plan.options.decoder == "cpu":
+        return None, "decoding on the processor: --decoder cpu"
+    reason = why_not_decoding(plan.source, plan.info, index)
+    if reason is None:
+        return index, "decoding on the card (NVDEC)"
+    if plan.options.decoder == "nvdec":
+        raise UnavailableError(f"--decoder nvdec: {reason}; use --decoder auto or cpu")
+    return None, f"decoding on the processor: {reason}"
+
+
+def _encoding_on_card(plan: VideoPlan, device: torch.device, index: int) -> tuple[Encoding | None, str]:
+    """How NVENC takes frames from the card's memory; None and the reason if it does not."""
+    name = FORMS_ON_CARD.get(plan.encoding.pixel_format)
+    if name is None or any(side % 2 for side in plan.size):
+        return None, f"not as {plan.encoding.pixel_format} of this size"
+    encoding = replace(plan.encoding, pixel_format=name)
+    form = yuv_format(name, plan.info)
+    assert form is not None
+    width, height = plan.size
+    blank = PlaneFrame(blank_planes(form, height, width, device), form, width, height, 0, 0, True)
+    torch.cuda.synchronize(device)
+    reason = why_not_encoding(encoding, plan.info, blank, index)
+    return (encoding, "") if reason is None else (None, reason)

@@ -1,0 +1,230 @@
+"""Planes through the network: in order, one batch in flight, nothing lost; copies here arrive late."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cgconvert.engines.base import Engine
+from cgconvert.engines.batches import OutOfMemoryError
+from cgconvert.engines.eager import EagerEngine
+from cgconvert.frames import PlaneFrame, YuvFormat
+from cgconvert.transfers import HostTransfers, transfers_for
+from cgconvert.translators import PlaneTarget, PlaneTranslator, _joined
+from tests.engines.models import make_model
+
+FORM = YuvFormat(8, 2, 2, 0.2126, 0.0722, False)
+
+
+class SlowArrival:
+    """Tensors that are not there before somebody waits."""
+
+    def __init__(self, parts: Sequence[Tensor], told: Callable[[str], None]) -> None:
+        self.parts, self.told = list(parts), told
+
+    def wait(self) -> list[Tensor]:
+        self.told("landed")
+        return self.parts
+
+
+class SlowTransfers(HostTransfers):
+    """Writes down what is asked of it; a batch has landed only once somebody has waited for it."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def upload(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        self.events.append(f"upload {len(parts[0])}")
+        return super().upload(parts)
+
+    def download(self, parts: Sequence[Tensor], stay: bool = False) -> Any:
+        self.events.append("download")
+        return SlowArrival(parts, self.events.append)
+
+
+def frame(number: int, height: int = 16, width: int = 16) -> PlaneFrame:
+    """A gray picture as bright as its number."""
+    shapes = FORM.shapes(height, width)
+    planes = [np.full(shape, 128 if index else 20 + number, np.uint8) for index, shape in enumerate(shapes)]
+    return PlaneFrame(planes, FORM, width, height, number, 1)
+
+
+class Counting(EagerEngine):
+    """The identity, which writes down when it computes and has room for so many pictures at once."""
+
+    room = 100
+    events: list[str]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        if len(images) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
+        self.events.append(f"compute {len(images)}")
+        return super().__call__(images)
+
+
+def setting(batch: int) -> tuple[Counting, PlaneTranslator, SlowTransfers]:
+    """An engine, a translator and its transfers."""
+    engine = Counting(make_model("identity"), torch.device("cpu"))
+    transfers = SlowTransfers()
+    engine.batch, engine.events = batch, transfers.events
+    return engine, PlaneTranslator(transfers, PlaneTarget(FORM, (16, 16), (16, 16))), transfers
+
+
+def brightness(results: Sequence[Any]) -> list[int]:
+    """The number that each picture shows."""
+    return [int(np.median(result.planes[0])) - 20 for result in results]
+
+
+def test_one_batch_is_always_in_flight() -> None:
+    """Each batch is uploaded and computing before anybody waits for the one before it."""
+    engine, translator, transfers = setting(2)
+    results: list[Any] = []
+    for start in (0, 2, 4):
+        results += translator.translate(engine, [frame(start), frame(start + 1)])
+        assert len(results) == start, "the batch that was just given is still out"
+    results += translator.translate(engine, [frame(6)])
+    results += translator.finish()
+    begin = ["upload 2", "compute 2", "download"]
+    assert transfers.events == [
+        *begin,
+        *begin,
+        "landed",
+        *begin,
+        "landed",
+        "upload 1",
+        "compute 1",
+        "download",
+        "landed",
+        "landed",
+    ]
+    assert [result.pts for result in results] == brightness(results) == list(range(7))
+    assert list(translator.finish()) == []
+
+
+@pytest.mark.parametrize("room", [1, 2, 3, 5])
+def test_short_memory_halves_the_batch_and_loses_no_frame(room: int) -> None:
+    engine, translator, _ = setting(6)
+    engine.room = room
+    results: list[Any] = []
+    for start in (0, 6, 12):
+        results += translator.translate(engine, [frame(start + n) for n in range(6 if start < 12 else 2)])
+    results += translator.finish()
+    assert [result.pts for result in results] == brightness(results) == list(range(14))
+    assert engine.batch <= room
+    assert any("out of memory with 6 frames" in note for note in engine.notes)
+
+
+def test_memory_for_not_even_one_frame_is_an_error_and_others_stay_errors() -> None:
+    engine, translator, _ = setting(4)
+    engine.room = 0
+    with pytest.raises(OutOfMemoryError, match="one frame of 16x16"):
+        list(translator.translate(engine, [frame(n) for n in range(4)]))
+
+    class Broken(Counting):
+        def __call__(self, images: Tensor) -> Tensor:
+            raise RuntimeError("a kernel failed")
+
+    broken = Broken(make_model("identity"), torch.device("cpu"))
+    with pytest.raises(RuntimeError, match="kernel failed"):
+        list(translator.translate(broken, [frame(0)]))
+
+
+def test_a_batch_in_flight_gives_way_before_a_single_frame_is_refused() -> None:
+    """Memory for one frame, which the frame before still takes: it lands, and the same frame goes again."""
+    engine, translator, transfers = setting(1)
+
+    class Crowded(Counting):
+        def __call__(self, images: Tensor) -> Tensor:
+            if transfers.events.count("download") > transfers.events.count("landed"):
+                raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
+            return super().__call__(images)
+
+    crowded = Crowded(make_model("identity"), torch.device("cpu"))
+    crowded.batch, crowded.events = 1, transfers.events
+    results = [done for n in range(4) for done in translator.translate(crowded, [frame(n)])]
+    results += translator.finish()
+    assert brightness(results) == list(range(4))
+    assert engine.notes == crowded.notes == []
+
+
+def test_frames_of_two_kinds_are_no_batch() -> None:
+    engine, translator, _ = setting(2)
+    with pytest.raises(ValueError, match="one kind"):
+        list(translator.translate(engine, [frame(0), frame(1, 8, 8)]))
+
+
+def test_gray_networks_get_luma_and_give_gray() -> None:
+    engine: Engine = EagerEngine(make_model("resnet_gray"), torch.device("cpu"))
+    translator = PlaneTranslator(HostTransfers(), PlaneTarget(FORM, (37, 21), (37, 21)))
+    results: list[Any] = [*translator.translate(engine, [frame(3, 21, 37)]), *translator.finish()]
+    assert results[0].planes[0].shape == (21, 37)
+    assert set(np.unique(results[0].planes[1])) <= {127, 128, 129}
+
+
+def test_planes_for_the_encoder_on_the_card_lie_as_it_reads_them() -> None:
+    """Luma and chroma in one memory, chroma below luma, rows of both at the same multiple of 256 bytes."""
+    for dtype, unit in ((torch.uint8, 1), (torch.uint16, 2)):
+        luma = torch.arange(2 * 6 * 300).reshape(2, 6, 300).remainder(251).to(dtype)
+        chroma = torch.arange(2 * 3 * 150 * 2).reshape(2, 3, 150, 2).remainder(241).to(dtype)
+        rows, pairs = _joined([luma, chroma])
+        assert torch.equal(rows, luma)
+        assert torch.equal(pairs, chroma)
+        pitch = rows.stride(1)
+        assert pitch * unit % 256 == 0
+        assert (pairs.stride(1), pairs.stride(2), pairs.stride(3)) == (pitch, 2, 1)
+        assert pairs[1].data_ptr() - rows[1].data_ptr() == 6 * pitch * unit
+        name = "nv12" if unit == 1 else "p010le"
+        picture = av.VideoFrame.from_dlpack((rows[1], pairs[1]), name, 300, 6)
+        assert picture.planes[0].line_size == pitch * unit
+        stored = np.frombuffer(memoryview(picture.planes[1]), np.uint8 if unit == 1 else np.uint16)
+        assert stored.reshape(3, pitch)[:, :300].tolist() == chroma[1].reshape(3, 300).tolist()
+
+
+def test_planes_come_from_the_decoder_by_dlpack_as_they_are() -> None:
+    """The way that frames of NVDEC take, with a frame in host memory."""
+    picture = av.VideoFrame(64, 32, "nv12")
+    for number, plane in enumerate(picture.planes):
+        view = np.frombuffer(memoryview(plane), np.uint8)
+        view[:] = np.arange(len(view)) % (200 + number)
+    form = replace(FORM, interleaved=True)
+    given = PlaneFrame(picture.planes, form, 64, 32, 0, 0, on_card=True)
+    translator = PlaneTranslator(HostTransfers(), PlaneTarget(form, (64, 32), (64, 32)))
+    luma, chroma = translator._uploaded([given, given])
+    assert luma.shape == (2, 32, 64)
+    assert chroma.shape == (2, 16, 32, 2)
+    rows = np.frombuffer(memoryview(picture.planes[0]), np.uint8).reshape(32, -1)[:, :64]
+    np.testing.assert_array_equal(luma[1].numpy(), rows)
+
+
+@pytest.mark.needs_cuda
+def test_a_card_gives_the_same_planes_as_the_processor() -> None:
+    """Many batches, so that copies and computing overlap; the same float32, so the same to one level."""
+    device = torch.device("cuda", 0)
+    random = np.random.default_rng(0)
+    shapes = FORM.shapes(270, 480)
+    frames = [
+        PlaneFrame([random.integers(16, 235, shape, np.uint8) for shape in shapes], FORM, 480, 270, n)
+        for n in range(50)
+    ]
+    ways = {}
+    for where in (torch.device("cpu"), device):
+        engine = EagerEngine(make_model("identity"), where)
+        engine.batch = 4
+        target = PlaneTarget(FORM, (480, 270), (320, 180))
+        translator = PlaneTranslator(transfers_for(where), target)
+        results: list[Any] = []
+        for start in range(0, 50, 4):
+            results += translator.translate(engine, frames[start : start + 4])
+        results += translator.finish()
+        assert [result.pts for result in results] == list(range(50))
+        ways[where.type] = results
+    for mine, theirs in zip(ways["cuda"], ways["cpu"], strict=True):
+        for new, old in zip(mine.planes, theirs.planes, strict=True):
+            assert np.abs(new.astype(int) - old.astype(int)).max() <= 1
