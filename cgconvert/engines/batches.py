@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import torch
 
@@ -21,7 +19,8 @@ ENOUGH_PIXELS = {"cpu": 256 * 256, "cuda": 8 * 1024 * 1024}
 SHARE = 0.7
 """Share of the free memory that a batch may take; the rest is for others and for fragmentation."""
 
-PROBE_EDGE = 256
+PROBE_EDGE = {"cpu": 64, "cuda": 256}
+"""Of the picture that shows what a pixel needs. On a CPU layers are weighed, which any size tells."""
 
 MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc", "std::bad")
 
@@ -52,7 +51,8 @@ def bytes_per_pixel(engine: Engine) -> float:
     On CUDA the allocator's peak is read; elsewhere the outputs of the layers are weighed, of which the two
     largest neighbours live at the same time, and as much again as work space.
     """
-    height, width = padded_size(PROBE_EDGE, PROBE_EDGE, engine.model.card)
+    edge = PROBE_EDGE[engine.device.type]
+    height, width = padded_size(edge, edge, engine.model.card)
     images = torch.zeros(1, engine.model.card.in_channels, height, width, device=engine.device)
     if engine.device.type == "cuda":
         engine(images)  # the first call also loads libraries and chooses algorithms
@@ -66,18 +66,21 @@ def bytes_per_pixel(engine: Engine) -> float:
 
 
 def _largest_layer(engine: Engine, images: torch.Tensor) -> int:
-    """Bytes of the largest layer output of the plain network, in its float32; nothing is computed."""
+    """Bytes of the largest layer output of the plain network, in its float32."""
     sizes = [images.nbytes]
 
     def weigh(module: torch.nn.Module, inputs: object, output: object) -> None:
         if isinstance(output, torch.Tensor):
             sizes.append(output.nbytes)
 
-    shapes_only = copy.deepcopy(engine.model.generator).to("meta")
-    for module in shapes_only.modules():
-        module.register_forward_hook(weigh)
-    with torch.inference_mode():
-        shapes_only(images.to("meta"))
+    generator = engine.model.generator
+    hooks = [module.register_forward_hook(weigh) for module in generator.modules()]
+    try:
+        with torch.inference_mode():
+            generator(images.cpu())
+    finally:
+        for hook in hooks:
+            hook.remove()
     return max(sizes)
 
 

@@ -65,7 +65,9 @@ class EagerEngine(Engine):
         return generator.to(self.device, self.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def prepare(self, height: int, width: int, batch: int) -> None:
-        """Nothing to build: one picture of at most 256x256 loads the convolution library."""
+        """Nothing to build; on a card one picture of at most 256x256 loads the convolution library."""
+        if self.device.type == "cpu":
+            return
         card = self.model.card
         height, width = padded_size(min(height, 256), min(width, 256), card)
         self(torch.zeros(1, card.in_channels, height, width, device=self.device))

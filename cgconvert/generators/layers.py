@@ -47,8 +47,10 @@ class GridFilter(nn.Module):
 
     def __init__(self, channels: int, taps: tuple[float, ...] = BINOMIAL) -> None:
         super().__init__()
-        row = torch.tensor(taps) / sum(taps)
-        kernel = (row[:, None] * row[None, :]).expand(channels, 1, -1, -1)
+        # In plain numbers: torch's arithmetic on its meta device, where models are looked at before they are
+        # loaded, brings in all of its compiler, which takes a second.
+        row = [tap / sum(taps) for tap in taps]
+        kernel = torch.tensor([[a * b for b in row] for a in row]).expand(channels, 1, -1, -1)
         self.register_buffer("kernel", kernel.clone(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:

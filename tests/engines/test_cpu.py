@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
-from dataclasses import replace
 
 import pytest
 import torch
@@ -152,11 +153,18 @@ def pixels_with(engine: EagerEngine, free: int, monkeypatch: pytest.MonkeyPatch)
     return pixels_that_fit(engine)
 
 
-def test_memory_is_weighed_without_running_the_network() -> None:
-    """The largest layer of this H2 is 8 channels at half resolution or 3 at full: 12 bytes a pixel."""
-    model = make_model("h2")
-    card = replace(model.card, size_multiple=4)
-    engine = EagerEngine(type(model)(card, model.generator), CPU, "bf16")
-    from cgconvert.engines.batches import bytes_per_pixel
-
-    assert bytes_per_pixel(engine) == 4 * 12
+def test_a_start_brings_no_compiler_in() -> None:
+    """torch's compiler takes a second to import; arithmetic on the meta device does it unasked."""
+    code = (
+        "import sys, torch\n"
+        "from cgconvert.engines.batches import bytes_per_pixel\n"
+        "from cgconvert.engines.eager import EagerEngine\n"
+        "from cgconvert.models.loading import load_model\n"
+        "engine = EagerEngine(load_model('photo2monet'), torch.device('cpu'), 'bf16')\n"
+        "engine.streams = 2\n"
+        "assert bytes_per_pixel(engine) > 0\n"
+        "engine(torch.zeros(2, 3, 32, 32)); engine.close()\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
