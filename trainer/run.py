@@ -75,6 +75,8 @@ def prepare(folder: RunFolder, changes: Mapping[str, Any], resume: bool, world: 
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     precision = choose_precision(config.run, world.local_rank)
+    # cuDNN tries its algorithms once for a size of images; with sizes that change it would try all the time.
+    torch.backends.cudnn.benchmark = config.data.preprocess not in ("none", "scale_width")
     if world.first:
         log.info("%s on %s in %s", config.run.method, precision.device, precision.name)
     data = open_data(config, folder.path, world.rank, world.size)

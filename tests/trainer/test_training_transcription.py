@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.train_step import PublishedStep
+from benchmarks.train_step import PublishedStep, summarise
 from trainer.config import Config
 from trainer.methods import build_method
 from trainer.precision import Precision
@@ -46,7 +46,7 @@ def test_ours_is_the_published_step(name: str) -> None:
     order = ["identity_b", "identity_a", "gan_ab", "gan_ba", "cycle_a", "cycle_b", "disc_b", "disc_a"]
     for step in range(3):
         a, b = (torch.rand(2, 3, 64, 64) * 2 - 1 for _ in range(2))
-        wanted = dict(zip(order, published(a, b), strict=True))
+        wanted = dict(zip(order, map(float, published(a, b)), strict=True))
         found = {loss: float(value) for loss, value in ours.train_step({"a": a, "b": b}).items()}
         assert found == wanted, step
     for network, module in ours.networks.items():
@@ -64,3 +64,16 @@ def test_the_transcription_uses_its_own_norm() -> None:
     norms = [m for m in method.networks["gen_ab"].modules() if isinstance(m, nn.InstanceNorm2d)]
     assert norms
     assert all(type(norm) is nn.InstanceNorm2d for norm in norms)
+
+
+def test_speeds_are_compared_within_their_rounds() -> None:
+    def found(published: float, ours: float) -> dict[str, dict[str, float]]:
+        speeds = {"published": published, "ours": ours}
+        return {k: {"images_per_second": v, "peak_memory_mib": v, "steps": 2} for k, v in speeds.items()}
+
+    rows = summarise([found(1.0, 2.0), found(2.0, 3.0), found(4.0, 8.4)])  # the machine got faster meanwhile
+    assert rows["ours"]["speedup"] == pytest.approx(2.0)
+    assert rows["published"]["speedup"] == 1.0
+    assert rows["ours"]["images_per_second"] == 3.0
+    assert rows["ours"]["peak_memory_mib"] == 8.4
+    assert rows["ours"]["steps"] == 6
