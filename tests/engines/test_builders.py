@@ -1,0 +1,120 @@
+"""Engines that build: two processes at once, a builder that is killed in the middle, all equal to eager."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cgconvert.engines.cache import engines_folder, list_entries
+from cgconvert.engines.choose import engine_class
+from cgconvert.engines.verify import BOUNDS_DB, psnr
+from tests.engines.models import make_model, make_pixels
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PROCESS = """
+import sys, time
+from pathlib import Path
+import numpy as np, torch
+from cgconvert.engines.choose import Candidate, build, engine_class
+from cgconvert.progress import Silent
+from tests.engines.models import make_model, make_pixels
+name, precision, log, result, seconds = sys.argv[1:]
+kind = engine_class(name)
+plain = kind._build
+def slow(self, folder, *more):
+    with open(log, "a") as file:
+        print("begun", file=file, flush=True)
+    plain(self, folder, *more)
+    with open(log, "a") as file:
+        print("written", file=file, flush=True)
+    time.sleep(float(seconds))  # what is written is not an entry yet
+kind._build = slow
+engine = build(make_model("h2"), Candidate(name, precision, torch.device("cpu")))
+engine.calibrate(lambda count: list(make_pixels(4, 48, 48, seed=9)), Silent())
+engine.prepare(40, 48, 1)
+images = torch.from_numpy(make_pixels(1, 40, 48)).permute(0, 3, 1, 2) / 127.5 - 1
+np.save(result, engine(images).numpy())
+engine.close()
+"""
+
+builders = pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("openvino", "fp32"),
+        pytest.param("openvino", "int8", marks=pytest.mark.slow),
+        pytest.param("compile", "fp32", marks=pytest.mark.slow),
+    ],
+)
+
+
+class Builder:
+    """A process that makes an engine ready, `seconds` longer than it takes, and keeps what it translates."""
+
+    def __init__(self, name: str, precision: str, folder: Path, label: str, seconds: float) -> None:
+        reason = engine_class(name).why_not(torch.device("cpu"), precision)
+        if reason:
+            pytest.skip(reason)
+        self.precision, self.log, self.result = precision, folder / "log", folder / f"{label}.npy"
+        command = [sys.executable, "-c", PROCESS, name, precision, self.log, self.result, seconds]
+        self.process = subprocess.Popen(
+            [str(part) for part in command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+
+    def wait_for(self, word: str) -> None:
+        """Until the build has come so far."""
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if self.log.exists() and word in self.log.read_text():
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"not {word}: {self.process.communicate()[1].decode()[-800:]}")
+
+    def check(self) -> np.ndarray:
+        """It has ended well, with the model's picture."""
+        _, told = self.process.communicate(timeout=300)
+        assert self.process.returncode == 0, told.decode()[-800:]
+        got = np.load(self.result)
+        images = torch.from_numpy(make_pixels(1, 40, 48)).permute(0, 3, 1, 2) / 127.5 - 1
+        with torch.inference_mode():
+            wanted = make_model("h2").generator(images)
+        bound = 22.0 if self.precision == "int8" else BOUNDS_DB[self.precision]
+        assert psnr(torch.from_numpy(got), wanted) >= bound
+        return got
+
+
+@builders
+def test_two_at_once_build_one_engine(name: str, precision: str, tmp_path: Path) -> None:
+    first = Builder(name, precision, tmp_path, "first", 2.0)
+    second = Builder(name, precision, tmp_path, "second", 2.0)
+    results = [first.check(), second.check()]
+    assert first.log.read_text().count("begun") == 1
+    assert np.array_equal(*results)
+    (entry,) = list_entries()
+    assert entry.problem is None and entry.parts["engine"] == name
+
+
+@builders
+@pytest.mark.parametrize("when", ["begun", "written"])
+def test_a_killed_builder_is_followed_by_one_that_builds(
+    name: str, precision: str, when: str, tmp_path: Path
+) -> None:
+    killed = Builder(name, precision, tmp_path, "killed", 600)
+    killed.wait_for(when)
+    os.kill(killed.process.pid, signal.SIGKILL)
+    killed.process.communicate()
+    assert not killed.result.exists() and list_entries() == []
+    assert list(engines_folder().glob(".building-*")), "it was killed in the middle of building"
+    following = Builder(name, precision, tmp_path, "following", 0)
+    following.check()
+    assert following.log.read_text().count("begun") == 2
+    assert not list(engines_folder().glob(".building-*"))
+    assert [entry.problem for entry in list_entries()] == [None]
