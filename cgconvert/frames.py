@@ -107,9 +107,8 @@ class YuvFormat:
 class PlaneFrame:
     """One picture with a time, as its planes: what decoders give and encoders take.
 
-    `planes` have the shapes that `format` says, in uint8 or uint16: numpy arrays, or where `on_card` things
-    in the memory of the network's device that give themselves through DLPack. `width` and `height` are those
-    of the luma plane.
+    `planes` have the shapes that `format` says, in uint8 or uint16: numpy arrays, or where `on_card` tensors
+    in the memory of the network's device. `width` and `height` are those of the luma plane.
     """
 
     planes: Sequence[Any]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 
 class Arrival(Protocol):
@@ -118,7 +119,20 @@ def transfers_for(device: torch.device) -> Transfers:
     return CudaTransfers(device) if device.type == "cuda" else HostTransfers()
 
 
+def taken_over(plane: Any) -> Tensor:
+    """A copy of a plane that a decoder has left on a card, so that the decoder can use its memory again.
+
+    The capsule is asked for itself: torch would ask for it with a stream to wait for, which PyAV does not
+    take. NVDEC writes in the default stream; so does this copy and the network, which keeps their order.
+    """
+    return from_dlpack(plane.__dlpack__()).clone()
+
+
 def own_device(device: torch.device) -> None:
-    """Make a CUDA device the calling thread's own: FFmpeg takes the context that is current in a thread."""
+    """Make a CUDA device the calling thread's own: FFmpeg takes the context that is current in a thread.
+
+    Where it is the current device already, `set_device` does nothing at all; waiting for it does.
+    """
     if device.type == "cuda":
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(torch.cuda.current_device() if device.index is None else device.index)
+        torch.cuda.synchronize()

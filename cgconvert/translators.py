@@ -10,7 +10,6 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.dlpack import from_dlpack
 
 from cgconvert.engines.base import Engine
 from cgconvert.engines.batches import OutOfMemoryError, convert_resilient, is_out_of_memory
@@ -161,10 +160,7 @@ class PlaneTranslator:
         if len(kinds) != 1:
             raise ValueError(f"a batch needs one or more frames of one kind, got {sorted(map(str, kinds))}")
         if frames[0].on_card:
-            # The capsule itself: torch would hand over a stream to wait for, which PyAV does not take. NVDEC
-            # works in the default stream, as the network does, so that their order is kept.
-            given = [[from_dlpack(plane.__dlpack__()) for plane in frame.planes] for frame in frames]
-            return [torch.stack(same) for same in zip(*given, strict=True)]
+            return [_stacked(same) for same in zip(*(frame.planes for frame in frames), strict=True)]
         rooms = []
         for number, first in enumerate(frames[0].planes):
             dtype = torch.uint8 if first.dtype == np.uint8 else torch.uint16
@@ -200,6 +196,13 @@ class PlaneTranslator:
 def _plane_frame(frame: AnyFrame) -> PlaneFrame:
     assert isinstance(frame, PlaneFrame)
     return frame
+
+
+def _stacked(planes: Sequence[Tensor]) -> Tensor:
+    """Planes of several frames as one tensor; 16 bits as signed ones meanwhile, which every device knows."""
+    if planes[0].dtype == torch.uint8:
+        return torch.stack(list(planes))
+    return torch.stack([plane.view(torch.int16) for plane in planes]).view(torch.uint16)
 
 
 def _joined(planes: Sequence[Tensor]) -> list[Tensor]:

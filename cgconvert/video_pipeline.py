@@ -6,6 +6,7 @@ bounded in bytes, so that memory does not grow with the film.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -29,7 +30,7 @@ from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.pipeline import Aborted, Channel, StageClock, Workers
 from cgconvert.progress import Progress, Silent
 from cgconvert.report import VideoReport
-from cgconvert.transfers import own_device, transfers_for
+from cgconvert.transfers import own_device, taken_over, transfers_for
 from cgconvert.translators import AnyFrame, PixelTranslator, PlaneTranslator, Translator
 from cgconvert.video_path import FilmPath, choose_path
 from cgconvert.video_plan import VideoPlan, plan_as_dict, plan_video
@@ -86,6 +87,7 @@ def run_video(plan: VideoPlan, progress: Progress, as_planes: bool | None = None
         compared,
         as_planes=path.target is not None,
         card=decoder,
+        take_over=taken_over,
     )
     with source, atomic_path(plan.output, options.overwrite) as temporary:
         sink = VideoSink(
@@ -134,6 +136,8 @@ class FilmRun:
         self.frames_in = 0
         self.first_frame = 0.0
         self.engine: Engine | None = None
+        self.ready = threading.Event()
+        """Set with the engine: a CUDA graph cannot be recorded while another thread decodes on the card."""
 
     def go(self) -> VideoReport:
         """Start the threads, translate, join them, finish the file. Raises what any of them raised."""
@@ -149,11 +153,13 @@ class FilmRun:
             self._watch_encoding()
             self.workers.join()
         except Aborted:
+            self.ready.set()
             self.workers.join()  # raises the error that aborted us
         except KeyboardInterrupt:
             raise Interrupted(self._interrupted()) from None
         finally:
             self.workers.abort()
+            self.ready.set()
             for thread in self.workers.threads:
                 thread.join()
             if self.engine is not None:
@@ -168,6 +174,8 @@ class FilmRun:
         return f"interrupted after {self.sink.frames}{of} frames; nothing is left at {self.plan.output}"
 
     def _decode(self) -> None:
+        if self.path.decoding_card is not None:
+            own_device(self.device)
         items = iter(self.source)
         while True:
             try:
@@ -182,6 +190,8 @@ class FilmRun:
             if not isinstance(item, CopiedPacket):
                 self.frames_in += 1
             self.decoded.put(item)
+            if self.path.target is not None and self.frames_in:
+                self.ready.wait()
         self.decoded.close()
 
     def _batches(self) -> Iterator[list[AnyFrame]]:
@@ -210,6 +220,7 @@ class FilmRun:
         for batch in self._batches():
             if self.engine is None:
                 self.engine = self._ready_engine(batch)
+                self.ready.set()
                 self.first_frame = time.perf_counter() - started
                 self.progress.begin(self.plan.source.name, self._expected(), "frame")
             self._pass_on(self.translator.translate(self.engine, batch))
@@ -249,9 +260,11 @@ class FilmRun:
 
     def _encode(self) -> None:
         mode = self.plan.options.compare
-        if self.path.encoding_card is not None:
-            own_device(self.device)
+        owned = self.path.encoding_card is None
         for item in self.translated:
+            if not owned and not isinstance(item, CopiedPacket):
+                own_device(self.device)
+                owned = True
             with self.clock.busy("encode"):
                 if isinstance(item, CopiedPacket):
                     self.sink.copy(item)

@@ -90,8 +90,11 @@ def planes_to_rgb(planes: Sequence[Tensor], form: YuvFormat, height: int, width:
     black, luma_span, middle, chroma_span = _levels(form)
     luma = planes[0].unsqueeze(1).float().sub_(black).div_(luma_span)
     rows, columns = luma.shape[2:]
-    chroma = planes[1].permute(0, 3, 1, 2) if form.interleaved else torch.stack([planes[1], planes[2]], 1)
-    chroma = chroma.float().sub_(middle).div_(chroma_span)
+    if form.interleaved:
+        chroma = planes[1].permute(0, 3, 1, 2).float()
+    else:
+        chroma = torch.stack([planes[1].float(), planes[2].float()], 1)
+    chroma = chroma.sub_(middle).div_(chroma_span)
     down, right = rows / height, columns / width  # one output pixel, in pixels of the luma plane
     left, top = form.siting if form.sub_x > 1 else (0.0, form.siting[1])
     top = top if form.sub_y > 1 else 0.0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -48,12 +50,13 @@ def stored_size(info: StreamInfo) -> tuple[int, int]:
 class ToPlanes:
     """Decoded frames to `PlaneFrame`s, in the form and size of the stream's first frame.
 
-    Planes in host memory are views of the decoder's own memory; planes on a card stay there. Frames of
-    another size or pixel format in mid-film are brought to the first one's by swscale.
+    Planes in host memory are views of the decoder's own memory. Of that of a card it has only a little:
+    `take_over` copies a plane from there, within the card. Frames of another size or pixel format in
+    mid-film are brought to the first one's by swscale.
     """
 
-    def __init__(self, info: StreamInfo) -> None:
-        self.info = info
+    def __init__(self, info: StreamInfo, take_over: Callable[[Any], Any] | None = None) -> None:
+        self.info, self.take_over = info, take_over
         self.width, self.height = stored_size(info)
         form = yuv_format(info.pixel_format, info)
         if form is None:
@@ -65,10 +68,11 @@ class ToPlanes:
         """The frame's planes with this time."""
         fits = (frame.width, frame.height) == (self.width, self.height)
         stored = frame.sw_format
-        if stored is not None and fits:
+        if stored is not None and fits and self.take_over is not None:
             form = yuv_format(stored.name, self.info)
             if form is not None:
-                return PlaneFrame(frame.planes, form, self.width, self.height, pts, duration, True)
+                taken = [self.take_over(plane) for plane in frame.planes]
+                return PlaneFrame(taken, form, self.width, self.height, pts, duration, True)
         if not fits or frame.format.name != self.info.pixel_format:
             frame = self._as_the_first(frame)
         planes = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -76,7 +76,8 @@ class VideoSource:
     Iterating yields `Frame`s of the main video stream, at `width` x `height`, and `CopiedPacket`s of the
     streams in `copied`. Time stamps stay as they are, but a film that is cut at its start begins at zero.
     The size of the `Frame.source` kept beside is `source_size`, None for none. With `as_planes` the pictures
-    come as `PlaneFrame`s of the stored size instead, decoded on `card` as far as that can.
+    come as `PlaneFrame`s of the stored size instead, decoded on `card` as far as that can, from whose memory
+    `take_over` copies a plane.
     What was wrong is in `damage`.
     """
 
@@ -91,13 +92,15 @@ class VideoSource:
         source_size: tuple[int, int] | None = None,
         as_planes: bool = False,
         card: HWAccel | None = None,
+        take_over: Callable[[Any], Any] | None = None,
     ) -> None:
         self.path, self.info, self.copied = path, info, copied
         self.damage = Damage()
         self.container = open_film(path, card)
         self.stream = main_video_stream(self.container, path)
-        self.stream.thread_type = "AUTO"  # also makes decoders flag frames that they had to conceal
-        self.to_planes = ToPlanes(info) if as_planes else None
+        if card is None:
+            self.stream.thread_type = "AUTO"  # also makes decoders flag frames that they had to conceal
+        self.to_planes = ToPlanes(info, take_over) if as_planes else None
         self.to_pixels = ToPixels(info, *size)
         self.to_source = ToPixels(info, *source_size) if source_size not in (None, size) else None
         self.keep_source = source_size is not None

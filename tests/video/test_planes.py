@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from cgconvert.errors import UnavailableError, UsageError
+from cgconvert.errors import OutputError, UnavailableError, UsageError
 from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.progress import Silent
 from cgconvert.report import VideoReport
@@ -146,6 +147,39 @@ def test_pictures_of_another_size_in_mid_film(tmp_path: Path, exact: EngineOptio
     assert len(reports[0][1].pts) == len(reports[1][1].pts) == 6
     assert any("scaled to the size of the first" in line for line in reports[0][0].warnings)
     assert differences(reports[0][1], reports[1][1])[0] <= 4
+
+
+@pytest.mark.parametrize("broken", ["engine", "encoder", "copying"])
+def test_an_error_anywhere_ends_the_run(
+    broken: str, tmp_path: Path, exact: EngineOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while the decoder waits for the engine to be ready."""
+
+    def fail(*arguments: object) -> None:
+        raise OutputError("broken on purpose")
+
+    where = {
+        "engine": "cgconvert.video_pipeline.create_verified_engine",
+        "encoder": "cgconvert.media.video_sink.VideoSink.write",
+        "copying": "cgconvert.media.video_sink.VideoSink.copy",
+    }
+    source = make_clip(tmp_path / "in.mp4", Clip(audio="aac", audio_offset=0.1))
+    plan = plan_video(source, tmp_path / "out.mp4", "identity", VideoOptions(), exact)
+    monkeypatch.setattr(where[broken], fail)
+    caught: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            run_video(plan, Silent(), as_planes=True)
+        except BaseException as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive(), "the run hangs"
+    assert [str(error) for error in caught] == ["broken on purpose"]
+    assert not (tmp_path / "out.mp4").exists()
 
 
 def test_what_is_no_yuv_goes_by_rgb(tmp_path: Path, exact: EngineOptions) -> None:

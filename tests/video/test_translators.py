@@ -16,7 +16,7 @@ from cgconvert.engines.base import Engine
 from cgconvert.engines.batches import OutOfMemoryError
 from cgconvert.engines.eager import EagerEngine
 from cgconvert.frames import PlaneFrame, YuvFormat
-from cgconvert.transfers import HostTransfers, transfers_for
+from cgconvert.transfers import HostTransfers, taken_over, transfers_for
 from cgconvert.translators import PlaneTarget, PlaneTranslator, _joined
 from tests.engines.models import make_model
 
@@ -188,19 +188,25 @@ def test_planes_for_the_encoder_on_the_card_lie_as_it_reads_them() -> None:
 
 
 def test_planes_come_from_the_decoder_by_dlpack_as_they_are() -> None:
-    """The way that frames of NVDEC take, with a frame in host memory."""
-    picture = av.VideoFrame(64, 32, "nv12")
-    for number, plane in enumerate(picture.planes):
-        view = np.frombuffer(memoryview(plane), np.uint8)
-        view[:] = np.arange(len(view)) % (200 + number)
-    form = replace(FORM, interleaved=True)
-    given = PlaneFrame(picture.planes, form, 64, 32, 0, 0, on_card=True)
-    translator = PlaneTranslator(HostTransfers(), PlaneTarget(form, (64, 32), (64, 32)))
-    luma, chroma = translator._uploaded([given, given])
-    assert luma.shape == (2, 32, 64)
-    assert chroma.shape == (2, 16, 32, 2)
-    rows = np.frombuffer(memoryview(picture.planes[0]), np.uint8).reshape(32, -1)[:, :64]
-    np.testing.assert_array_equal(luma[1].numpy(), rows)
+    """The way that frames of NVDEC take, with frames in host memory; what the decoder does with its memory
+    afterwards is not seen."""
+    for name, dtype in (("nv12", np.uint8), ("p010le", np.uint16)):
+        picture = av.VideoFrame(64, 32, name)
+        wanted = []
+        for number, plane in enumerate(picture.planes):
+            view = np.frombuffer(memoryview(plane), dtype)
+            view[:] = np.arange(len(view)) * 199 % (250 if dtype == np.uint8 else 65000) + number
+            wanted.append(view.reshape(plane.height, -1)[:, :64].copy())
+        form = replace(FORM, interleaved=True, depth=8 if dtype == np.uint8 else 10)
+        taken = [taken_over(plane) for plane in picture.planes]
+        for plane in picture.planes:
+            np.frombuffer(memoryview(plane), dtype)[:] = 0
+        given = PlaneFrame(taken, form, 64, 32, 0, 0, on_card=True)
+        translator = PlaneTranslator(HostTransfers(), PlaneTarget(form, (64, 32), (64, 32)))
+        luma, chroma = translator._uploaded([given, given])
+        assert chroma.shape == (2, 16, 32, 2)
+        np.testing.assert_array_equal(luma[1].numpy(), wanted[0])
+        np.testing.assert_array_equal(chroma[1].numpy().reshape(16, 64), wanted[1])
 
 
 @pytest.mark.needs_cuda
