@@ -9,7 +9,8 @@ Sections: machine; contract (every engine and precision: sizes, batches, close a
 float32); speed (ResNet-9 ngf 64 and H2 at 256, 720p and 1080p, share of the measured limit, ratio to eager
 float32); norms (forms of instance norm); graphs (with and without CUDA graphs at batch 1); wide (the last
 convolution as it is and widened); memory (short memory halves the batch and loses nothing); conversions
-(pixels to images and back); hardware (NVDEC and NVENC through PyAV).
+(pixels to images and back); hardware (NVDEC and NVENC through PyAV); planes (films whose frames go to the
+card as YUV planes: equal to the way by RGB, each step, whole films).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 import torch.nn.functional as F
+from gpu_film import section_planes
 
 from cgconvert.engines.batches import choose_batch, convert_resilient, free_memory
 from cgconvert.engines.choose import ENGINES, Candidate, build, engine_class
@@ -239,7 +241,9 @@ def section_conversions() -> dict[str, Any]:
 def section_hardware() -> dict[str, Any]:
     """NVENC and NVDEC: a clip encoded and decoded on the card where driver and card have them."""
     import av
-    from av.codec.hwaccel import HWAccel
+
+    from cgconvert.media.card import card_access
+    from cgconvert.transfers import own_device
 
     told: dict[str, Any] = {"pyav": av.__version__}
     with tempfile.TemporaryDirectory() as folder:
@@ -256,11 +260,15 @@ def section_hardware() -> dict[str, Any]:
             except Exception as error:
                 told[encoder] = str(error)[:300]
         try:
-            accelerator = HWAccel("cuda", is_hw_owned=True, allow_software_fallback=False)
-            with av.open(str(path), hwaccel=accelerator) as container:
+            own_device(CUDA)
+            with av.open(str(path), hwaccel=card_access(0)) as container:
                 frames = list(container.decode(video=0))
-            planes = torch.from_dlpack(frames[0])
-            told["nvdec"] = {"frames": len(frames), "shape": list(planes.shape), "device": str(planes.device)}
+            planes = [torch.utils.dlpack.from_dlpack(plane.__dlpack__()) for plane in frames[0].planes]
+            told["nvdec"] = {
+                "frames": len(frames),
+                "shapes": [list(plane.shape) for plane in planes],
+                "device": str(planes[0].device),
+            }
         except Exception as error:
             told["nvdec"] = str(error)[:300]
     return told
@@ -275,6 +283,7 @@ SECTIONS: dict[str, Callable[[], dict[str, Any]]] = {
     "memory": section_memory,
     "conversions": section_conversions,
     "hardware": section_hardware,
+    "planes": section_planes,
     "speed": section_speed,
 }
 
