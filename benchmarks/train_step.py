@@ -169,7 +169,7 @@ def measure_alone(case: str, variant: str, options: argparse.Namespace) -> dict[
 
 
 def summarise(rounds: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, Any]]:
-    """Of each variant the median speed, that of each round, the largest memory, the median ratio to published."""
+    """Of each variant the median speed, that of each round, the most memory, the median speed-up."""
     rows: dict[str, dict[str, Any]] = {}
     for variant in rounds[0]:
         speeds = [found[variant]["images_per_second"] for found in rounds]

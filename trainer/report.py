@@ -19,7 +19,7 @@ from trainer.images import read_image
 from trainer.runfolder import RunFolder
 from trainer.samples import encode
 
-WIDTH, HEIGHT = 374, 150
+WIDTH, HEIGHT = 374, 150  # of a plot or grid; the style has the width too
 POINTS = 400  # a curve has more log lines than a screen has pixels
 SHOWN = 6  # grids over time
 CELLS = {"cyclegan": "source, result, way back", "pix2pix": "source, result, truth", "cut": "source, result"}
@@ -41,7 +41,7 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1200px; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; border-bottom: 1px solid #ddd; }
 figure { display: inline-block; margin: 0 1rem 1rem 0; vertical-align: top; }
-figcaption { color: #555; font-size: .9rem; } img { max-width: 100%; }
+figcaption { color: #555; font-size: .9rem; max-width: 374px; } img { max-width: 100%; }
 table { border-collapse: collapse; }
 td, th { padding: .2rem .7rem; border-bottom: 1px solid #eee; text-align: right; }
 td:first-child, th:first-child, .settings td { text-align: left; }
@@ -127,7 +127,8 @@ def _metric_curves(lines: Sequence[Mapping[str, Any]]) -> list[str]:
         for name, value in line.items():
             if name != "images" and isinstance(value, (int, float)):
                 groups[name][line["generator"]].append((line["images"], value))
-    return [curves(title, series) for title, series in groups.items()] or ["<p>None yet.</p>"]
+    plots = [curves(title, series, MEANINGS.get(title, "")) for title, series in groups.items()]
+    return plots or ["<p>None yet.</p>"]
 
 
 def _metric_table(lines: Sequence[Mapping[str, Any]]) -> str:
@@ -171,14 +172,14 @@ def _bounds(values: Iterable[float]) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def curves(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """A plot of named series of (x, y) as an SVG figure with its scale and a legend."""
+def curves(title: str, series: Mapping[str, Sequence[tuple[float, float]]], meaning: str = "") -> str:
+    """A plot of named series of (x, y) as an SVG figure with its scale, a legend, and what it means."""
     thin = {name: _thinned(points) for name, points in series.items()}
     everything = [point for points in thin.values() for point in points]
     if not everything:
         return ""
     (left, right), (low, high) = _bounds(x for x, _ in everything), _bounds(y for _, y in everything)
-    inner_width, inner_height, margin = WIDTH - 60, HEIGHT - 40, 50
+    inner_width, inner_height, margin = WIDTH - 68, HEIGHT - 40, 58
 
     def place(point: tuple[float, float]) -> str:
         x = margin + (point[0] - left) / (right - left) * inner_width
@@ -205,8 +206,8 @@ def curves(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> s
     ]
     alone = list(thin) == [title]
     caption = names[0] if alone else f"<b>{html.escape(title)}</b> {', '.join(names)}"
-    if title in MEANINGS:
-        caption += f"<br>{html.escape(MEANINGS[title])}"
+    if meaning:
+        caption += f"<br>{html.escape(meaning)}"
     return (
         f"<figure><svg viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}' height='{HEIGHT}'>{''.join(body)}</svg>"
         f"<figcaption>{caption}</figcaption></figure>"

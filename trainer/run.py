@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -46,8 +46,9 @@ def start(folder: RunFolder, changes: Mapping[str, Any] | None = None, resume: b
     """
     with joined_world() as world:
         try:
-            training = prepare(folder, changes or {}, resume, world)
-            train(training)
+            with folder.locked() if world.first else nullcontext():
+                training = prepare(folder, changes or {}, resume, world)
+                train(training)
         except OutputError as error:
             raise OutputError(_what_stays(error, folder)) from error
         return training

@@ -79,6 +79,9 @@ def test_the_report_needs_nothing_from_outside(trained: Path) -> None:
     assert "finished, 12 images" in text
     for word in ("gen_ab: source, result, way back", "cycle_a", "swd", "lower is nearer", "optimizer.lr"):
         assert word in text
+    losses, _, metrics = text.partition("<h2>Metrics on the hold-out</h2>")
+    assert "lower is nearer" not in losses
+    assert metrics.count("distance to the target domain, colour apart; lower is nearer") == 1
     changed, _, same = text.partition("<details>")
     assert "<td>data.crop_size</td><td>32</td>" in changed
     assert "<td>optimizer.beta1</td><td>0.5</td>" in same

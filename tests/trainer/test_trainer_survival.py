@@ -180,6 +180,21 @@ def test_where_a_full_disk_stops_a_run_it_says_how_to_go_on(
     assert start(folder, resume=True).method.images_seen == 20
 
 
+def test_a_second_training_is_kept_out_and_leftovers_are_cleared(
+    tmp_path: Path, domains: dict[str, str]
+) -> None:
+    folder = RunFolder(write_run(tmp_path / "run", {**domains, "run.images": 2, "run.decay_images": 1}))
+    left = folder.path / ".cgconvert-0123456789ab.pt"
+    with folder.locked():
+        left.write_bytes(b"half a checkpoint")
+        with pytest.raises(UsageError, match="a training is running in this folder"):
+            start(folder)
+        assert left.exists(), "it may be that training's"
+    start(folder)
+    assert not left.exists()
+    assert folder.checkpoint.exists()
+
+
 def test_a_file_of_the_metrics_that_is_missing_is_noticed_before_the_first_step(
     tmp_path: Path, domains: dict[str, str]
 ) -> None:
