@@ -10,9 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-from tests.trainer.conftest import make_domain, make_pairs, write_run
+from cgconvert.errors import UsageError
+from tests.trainer.conftest import SMALL, make_domain, make_pairs, write_run
 from tests.trainer.test_trainer_resume import ENVIRONMENT, command
 from trainer.checkpoint import load_checkpoint
+from trainer.config import Config
+from trainer.methods import build_method
+from trainer.precision import Precision
+from trainer.run import start
+from trainer.runfolder import RunFolder
 
 
 def losses(run: Path) -> list[dict[str, float]]:
@@ -59,6 +65,16 @@ def test_two_processes_are_one_with_the_joined_batch(tmp_path: Path, settings: d
         for name, tensor in tensors.items():
             if tensor.dim() > 1:  # biases before an instance norm walk at random
                 torch.testing.assert_close(weights[1][network][name], tensor, atol=2e-4, rtol=0)
+
+
+def test_a_learning_teacher_is_refused_in_several_processes(tmp_path: Path, domains: dict[str, str]) -> None:
+    teacher = write_run(tmp_path / "teacher", {**domains, "run.images": 1, "run.decay_images": 1})
+    start(RunFolder(teacher))
+    settings = {**SMALL, "run.method": "distill", "distill.checkpoint": str(teacher), "distill.online": True}
+    with pytest.raises(UsageError, match="online needs a single process"):
+        build_method(
+            Config().with_changes(settings), Precision(torch.device("cpu"), "fp32"), distributed=True
+        )
 
 
 def test_a_run_of_two_is_not_continued_by_one(tmp_path: Path, domains: dict[str, str]) -> None:

@@ -60,6 +60,8 @@ class Distill(OneWay):
         self._master = self._load_master()
         if config.distill.online and self._master is None:
             raise UsageError("distill.online needs distill.checkpoint, the training run that goes on")
+        if config.distill.online and distributed:
+            raise UsageError("distill.online needs a single process: each would have a teacher of its own")
         self.teacher = self._load_teacher()
         self._add_configured_generator()
         if self._master is not None:
