@@ -1,10 +1,10 @@
 """How good a model is: distances to its target domain, grid, structure, and how steady its films are.
 
-    python benchmarks/model_quality.py MODEL... --source PHOTOS --target PAINTINGS --film CLIP...
+    python benchmarks/model_quality.py MODEL... --source PHOTOS --target PAINTINGS --film CLIP ...
 
-Pictures are measured as `cgconvert train evaluate` does. Films are converted with `cgconvert.convert_video` as
-a user would have them, work size and encoder included, and compared frame by frame with their sources (warp
-error, Lai et al. 2018; the flow is that of the source). Writes results/model_quality.json.
+Pictures are measured as `cgconvert train evaluate` does. Films are converted with `cgconvert.convert_video`
+as a user would have them, work size and encoder included, and compared frame by frame with their sources
+(warp error, Lai et al. 2018; the flow is that of the source). Writes results/model_quality.json.
 """
 
 from __future__ import annotations
