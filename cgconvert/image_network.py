@@ -22,7 +22,7 @@ from cgconvert.image_batching import memory_per_pixel, scaled_batch
 from cgconvert.image_plan import ImagePlan
 from cgconvert.media.images import read_picture
 from cgconvert.memory import available_memory
-from cgconvert.progress import Silent
+from cgconvert.progress import Silent, shown_stage
 
 if TYPE_CHECKING:
     from cgconvert.engines.base import Engine
@@ -34,11 +34,15 @@ FIRST_EDGE = 1024
 
 @dataclass(frozen=True)
 class Ready:
-    """The engine is there; `padded_size` and `batch_for` take a picture's height and width."""
+    """The engine is there; `padded_size` and `batch_for` take a picture's height and width.
+
+    `building` of the `seconds` went into building the engine.
+    """
 
     padded_size: Callable[[int, int], tuple[int, int]]
     batch_for: Callable[[int, int], int]
     seconds: float
+    building: float
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,13 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """Something begins that may take minutes, or is over (None)."""
+
+    what: str | None
+
+
+@dataclass(frozen=True)
 class NetworkFailed:
     """The network cannot go on, for a reason that concerns every picture."""
 
@@ -75,6 +86,9 @@ class Telling(Silent):
 
     def note(self, line: str) -> None:
         self.tell(Note(line))
+
+    def stage(self, what: str | None) -> None:
+        self.tell(Stage(what))
 
 
 class Network:
@@ -155,7 +169,8 @@ class Network:
 
         self.batch_for = batch_for
         self.description = engine.describe()
-        self.tell(Ready(self.padded_size, self.batch_for, time.perf_counter() - started))
+        seconds = time.perf_counter() - started
+        self.tell(Ready(self.padded_size, self.batch_for, seconds, engine.build_seconds))
         return engine
 
     def _samples(self, count: int) -> list[np.ndarray]:
@@ -193,8 +208,10 @@ class Network:
         """Build what the engine builds for a size that it has not seen; the others build nothing."""
         if engine.builds and (height, width) not in self.prepared:
             started = time.perf_counter()
-            engine.prepare(height, width, self.batch_for(height, width))
+            with shown_stage(Telling(self.tell), f"building {engine.name} for {width}x{height}"):
+                engine.prepare(height, width, self.batch_for(height, width))
             self.building += time.perf_counter() - started
+            engine.build_seconds += time.perf_counter() - started
         self.prepared.add((height, width))
 
     def _too_large(self, engine: Engine, height: int, width: int, count: int) -> str | None:

@@ -23,7 +23,7 @@ from cgconvert.engines.threads import wait_without_spinning
 from cgconvert.errors import CgconvertError, InputError, Interrupted, OutputError
 from cgconvert.files import write_atomically
 from cgconvert.image_batching import Groups
-from cgconvert.image_network import Network, NetworkFailed, Note, Ready, Translated
+from cgconvert.image_network import Network, NetworkFailed, Note, Ready, Stage, Translated
 from cgconvert.image_plan import (
     ImageFailure,
     ImageJob,
@@ -193,6 +193,8 @@ class ImageRun:
             self._network_ready(event)
         elif isinstance(event, Note):
             self.progress.note(event.line)
+        elif isinstance(event, Stage):
+            self.progress.stage(event.what)
         elif isinstance(event, NetworkFailed):
             raise event.error
 
@@ -218,7 +220,8 @@ class ImageRun:
 
     def _network_ready(self, ready: Ready) -> None:
         self.ready, self.network_idle = ready, True
-        self.tally.add_seconds("prepare", ready.seconds)
+        self.tally.add_seconds("prepare", ready.seconds - ready.building)
+        self.tally.add_seconds("build", ready.building)
         early, self.before_ready = self.before_ready, []
         for item in early:
             self._group(item, ready)
@@ -244,7 +247,7 @@ class ImageRun:
     def _translated(self, event: Translated) -> None:
         batch, self.at_network, self.network_idle = self.at_network, [], True
         self.tally.add_seconds("translate", event.seconds - event.building)
-        self.tally.add_seconds("prepare", event.building)
+        self.tally.add_seconds("build", event.building)
         self._offer()  # before all else: the network must not wait for us
         for item, result in zip(batch, event.results, strict=True):
             if isinstance(result, InputError):

@@ -11,7 +11,7 @@ from typing import Any
 
 from cgconvert.image_plan import ImageFailure, ImageJob, ImagePlan, printable
 
-STAGES = ("load", "decode", "prepare", "translate", "encode")
+STAGES = ("load", "decode", "prepare", "build", "translate", "encode")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class ImagesResult:
 
     `skipped` results were there already, `stale` of them older than their source. `seconds` are wall
     seconds; `stage_seconds` what each stage was busy for, summed over its threads ("prepare" is loading the
-    model and making the engine). `complete` is False if the run was broken off.
+    model and verifying the engine, "build" building it or loading what was built). `complete` is False if
+    the run was broken off.
     """
 
     source: str
@@ -52,8 +53,8 @@ class ImagesResult:
 
     @property
     def images_per_second(self) -> float:
-        """Converted pictures for each second of the run, loading and all."""
-        return self.converted / max(self.seconds, 1e-9)
+        """Converted pictures for each second of the run, loading and all but building the engine."""
+        return self.converted / max(self.seconds - self.stage_seconds.get("build", 0.0), 1e-9)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; bytes of names that are no text are escaped."""

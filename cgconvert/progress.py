@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 
@@ -17,8 +19,24 @@ class Progress(Protocol):
     def note(self, line: str) -> None:
         """Something a person should know now: a stage without units, a skipped file."""
 
+    def stage(self, what: str | None) -> None:
+        """Something without units begins that may take minutes, such as a compiler; None: it is over.
+
+        A person sees what it is and the seconds that it has taken. It may be within a task or before one.
+        """
+
     def finish(self) -> None:
         """The task is over, well or not."""
+
+
+@contextmanager
+def shown_stage(progress: Progress, what: str) -> Iterator[None]:
+    """Show `what` as a stage while this block runs."""
+    progress.stage(what)
+    try:
+        yield
+    finally:
+        progress.stage(None)
 
 
 class Silent:
@@ -31,6 +49,9 @@ class Silent:
         pass
 
     def note(self, line: str) -> None:
+        pass
+
+    def stage(self, what: str | None) -> None:
         pass
 
     def finish(self) -> None:

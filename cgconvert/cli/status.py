@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,28 @@ def counted(number: int, unit: str) -> str:
 
 
 class LineProgress:
-    """One line when a task starts, one every ten seconds, one when it is over."""
+    """One line when a task starts and one every ten seconds; of a stage, none if it is over at once."""
+
+    def __init__(self) -> None:
+        self.over: threading.Event | None = None
+
+    def stage(self, what: str | None) -> None:
+        if self.over is not None:
+            self.over.set()
+            self.over = None
+        if what is not None:
+            self.over = threading.Event()
+            threading.Thread(target=self._tell, args=(what, self.over), daemon=True).start()
+
+    def _tell(self, what: str, over: threading.Event) -> None:
+        """What a stage is once it takes longer, then how long it has taken; in a thread of its own."""
+        started = time.monotonic()
+        if over.wait(SETTLED):
+            return
+        click.echo(what, err=True)
+        while not over.wait(LINE_INTERVAL):
+            click.echo(f"{what}: {seconds_as_clock(time.monotonic() - started)} so far", err=True)
+        click.echo(f"{what}: took {seconds_as_clock(time.monotonic() - started)}", err=True)
 
     def begin(self, task: str, total: int | None, unit: str) -> None:
         self.total, self.unit = total, unit
@@ -67,7 +89,7 @@ class LineProgress:
         click.echo(line, err=True)
 
     def finish(self) -> None:
-        pass
+        self.stage(None)
 
 
 class LiveProgress:
@@ -76,24 +98,47 @@ class LiveProgress:
     def __init__(self) -> None:
         self.rich: RichProgress | None = None
         self.task: TaskID | None = None
+        self.stage_task: TaskID | None = None
 
     def begin(self, task: str, total: int | None, unit: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, TextColumn
-        from rich.progress import Progress as RichProgress
-
         self.finish()
         self.unit, self.total, self.started = unit, total, time.monotonic()
-        self.rich = RichProgress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=8),
-            TextColumn("{task.fields[status]}", markup=False),
-            console=Console(stderr=True),
-            transient=True,
-        )
         name = task if len(task) <= NAME_WIDTH else f"{task[: NAME_WIDTH - 1]}\N{HORIZONTAL ELLIPSIS}"
-        self.task = self.rich.add_task(name, total=total, status="starting")
-        self.rich.start()
+        self.task = self._open().add_task(name, total=total, status="starting")
+
+    def _open(self) -> RichProgress:
+        """The lines on the terminal, which draw themselves anew ten times a second."""
+        if self.rich is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
+            from rich.progress import Progress as RichProgress
+            from rich.table import Column
+            from rich.text import Text
+
+            class Status(ProgressColumn):
+                """What is known of a task; of a stage, how long it has taken."""
+
+                def render(self, task: Task) -> Text:
+                    return Text(task.fields["status"] or seconds_as_clock(task.elapsed or 0.0))
+
+            self.rich = RichProgress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=8),
+                Status(table_column=Column(no_wrap=True)),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self.rich.start()
+        return self.rich
+
+    def stage(self, what: str | None) -> None:
+        if self.stage_task is not None and self.rich is not None:
+            self.rich.remove_task(self.stage_task)
+            self.stage_task = None
+            if self.task is None:
+                self.finish()
+        if what is not None:
+            self.stage_task = self._open().add_task(what, total=None, status="")
 
     def advance(self, done: int, busiest: str | None = None) -> None:
         if self.rich is None or self.task is None:
@@ -117,4 +162,4 @@ class LiveProgress:
     def finish(self) -> None:
         if self.rich is not None:
             self.rich.stop()
-            self.rich = None
+        self.rich = self.task = self.stage_task = None

@@ -31,8 +31,9 @@ class Engine(ABC):
     `is_reference` says that it is the plain float32 network itself, to which others are compared;
     `batch` is the number of pictures that go through together best; `verification` is how its results were
     compared with the reference; `stage_seconds` what the parts of `convert` took (a GPU works on while the
-    next part begins, so there the wait for it counts as postprocessing); `notes` says what was chosen or
-    given up on the way, for the report.
+    next part begins, so there the wait for it counts as postprocessing); `build_seconds` what building or
+    loading what is built took, which is part of no rate; `notes` says what was chosen or given up on the
+    way, for the report.
     """
 
     name: ClassVar[str]
@@ -54,6 +55,7 @@ class Engine(ABC):
         self.is_reference = False
         self.notes: list[str] = []
         self.prepare_seconds = 0.0
+        self.build_seconds = 0.0
         self.stage_seconds = dict.fromkeys(("preprocess", "translate", "postprocess"), 0.0)
 
     @classmethod
@@ -109,6 +111,7 @@ class Engine(ABC):
             "batch": self.batch,
             "verified": self.verification.to_dict() if self.verification else None,
             "prepare_seconds": round(self.prepare_seconds, 3),
+            "build_seconds": round(self.build_seconds, 3),
             "notes": list(self.notes),
         }
 

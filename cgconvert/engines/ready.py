@@ -13,7 +13,7 @@ from cgconvert.engines.verify import BOUNDS_DB, VerificationError, verify
 from cgconvert.errors import CgconvertError, UnavailableError
 from cgconvert.models.loading import Model
 from cgconvert.options import EngineOptions
-from cgconvert.progress import Progress, Silent
+from cgconvert.progress import Progress, Silent, shown_stage
 from cgconvert.transforms import padded_size
 
 VERIFIED_PIXELS = 4 * 256 * 256
@@ -68,11 +68,13 @@ def make_ready(
     started = time.perf_counter()
     engine = build(model, candidate)
     try:
+        with shown_stage(progress, f"making ready {candidate} for {size[1]}x{size[0]}"):
+            engine.calibrate(samples, progress)
+            engine.batch = batch or engine.best_batch or choose_batch(engine, *size)
+            building = time.perf_counter()
+            engine.prepare(*padded_size(*size, model.card), engine.batch)
         if engine.builds:
-            progress.note(f"making ready {candidate} for {size[1]}x{size[0]}")
-        engine.calibrate(samples, progress)
-        engine.batch = batch or engine.best_batch or choose_batch(engine, *size)
-        engine.prepare(*padded_size(*size, model.card), engine.batch)
+            engine.build_seconds = time.perf_counter() - building
         engine.prepare_seconds = time.perf_counter() - started
     except BaseException:
         engine.close()

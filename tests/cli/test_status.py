@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 
 from cgconvert.cli import status
+from cgconvert.progress import shown_stage
 
 
 @pytest.mark.parametrize(
@@ -80,3 +82,49 @@ def test_what_suits_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(status.create_progress(quiet=True), Silent)
     monkeypatch.setattr("sys.stderr", io.StringIO())
     assert isinstance(status.create_progress(quiet=False), status.LineProgress)
+
+
+def test_a_stage_is_told_with_its_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line when it takes longer, one every interval, one at its end; none if it is over at once."""
+    monkeypatch.setattr(status, "SETTLED", 0.05)
+    monkeypatch.setattr(status, "LINE_INTERVAL", 0.1)
+    progress = status.LineProgress()
+    with shown_stage(progress, "building"):
+        pass
+    with pytest.raises(ValueError), shown_stage(progress, "compiling"):
+        time.sleep(0.4)
+        raise ValueError
+    lines: list[str] = []
+    deadline = time.monotonic() + 10
+    while not any("took" in line for line in lines) and time.monotonic() < deadline:
+        time.sleep(0.02)
+        lines += capsys.readouterr().err.splitlines()
+    assert lines[0] == "compiling" and lines[-1] == "compiling: took 0:00"
+    assert lines[1:-1] and set(lines[1:-1]) == {"compiling: 0:00 so far"}
+
+
+@pytest.mark.parametrize("within", [True, False])
+def test_a_stage_on_the_live_line_counts_seconds(monkeypatch: pytest.MonkeyPatch, within: bool) -> None:
+    from rich import console
+
+    screen = io.StringIO()
+    plain = console.Console
+
+    def narrow(**_: object) -> console.Console:
+        return plain(file=screen, width=80, force_terminal=True, color_system=None)
+
+    monkeypatch.setattr(console, "Console", narrow)
+    progress = status.LiveProgress()
+    if within:
+        progress.begin("film.mp4", 10, "frame")
+    with shown_stage(progress, "making ready openvino bf16 on cpu for 1920x1080"):
+        time.sleep(1.3)
+    assert (progress.rich is not None) == within
+    progress.finish()
+    shown = screen.getvalue()
+    for second in ("0:00", "0:01"):
+        line = next(line for line in shown.splitlines() if second in line)
+        assert "making ready openvino bf16 on cpu for 1920x1080" in line
+    assert ("starting" in shown) == within

@@ -15,6 +15,7 @@ from cgconvert.engines.ready import create_verified_engine
 from cgconvert.engines.verify import BOUNDS_DB, psnr, verify
 from cgconvert.models.loading import Model
 from cgconvert.options import EngineOptions
+from cgconvert.progress import Silent
 from cgconvert.transforms import padded_size
 from tests.engines.models import KINDS, make_model, make_pixels
 
@@ -53,13 +54,8 @@ def make_engine(name: str, precision: str, device: str, model: Model) -> Engine:
     if reason:
         pytest.skip(reason)
     engine = build(model, Candidate(name, precision, where))
-    engine.calibrate(lambda count: list(make_pixels(4, 48, 48, seed=9)), NoProgress())
+    engine.calibrate(lambda count: list(make_pixels(4, 48, 48, seed=9)), Silent())
     return engine
-
-
-class NoProgress:
-    def note(self, line: str) -> None:
-        pass
 
 
 def compare(engine: Engine, count: int, height: int, width: int) -> float:
