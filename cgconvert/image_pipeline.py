@@ -23,16 +23,9 @@ from cgconvert.engines.threads import wait_without_spinning
 from cgconvert.errors import CgconvertError, InputError, Interrupted, OutputError
 from cgconvert.files import write_atomically
 from cgconvert.image_batching import Groups
+from cgconvert.image_files import ImageFailure, ImageJob, is_finished
 from cgconvert.image_network import Network, NetworkFailed, Note, Ready, Stage, Translated
-from cgconvert.image_plan import (
-    ImageFailure,
-    ImageJob,
-    ImagePlan,
-    is_finished,
-    plan_dir,
-    plan_images,
-    write_marker,
-)
+from cgconvert.image_plan import ImagePlan, plan_dir, plan_images, write_marker
 from cgconvert.image_result import ImagesResult, Loss, Tally
 from cgconvert.image_watch import watched
 from cgconvert.image_workers import Done, Failed, Workers

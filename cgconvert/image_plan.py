@@ -11,44 +11,26 @@ from pathlib import Path
 
 from cgconvert.errors import ModelError, OutputError, UsageError
 from cgconvert.files import write_atomically
+from cgconvert.image_files import (
+    FOREIGN_SUFFIXES,
+    FORMATS,
+    LOSSY,
+    SUFFIXES,
+    ImageFailure,
+    ImageJob,
+    find_images,
+    is_finished,
+    output_name,
+    printable,
+    same_file,
+)
 from cgconvert.models.card import ModelCard
 from cgconvert.models.catalog import find_model
 from cgconvert.models.files import read_card
 from cgconvert.options import EngineOptions, ImageOptions
 
-FORMATS = {
-    "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "png": (".png",),
-    "webp": (".webp",),
-    "tiff": (".tif", ".tiff"),
-    "avif": (".avif",),
-    "bmp": (".bmp", ".dib"),
-}
-"""Every format that is read and written, with the suffixes it is known by; the first is the usual one."""
-
-SUFFIXES = {suffix: name for name, suffixes in FORMATS.items() for suffix in suffixes}
-LOSSY = ("jpeg", "webp", "avif")
-FOREIGN_SUFFIXES = (".gif", ".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".pdf", ".exr", ".ppm")
-"""Of pictures that we do not write; as the name of a result they are a mistake, not a folder."""
 MARKER = ".cgconvert.json"
 """In every output folder: which model made it, so that another does not pass for finished work."""
-
-
-@dataclass(frozen=True)
-class ImageJob:
-    """One picture: read from `source`, written to `output` as `format`."""
-
-    source: Path
-    output: Path
-    format: str
-
-
-@dataclass(frozen=True)
-class ImageFailure:
-    """A picture that was not converted, and why."""
-
-    file: Path
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -113,58 +95,6 @@ class ImagePlan:
             yield f"{done}{printable(job.source)} -> {printable(job.output)}"
         yield from (f"unreadable {printable(failure.file)}: {failure.reason}" for failure in failures)
         yield from (f"note       {note}" for note in self.notes)
-
-
-def printable(path: Path | str) -> str:
-    """A path for a person or a report: line ends, control characters and undecodable bytes escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(path))
-
-
-def is_finished(job: ImageJob, options: ImageOptions) -> bool:
-    """Whether the result is there and may stay: outputs appear whole, so what is there is complete."""
-    return not options.overwrite and os.path.lexists(job.output)
-
-
-def output_name(name: str, wanted: str | None) -> str:
-    """The result's file name: the source's, with the suffix of the wanted format if it has another."""
-    suffix = Path(name).suffix
-    if wanted is None or SUFFIXES.get(suffix.lower()) == wanted:
-        return name
-    return name.removesuffix(suffix) + FORMATS[wanted][0]
-
-
-def find_images(folder: Path, excluded: Path, failures: list[ImageFailure]) -> Iterator[Path]:
-    """Paths relative to `folder` of every picture in it, by suffix, sorted within each folder.
-
-    Hidden files and folders are left out, our own temporary files with them, and so is `excluded`. Links to
-    files are followed, links to folders are not: they can go round in circles.
-    """
-    pending = [Path()]
-    while pending:
-        relative = pending.pop()
-        try:
-            with os.scandir(folder / relative) as found:
-                entries = sorted(
-                    (entry for entry in found if not entry.name.startswith(".")), key=lambda e: e.name
-                )
-        except OSError as error:
-            failures.append(ImageFailure(folder / relative, f"folder cannot be read: {error.strerror}"))
-            continue
-        below: list[Path] = []
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                if not _same_file(folder / relative / entry.name, excluded):
-                    below.append(relative / entry.name)
-            elif Path(entry.name).suffix.lower() in SUFFIXES and not entry.is_dir():
-                yield relative / entry.name
-        pending.extend(reversed(below))
-
-
-def _same_file(first: Path, second: Path) -> bool:
-    try:
-        return first.samefile(second)
-    except OSError:
-        return False
 
 
 def plan_dir(
@@ -292,7 +222,7 @@ def plan_images(
     claimed: dict[str, Path] = {}
     for job in jobs:
         _claim(claimed, str(job.output), job)
-        if _same_file(job.source, job.output):
+        if same_file(job.source, job.output):
             raise UsageError(f"{printable(job.output)} is the source itself: choose another -o")
     if len(jobs) == 1 and is_finished(jobs[0], options):
         raise OutputError(f"{printable(jobs[0].output)} exists already: use --overwrite to replace it")

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cgconvert.image_plan import ImageFailure, ImageJob, ImagePlan, printable
+from cgconvert.image_files import ImageFailure, ImageJob, printable
+from cgconvert.image_plan import ImagePlan
 
 STAGES = ("load", "decode", "prepare", "build", "translate", "encode")
 

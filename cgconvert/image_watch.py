@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cgconvert.image_plan import ImageFailure, ImageJob, ImagePlan, is_finished, printable
+from cgconvert.image_files import ImageFailure, ImageJob, is_finished, printable
+from cgconvert.image_plan import ImagePlan
 
 INTERVAL = 1.0
 """Seconds between two looks; longer where a look itself takes long."""

@@ -20,7 +20,7 @@ LEVELS = [
     {"cgconvert.engines"},
     {"cgconvert.pipeline", "cgconvert.translators"},
     {"cgconvert.video_target"},
-    {"cgconvert.video_plan", "cgconvert.image_plan"},
+    {"cgconvert.video_plan", "cgconvert.image_plan", "cgconvert.image_files"},
     {"cgconvert.video_path"},
     {"cgconvert.image_result", "cgconvert.image_workers", "cgconvert.image_batching"},
     {"cgconvert.image_network", "cgconvert.image_watch"},

@@ -14,7 +14,8 @@ import click
 from cgconvert.cli.common import check_report_path, engine_options, read_engine_options
 from cgconvert.cli.status import create_progress, seconds_as_clock
 from cgconvert.errors import CgconvertError
-from cgconvert.image_plan import FORMATS, ImagePlan, plan_dir, plan_images, printable
+from cgconvert.image_files import FORMATS, printable
+from cgconvert.image_plan import ImagePlan, plan_dir, plan_images
 from cgconvert.options import ImageOptions
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,17 @@ builders = pytest.mark.parametrize(
 )
 
 
+started: list[subprocess.Popen] = []
+
+
+@pytest.fixture(autouse=True)
+def none_left() -> Iterator[None]:
+    """No builder outlives its test, however that ends."""
+    yield
+    while started:
+        started.pop().kill()
+
+
 class Builder:
     """A process that makes an engine ready, `seconds` longer than it takes, and keeps what it translates."""
 
@@ -68,6 +80,7 @@ class Builder:
         self.process = subprocess.Popen(
             [str(part) for part in command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
+        started.append(self.process)
 
     def wait_for(self, word: str) -> None:
         """Until the build has come so far."""
@@ -80,7 +93,7 @@ class Builder:
 
     def check(self) -> np.ndarray:
         """It has ended well, with the model's picture."""
-        _, told = self.process.communicate(timeout=300)
+        _, told = self.process.communicate(timeout=600)
         assert self.process.returncode == 0, told.decode()[-800:]
         got = np.load(self.result)
         images = torch.from_numpy(make_pixels(1, 40, 48)).permute(0, 3, 1, 2) / 127.5 - 1

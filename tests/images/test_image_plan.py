@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cgconvert.errors import ModelError, OutputError, UsageError
-from cgconvert.image_plan import ImagePlan, output_name, plan_dir, plan_images, printable
+from cgconvert.image_files import output_name, printable
+from cgconvert.image_plan import ImagePlan, plan_dir, plan_images
 from cgconvert.options import EngineOptions, ImageOptions
 
 

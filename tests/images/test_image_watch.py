@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from cgconvert import image_pipeline
-from cgconvert.image_plan import ImageJob, plan_dir
+from cgconvert.image_files import ImageJob
+from cgconvert.image_plan import plan_dir
 from cgconvert.image_watch import watched
 from cgconvert.options import EngineOptions, ImageOptions
 from cgconvert.progress import Silent
