@@ -27,7 +27,10 @@ def engine_options(function: Command) -> Command:
     for option in reversed(
         [
             click.option(
-                "--device", default="auto", metavar="auto|cpu|cuda[:N]", help="Where the network runs."
+                "--device",
+                default="auto",
+                metavar="auto|cpu|cuda[:N]|gpu",
+                help="Where the network runs; gpu is an Intel one.",
             ),
             click.option(
                 "--engine", default="auto", metavar="NAME", help="What runs it: auto, or one by name."

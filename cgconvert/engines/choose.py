@@ -22,6 +22,8 @@ CLASSES = {
 """Every engine: where it is, imported when it is asked for, since each needs libraries of its own."""
 
 ENGINES: tuple[str, ...] = tuple(CLASSES)
+GPU_PRECISIONS = ("fp16", "fp32")
+"""Of an Intel GPU; what it computes in float32 is said to be slow, so `auto` does not look for that."""
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 AUTO_ENGINES: dict[str, tuple[str, ...]] = {"cpu": ("openvino", "eager"), "cuda": ("compile", "eager")}
 """What `auto` tries, the fastest first (`docs/engines.md` has the measurements)."""
@@ -29,14 +31,18 @@ AUTO_ENGINES: dict[str, tuple[str, ...]] = {"cpu": ("openvino", "eager"), "cuda"
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to run a model: an engine and a precision on a device."""
+    """One way to run a model: an engine and a precision on a device.
+
+    `plugin` is OpenVINO's name of an Intel GPU ("GPU", "GPU.1"), whose images come from and go to `device`.
+    """
 
     engine: str
     precision: str
     device: torch.device
+    plugin: str = ""
 
     def __str__(self) -> str:
-        return f"{self.engine} {self.precision} on {self.device}"
+        return f"{self.engine} {self.precision} on {self.plugin.lower() or self.device}"
 
 
 def engine_class(name: str) -> type[Engine]:
@@ -46,13 +52,18 @@ def engine_class(name: str) -> type[Engine]:
 
 
 def choose_device(text: str) -> torch.device:
-    """`auto`, `cpu`, `cuda` or `cuda:N` as a device that is there. Raises `UnavailableError`."""
+    """`auto`, `cpu`, `cuda` or `cuda:N` as a device that is there. Raises `UnavailableError`.
+
+    For an Intel `gpu` it is the CPU, where torch prepares what OpenVINO takes to that card.
+    """
+    if text.lower() == "gpu":
+        return torch.device("cpu")
     if text == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(text)
     except RuntimeError:
-        raise UsageError(f"unknown device {text!r}: use auto, cpu, cuda or cuda:N") from None
+        raise UsageError(f"unknown device {text!r}: use auto, cpu, cuda, cuda:N or gpu (Intel)") from None
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
@@ -60,8 +71,17 @@ def choose_device(text: str) -> torch.device:
                 f"no device {text}: {count} CUDA devices are visible; use --device cpu or auto"
             )
     elif device.type != "cpu":
-        raise UsageError(f"device {text!r} is not supported: use auto, cpu, cuda or cuda:N")
+        raise UsageError(f"device {text!r} is not supported: use auto, cpu, cuda, cuda:N or gpu (Intel)")
     return device
+
+
+def intel_gpu() -> str | None:
+    """OpenVINO's name of the first Intel GPU; None without one, or without OpenVINO."""
+    if engine_class("openvino").why_not(torch.device("cpu"), "fp32"):
+        return None
+    from cgconvert.engines.openvino import available_gpus
+
+    return next(iter(available_gpus()), None)
 
 
 def cpu_has_bf16() -> bool:
@@ -100,6 +120,13 @@ def candidates(model: Model, device: str, engine: str, precision: str) -> Iterat
         chosen = "fp32" if precision == "auto" else choose_precision(precision, where)
         yield Candidate("eager" if engine == "auto" else engine, chosen, where)
         return
+    asked_for_gpu = device.lower() == "gpu"
+    if asked_for_gpu and engine not in ("auto", "openvino"):
+        raise UsageError(f"only openvino runs on an Intel GPU, not {engine}: use --engine openvino or auto")
+    if asked_for_gpu or (device == "auto" and where.type == "cpu" and engine in ("auto", "openvino")):
+        yield from _on_intel_gpu(precision, where, asked_for_gpu)
+        if asked_for_gpu:
+            return
     first = choose_precision(precision, where)
     precisions = dict.fromkeys([first, "fp32"] if precision == "auto" else [first])
     engines = AUTO_ENGINES[where.type] if engine == "auto" else (engine,)
@@ -110,9 +137,33 @@ def candidates(model: Model, device: str, engine: str, precision: str) -> Iterat
             yield Candidate(name, chosen, where)
 
 
+def _on_intel_gpu(precision: str, host: torch.device, asked: bool) -> Iterator[Candidate]:
+    """OpenVINO on an Intel GPU, where there is one and the precision is one of its own.
+
+    Raises `UsageError` or `UnavailableError` if it was asked for.
+    """
+    chosen = "fp16" if precision == "auto" else precision
+    if chosen not in GPU_PRECISIONS or (not asked and chosen == "fp32"):
+        if asked:
+            raise UsageError(f"an Intel GPU runs {' and '.join(GPU_PRECISIONS)} here, not {precision}")
+        return
+    plugin = intel_gpu()
+    if plugin is not None:
+        yield Candidate("openvino", chosen, host, plugin)
+    elif asked:
+        raise UnavailableError(
+            "no Intel GPU: OpenVINO sees none (it needs pip install 'cgconvert[openvino]' and Intel's "
+            "compute driver); use --device cpu or auto"
+        )
+
+
 def build(model: Model, candidate: Candidate) -> Engine:
     """The engine of a candidate, not yet prepared. Raises `UnavailableError`."""
     kind = engine_class(candidate.engine)
+    if candidate.plugin:
+        from cgconvert.engines.openvino import OpenVINOEngine
+
+        return OpenVINOEngine(model, candidate.device, candidate.precision, candidate.plugin)
     reason = kind.why_not(candidate.device, candidate.precision)
     if reason:
         raise UnavailableError(reason)

@@ -41,6 +41,13 @@ def is_installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
+def available_gpus() -> list[str]:
+    """OpenVINO's names of the Intel GPUs that it can use, in its order."""
+    import openvino
+
+    return [name for name in openvino.Core().available_devices if name.startswith("GPU")]
+
+
 class OpenVINOEngine(Engine):
     """A generator in OpenVINO: compiled for single pictures, or with streams for batches.
 
@@ -175,7 +182,15 @@ class OpenVINOEngine(Engine):
             settings["NUM_STREAMS"] = str(self.streams)
         if self.plugin.startswith("GPU") and cache_is_on():
             settings["CACHE_DIR"] = str(engines_folder() / "openvino-gpu")
-        return core.compile_model(self.network, self.plugin, settings)
+        try:
+            return core.compile_model(self.network, self.plugin, settings)
+        except RuntimeError as error:
+            if self.plugin == "CPU":
+                raise
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise UnavailableError(
+                f"openvino cannot use {self.plugin.lower()} ({lines[-1].strip():.200}): use --device cpu"
+            ) from error
 
     def _arithmetic(self) -> str:
         """What layers that are not int8 compute in: bf16 where the CPU has it."""

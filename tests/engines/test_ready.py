@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cgconvert.engines import ready
 from cgconvert.engines.batches import OutOfMemoryError, choose_batch, convert_resilient
-from cgconvert.engines.choose import Candidate, create_engine
+from cgconvert.engines.choose import Candidate, candidates, create_engine
 from cgconvert.engines.eager import EagerEngine
 from cgconvert.engines.ready import create_verified_engine
 from cgconvert.engines.verify import BOUNDS_DB, VerificationError, psnr, verify
@@ -174,3 +174,43 @@ def test_the_batch_follows_size_and_memory(monkeypatch: pytest.MonkeyPatch) -> N
     assert small > large == 1
     monkeypatch.setattr("cgconvert.engines.batches.free_memory", lambda device: 0)
     assert choose_batch(engine, 64, 64) == 1
+
+
+def test_an_intel_gpu_is_asked_for_or_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What OpenVINO says there is decides; the engine itself runs on its CPU plugin here."""
+    pytest.importorskip("openvino")
+    model = make_model()
+
+    def described(device: str, precision: str = "auto", engine: str = "auto") -> list[str]:
+        return [str(candidate) for candidate in candidates(model, device, engine, precision)]
+
+    monkeypatch.setattr("cgconvert.engines.openvino.available_gpus", list)
+    assert not any("gpu" in one for one in described("auto"))
+    with pytest.raises(UnavailableError, match=r"no Intel GPU.*--device cpu"):
+        described("gpu")
+    monkeypatch.setattr("cgconvert.engines.openvino.available_gpus", lambda: ["GPU.1", "GPU.2"])
+    assert described("gpu") == described("GPU", "fp16") == ["openvino fp16 on gpu.1"]
+    assert described("gpu", "fp32") == ["openvino fp32 on gpu.1"]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert described("auto")[0] == "openvino fp16 on gpu.1" and len(described("auto")) > 2
+    assert not any("gpu" in one for one in described("auto", "bf16") + described("cpu"))
+    with pytest.raises(UsageError, match="not int8"):
+        described("gpu", "int8")
+    with pytest.raises(UsageError, match="only openvino"):
+        described("gpu", "auto", "eager")
+    engine = create_engine(model, "gpu")
+    assert engine.describe()["device"] == "gpu.1" and engine.precision == "fp16"
+    engine.close()
+
+
+def test_a_gpu_that_does_not_work_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO here has no such device: `auto` goes on, and what was asked for by name stops."""
+    pytest.importorskip("openvino")
+    monkeypatch.setattr("cgconvert.engines.openvino.available_gpus", lambda: ["GPU.7"])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    engine = create_verified_engine(make_model(), EngineOptions(), make_pixels(1, 32, 32))
+    assert engine.describe()["device"] == "cpu"
+    assert "openvino fp16 on gpu.7 not used" in engine.describe()["notes"][0]
+    engine.close()
+    with pytest.raises(UnavailableError, match=r"gpu\.7"):
+        create_verified_engine(make_model(), EngineOptions("gpu"), make_pixels(1, 32, 32))
