@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cgconvert.generators.h2 import H2Block, H2Generator
-from cgconvert.generators.layers import GridFilter, InstanceNorm2d
+from cgconvert.generators.layers import GridFilter, InstanceNorm2d, NarrowGridFilter
 
 GROUP_NORM_STEP = 16
 """Channels in multiples of which torch's group norm is vectorised; with others it takes twice as long."""
@@ -110,7 +110,14 @@ class CpuNorm(nn.Module):
 
 
 def _filtered(layer: GridFilter, x: Tensor) -> Tensor:
-    return F.conv2d(reflect_pad(x, layer.kernel.shape[-1] // 2), layer.kernel, groups=x.shape[1])
+    return F.conv2d(reflect_pad(x, 1), layer.kernel, groups=x.shape[1])
+
+
+def _narrowly_filtered(layer: NarrowGridFilter, x: Tensor) -> Tensor:
+    """In the type of `x`, bf16 or float32."""
+    along, across = layer.along.to(x.dtype), layer.across.to(x.dtype)
+    padded = reflect_pad(x, along.shape[-1] // 2)
+    return F.conv2d(F.conv2d(padded, along, groups=x.shape[1]), across, groups=x.shape[1])
 
 
 def _convolved(layer: nn.Conv2d, x: Tensor) -> Tensor:
@@ -148,7 +155,8 @@ class H2OnCpu(nn.Module):
         y = F.interpolate(own.up(y), scale_factor=2.0, mode="bilinear", align_corners=False)
         y = relu_(instance_norm(_filtered(own.up_blur, y), own.up_norm.eps)).add_(skip)
         y = relu_(instance_norm(_convolved(own.fuse, y), own.fuse_norm.eps))
-        return tanh(_filtered(own.blur, self._shuffled(_convolved(own.tail, y))))
+        y = tanh(_narrowly_filtered(own.blur, self._shuffled(_convolved(own.tail, y))))
+        return _narrowly_filtered(own.blur, y).clamp_(-1, 1)
 
     def _shuffled(self, x: Tensor) -> Tensor:
         """(N, 4 out, H, W), phase by phase, as (N, out, 2H, 2W); two neighbours move as 32-bit integers."""

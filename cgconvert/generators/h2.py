@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cgconvert.generators.layers import MAXIMALLY_FLAT, GridFilter, InstanceNorm2d
+from cgconvert.generators.layers import GridFilter, InstanceNorm2d, NarrowGridFilter
 
 
 class H2Block(nn.Module):
@@ -27,11 +27,12 @@ class H2Block(nn.Module):
 class H2Generator(nn.Module):
     """Pixel unshuffle in, `blocks` residual blocks at H/4, a skip connection at H/2, pixel shuffle out.
 
-    Layers at full resolution cost memory traffic, not arithmetic, so there are none but one fixed blur.
+    Layers at full resolution cost memory traffic, not arithmetic, so there are none but fixed filters.
     What keeps the grid out: the step from H/4 to H/2 is bilinear (resize-convolution, Odena et al. 2016),
     and a binomial filter with a zero at period two follows it; the bilinear step alone let a grid of period
-    four through that training made stronger. The final pixel shuffle is followed by such a filter of five
-    taps: the binomial one left results with half the fine detail that paintings have.
+    four through that training made stronger. The final pixel shuffle is followed by a filter with the same
+    zero before and after the tanh, which bends what is left of a grid back into one. That filter is a narrow
+    one: with a binomial one results had half the fine detail that paintings have.
 
     Input and output: float NCHW in [-1, 1], height and width multiples of 4 and at least 16.
     `half_channels` are the channels at H/2, `channels` those at H/4; named `H2 half-channels-blocks`.
@@ -60,7 +61,7 @@ class H2Generator(nn.Module):
         self.fuse = nn.Conv2d(half, half, 3, padding=1, padding_mode="reflect", bias=False)
         self.fuse_norm = InstanceNorm2d(half)
         self.tail = nn.Conv2d(half, 4 * out_channels, 3, padding=1, padding_mode="reflect")
-        self.blur = GridFilter(out_channels, MAXIMALLY_FLAT)
+        self.blur = NarrowGridFilter(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         skip = F.relu(self.head_norm(self.head(F.pixel_unshuffle(x, 2))))
@@ -68,4 +69,5 @@ class H2Generator(nn.Module):
         y = F.interpolate(self.up(y), scale_factor=2.0, mode="bilinear", align_corners=False)
         y = F.relu(self.up_norm(self.up_blur(y))) + skip
         y = F.relu(self.fuse_norm(self.fuse(y)))
-        return self.blur(F.pixel_shuffle(self.tail(y), 2)).tanh()
+        y = self.blur(F.pixel_shuffle(self.tail(y), 2)).tanh()
+        return self.blur(y).clamp(-1, 1)

@@ -12,7 +12,7 @@ from torch import nn
 from cgconvert.engines.limits import count_macs
 from cgconvert.errors import ModelError
 from cgconvert.generators import ARCHITECTURES, build_generator, generator_shapes, size_rule
-from cgconvert.generators.layers import InstanceNorm2d
+from cgconvert.generators.layers import GridFilter, InstanceNorm2d, NarrowGridFilter
 
 SMALL: dict[str, dict[str, Any]] = {
     "resnet": {"ngf": 4, "blocks": 2},
@@ -133,3 +133,30 @@ def test_instance_norm_on_a_gpu(affine: bool, dtype: torch.dtype) -> None:
     assert got.dtype == dtype
     bound = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}[dtype]
     assert float((got.float().cpu() - wanted).abs().max()) < bound
+
+
+@pytest.mark.parametrize("layer", [GridFilter(3), NarrowGridFilter(3)], ids=["binomial", "narrow"])
+def test_grid_filters_remove_period_two_and_keep_what_is_smooth(layer: nn.Module) -> None:
+    y, x = torch.meshgrid(torch.arange(24), torch.arange(20), indexing="ij")
+    signs = torch.tensor([1.0, -1.0])
+    for grid in (signs[x % 2], signs[y % 2], signs[(x + y) % 2]):
+        assert layer(grid.expand(1, 3, -1, -1)).abs().max() < 1e-5
+    ramp = (x / 20 + y / 12).expand(1, 3, -1, -1)
+    inner = (..., slice(3, -3), slice(3, -3))
+    assert torch.allclose(layer(ramp)[inner], ramp[inner], atol=1e-5)
+    wave = torch.cos(torch.pi / 2 * x).expand(1, 3, -1, -1)  # period 4: half is left, and seven eighths
+    share = 0.5 if isinstance(layer, GridFilter) else 0.875
+    assert torch.allclose(layer(wave)[inner], share * wave[inner], atol=1e-5)
+
+
+def test_h2_leaves_no_grid_of_period_two_however_wild_its_weights() -> None:
+    network = reference.randomised(build_generator("h2", small("h2")))
+    with torch.no_grad():
+        network.get_submodule("tail").weight.mul_(20)  # deep into the tanh
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    grid = torch.tensor([1.0, -1.0])[(x + y) % 2]
+    with torch.inference_mode():
+        result = network(torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3)) * 2 - 1)
+    assert result.std() > 0.2
+    # The clamp, and nothing else, may leave a trace; a tanh after the filter left some percent.
+    assert (result * grid).mean().abs() < 2e-3
