@@ -55,6 +55,7 @@ class Item:
     picture: Picture | None = None
     losses: tuple[str, ...] = ()
     charged: int = 0
+    written: bool = False
 
     @property
     def cost(self) -> int:
@@ -78,6 +79,7 @@ class ImageRun:
         self.progress = progress
         self.tally = Tally(plan)
         self.events: SimpleQueue[Any] = SimpleQueue()
+        self.encoding: dict[int, Item] = {}
         self.workers: Workers[Item] = Workers(
             workers or min(16, max(2, os.cpu_count() or 2)), self.events.put
         )
@@ -114,10 +116,12 @@ class ImageRun:
             self._loop(self._jobs())
             complete = True
         except KeyboardInterrupt:
+            self._break_off()
             if not watch:
                 raise Interrupted(f"interrupted; {self._finished_so_far()}") from None
             complete = True
         except OutputError as error:
+            self._break_off()
             raise OutputError(f"{error}; {self._finished_so_far()}") from error
         finally:
             self.progress.finish()
@@ -127,6 +131,12 @@ class ImageRun:
             self.tally.engine = dict(self.network.description)
             self.tally.stop(complete)
         return self.result
+
+    def _break_off(self) -> None:
+        """Begin no more files, wait a moment for those begun, and count what is there but not yet told of."""
+        self.workers.close(LEAVING)
+        for item in filter(lambda item: item.written, self.encoding.values()):
+            self.tally.convert(item.job, item.losses)
 
     def _finished_so_far(self) -> str:
         done = self.tally.converted + self.tally.skipped
@@ -248,15 +258,17 @@ class ImageRun:
                 self._left(item)
             else:
                 item.picture = item.decoded.with_pixels(result)
+                self.encoding[id(item)] = item
                 self.workers.submit("encode", self._encode, item, self._written)
 
     def _encode(self, item: Item) -> None:
         """Encode and write; in a worker."""
         options, picture = self.plan.options, item.decoded
         encoded, losses = encode_picture(picture, item.job.format, options.quality)
+        item.picture, item.losses = None, (*picture.losses, *losses)
         if not self.workers.stopping:  # a run that is broken off begins no file
             write_atomically(item.job.output, encoded, options.overwrite or options.watch)
-        item.picture, item.losses = None, (*picture.losses, *losses)
+            item.written = True
 
     def _written(self, item: Item) -> None:
         self.tally.convert(item.job, item.losses)
@@ -275,6 +287,7 @@ class ImageRun:
 
     def _left(self, item: Item) -> None:
         """A picture is through, one way or the other: make room for the next."""
+        self.encoding.pop(id(item), None)
         self.under_way -= 1
         self.memory -= item.charged
         while self.without_room and (

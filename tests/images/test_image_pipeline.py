@@ -256,6 +256,23 @@ def test_an_interrupt_in_python(
     assert (rest.converted, rest.skipped) == (30 - len(done), len(done))
 
 
+def test_what_was_written_when_the_interrupt_came_is_counted(
+    tmp_path: Path, same: str, exact: EngineOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file can be there whose writing the coordinator has not heard of yet."""
+    fill(tmp_path / "in", 6)
+
+    def interrupt(run: ImageRun, item: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ImageRun, "_written", interrupt)
+    with pytest.raises(Interrupted) as caught:
+        convert_dir(tmp_path / "in", tmp_path / "out", same, engine_options=exact)
+    finished = len(names(tmp_path / "out"))
+    assert finished >= 1
+    assert f"interrupted; {finished} images are finished" in str(caught.value)
+
+
 def test_the_report_is_plain_data(tmp_path: Path, same: str, exact: EngineOptions) -> None:
     fill(tmp_path / "in", 4)
     (tmp_path / "in/bad.png").write_bytes(b"bad")
