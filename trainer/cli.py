@@ -128,6 +128,13 @@ def resume(run: Path, settings: tuple[str, ...]) -> None:
 @click.option("--best", is_flag=True, help="The best checkpoint by the metrics, not the last.")
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "bf16"]), default="fp16", show_default=True)
 @click.option("--calibrate", is_flag=True, help="Give results the mean and spread of the target's colours.")
+@click.option(
+    "--average",
+    type=FOLDER,
+    multiple=True,
+    metavar="CHECKPOINT",
+    help="Export the mean of these weights and those of another checkpoint of the run.",
+)
 @click.option("--title", default="", help="What the model is called to people.")
 @click.option("--source-domain", default="", help="What it turns, for example photo.")
 @click.option("--target-domain", default="", help="Into what, for example monet.")
@@ -142,6 +149,7 @@ def export(
     best: bool,
     precision: str,
     calibrate: bool,
+    average: tuple[Path, ...],
     title: str,
     source_domain: str,
     target_domain: str,
@@ -155,7 +163,7 @@ def export(
     folder = RunFolder(run)
     checkpoint = folder.best if best else folder.checkpoint
     text = CardText(title, source_domain, target_domain, licence, work_size)
-    card = export_model(checkpoint, model, generator, precision, text, calibrate)
+    card = export_model(checkpoint, model, generator, precision, text, calibrate, average)
     click.echo(
         f"{model}: {card.name}, {card.source_domain} -> {card.target_domain}, {model.stat().st_size} bytes"
     )

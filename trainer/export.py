@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,9 +47,12 @@ def export_model(
     precision: str = "fp16",
     text: CardText | None = None,
     calibrated: bool = False,
+    others: Sequence[Path] = (),
 ) -> ModelCard:
     """Write the averaged generator `which` (the only one, if empty) of a checkpoint as a model file.
 
+    With `others`, further checkpoints of the same run, it is the mean of the weights of all ("model soup",
+    Wortsman et al. 2022): where a run was steered from one virtue to another, the mean has some of both.
     The file is loaded back, its card and checksum checked and its result compared with the trained
     generator's on noise; it is removed again if that fails. Raises `ModelError`, `UsageError`, `OutputError`.
     """
@@ -74,10 +77,10 @@ def export_model(
         native_size=config.data.crop_size,
         work_size=text.work_size,
         precision=precision,
-        training=_training(state, config, name, calibrated) | dict(text.notes or {}),
+        training=_training(state, config, name, calibrated, len(others)) | dict(text.notes or {}),
         licence=text.licence,
     )
-    weights = state["method"]["ema"]["weights"][name]
+    weights = _mean_weights(state, name, checkpoint, others)
     if calibrated:
         weights = _calibrated(weights, config, name, checkpoint.parent)
     rounded = {key: t.to(DTYPES[precision]) if t.is_floating_point() else t for key, t in weights.items()}
@@ -88,6 +91,25 @@ def export_model(
         target.unlink(missing_ok=True)
         raise
     return signed
+
+
+def _mean_weights(
+    state: dict[str, Any], name: str, checkpoint: Path, others: Sequence[Path]
+) -> dict[str, torch.Tensor]:
+    """The generator's weights, their mean over several checkpoints. Raises `UsageError`."""
+    found = [state["method"]["ema"]["weights"][name]]
+    for other in others:
+        more = load_checkpoint(other)["method"]["ema"]["weights"].get(name, {})
+        shapes = [{key: tensor.shape for key, tensor in weights.items()} for weights in (found[0], more)]
+        if shapes[0] != shapes[1]:
+            raise UsageError(
+                f"{other}: has no {name} like that of {checkpoint}; only equal networks have a mean"
+            )
+        found.append(more)
+    return {
+        key: torch.stack([weights[key].double() for weights in found]).mean(0).to(tensor.dtype)
+        for key, tensor in found[0].items()
+    }
 
 
 def _calibrated(weights: Mapping[str, Any], config: Config, name: str, base: Path) -> dict[str, Any]:
@@ -124,7 +146,9 @@ def architecture_of(config: Config, name: str) -> tuple[str, dict[str, Any]]:
     return net.generator, dict(net.arguments)
 
 
-def _training(state: dict[str, Any], config: Config, name: str, calibrated: bool) -> dict[str, Any]:
+def _training(
+    state: dict[str, Any], config: Config, name: str, calibrated: bool, others: int
+) -> dict[str, Any]:
     """What the card says of how the model was made: no paths, since those are of the trainer's machine."""
     data, loss = config.data, config.loss
     facts: dict[str, Any] = {
@@ -142,7 +166,10 @@ def _training(state: dict[str, Any], config: Config, name: str, calibrated: bool
         "ema": config.network.ema,
         "torch": torch.__version__,
     }
-    metrics = None if calibrated else state.get("watch", {}).get("last", {}).get(name)  # of other weights
+    changed = calibrated or others > 0
+    metrics = None if changed else state.get("watch", {}).get("last", {}).get(name)  # of other weights
+    if others:
+        facts["mean_of_checkpoints"] = 1 + others
     return facts | {"calibrated": calibrated} | ({"metrics": metrics} if metrics else {})
 
 

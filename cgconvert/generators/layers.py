@@ -49,13 +49,13 @@ class GridFilter(nn.Module):
         return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), self.kernel, groups=x.shape[1])
 
 
-# The response is 1 - s^3 with s = sin(w / 2)^2: zero at period 2, 7/8 at period 4, and as flat at zero
-# frequency as seven taps can be.
-NARROW = tuple(tap / 64 for tap in (1, -6, 15, 44, 15, -6, 1))
+# The response is 1 - s^4 with s = sin(w / 2)^2: zero at period 2, 15/16 at period 4, and as flat at zero
+# frequency as nine taps can be.
+NARROW = tuple(tap / 256 for tap in (-1, 8, -28, 56, 186, 56, -28, 8, -1))
 
 
 class NarrowGridFilter(nn.Module):
-    """As `GridFilter`, but it leaves more detail: seven taps along each axis, one axis after the other."""
+    """As `GridFilter`, but it leaves more detail: nine taps along each axis, one axis after the other."""
 
     along: Tensor
     across: Tensor

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
-from cgconvert.errors import CgconvertError
+from cgconvert.errors import CgconvertError, UsageError
 from cgconvert.models.files import read_card
 from cgconvert.models.loading import load_model
 from tests.trainer.conftest import SMALL, make_domain, make_pairs
 from tests.trainer.test_trainer_data import make_film
-from trainer.checkpoint import load_checkpoint
+from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.cli import train
 from trainer.images import read_image
 from trainer.template import toml_value
@@ -290,3 +291,25 @@ def test_help_needs_no_torch() -> None:
         result = call(command, "--help")
         assert result.exit_code == 0
         assert "Usage" in result.output
+
+
+def test_a_mean_of_checkpoints(trained: Path) -> None:
+    run, other, target = trained / "run", trained / "other.pt", trained / "mean.safetensors"
+    state = load_checkpoint(run / "checkpoint.pt")
+    own = {key: value.clone() for key, value in state["method"]["ema"]["weights"]["gen_ab"].items()}
+    for weights in state["method"]["ema"]["weights"].values():
+        for tensor in weights.values():
+            tensor.add_(0.25)
+    save_checkpoint(other, state)
+    done = call("export", run, target, "--generator", "gen_ab", "--average", other, "--precision", "fp32")
+    assert done.exit_code == 0, done.output
+    model = load_model(target)
+    assert model.card.training["mean_of_checkpoints"] == 2
+    for key, value in model.generator.state_dict().items():
+        assert torch.allclose(value, own[key] + 0.125, atol=1e-6), key
+    state["method"]["ema"]["weights"]["gen_ab"].pop(next(iter(own)))
+    save_checkpoint(other, state)
+    refused = call("export", run, trained / "no.safetensors", "--generator", "gen_ab", "--average", other)
+    assert isinstance(refused.exception, UsageError)
+    assert "only equal networks have a mean" in str(refused.exception)
+    assert not (trained / "no.safetensors").exists()
