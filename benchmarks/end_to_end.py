@@ -1,8 +1,9 @@
 """Seconds by stage on real clips, and who waits for whom.
 
 `python benchmarks/end_to_end.py CLIP...` converts each clip with `cgconvert video` in a process of its own
-and writes results/end_to_end.json: wall seconds, the seconds each stage was busy, the time to the first
-frame, and how much longer the whole took than its busiest stage alone would have (1.0 is perfect overlap).
+and writes results/end_to_end.json: wall seconds, the seconds each stage was busy and how long each thread
+waited for the others, the network's share of all busy seconds, the time to the first frame, and how much
+longer the whole took than its busiest thread (1.0 is perfect overlap). All from the first translated frame on.
 """
 
 from __future__ import annotations
@@ -35,7 +36,12 @@ def convert(clip: Path, model: str, options: list[str], folder: Path) -> dict[st
     if done.returncode:
         raise SystemExit(f"{clip}: {done.stderr[-2000:]}")
     data = json.loads(report.read_text())
-    busiest = max(data["stage_seconds"].values())
+    stages = data["stage_seconds"]
+    threads = {  # the three that run beside each other; before and after the network is its thread's work
+        "decode": stages["decode"],
+        "translate": stages["preprocess"] + stages["translate"] + stages["postprocess"],
+        "encode": stages["encode"],
+    }
     running = data["seconds"] - data["first_frame"]
     return {
         "process_seconds": round(seconds, 3),
@@ -43,9 +49,12 @@ def convert(clip: Path, model: str, options: list[str], folder: Path) -> dict[st
         "first_frame": data["first_frame"],
         "frames": data["frames_out"],
         "frames_per_second": data["frames_per_second"],
-        "stage_seconds": data["stage_seconds"],
+        "work_size": data["work_size"],
+        "stage_seconds": stages,
         "busiest": data["busiest"],
-        "over_busiest": round(running / busiest, 3),
+        "waited_seconds": {name: round(max(0.0, running - busy), 3) for name, busy in threads.items()},
+        "network_share": round(threads["translate"] / sum(threads.values()), 3),
+        "over_busiest": round(running / data["busiest_seconds"], 3),
         "engine": data["engine"],
     }
 

@@ -27,7 +27,8 @@ import json, os, resource, sys
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import cgconvert
 source, output, model = sys.argv[1:4]
-report = cgconvert.convert_video(source, output, model, cgconvert.VideoOptions(overwrite=True))
+options = cgconvert.VideoOptions(overwrite=True, work_size="1x")  # the network sees the film's own size
+report = cgconvert.convert_video(source, output, model, options)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({**report.to_dict(), "peak_mib": peak}))
 """

@@ -25,32 +25,38 @@ def place(data: dict[str, Any]) -> str:
     return f"{machine.get('gpu', machine['processor'])}, {machine['cores']} cores, {data['date']}"
 
 
-def engines_table(data: dict[str, Any]) -> Iterator[str]:
-    """Pictures a second: a row for each engine and precision, a column for each model and size."""
-    rows = [row for row in data["results"] if row["batch"] == 1 and not row.get("problem")]
-    columns = list(dict.fromkeys((row["model"], row["width"], row["height"]) for row in rows))
-    yield f"Pictures a second, one at a time, pixels to pixels ({place(data)}):"
+def engines_tables(data: dict[str, Any], large: dict[str, Any] | None) -> Iterator[str]:
+    """Pictures a second, a table for each model: a row for each engine and precision, a column for each size."""
+    rows = [*data["results"], *(large["results"] if large else [])]
+    rows = [row for row in rows if row["batch"] == 1 and not row.get("problem")]
+    yield f"Pictures a second, one at a time, pixels to pixels, nothing of building ({place(data)}). In brackets"
+    yield "the share of the multiplications that this machine's matrix product reaches in the same precision:"
+    for model in dict.fromkeys(row["model"] for row in rows):
+        mine = [row for row in rows if row["model"] == model]
+        sizes = list(dict.fromkeys((row["width"], row["height"]) for row in mine))
+        yield ""
+        yield f"| {model} | " + " | ".join(f"{width}x{height}" for width, height in sizes) + " |"
+        yield "|---|" + "---|" * len(sizes)
+        cells = {
+            (row["engine"], row["precision"], row["width"], row["height"]): _rate_and_share(row)
+            for row in mine
+        }
+        for engine, precision in dict.fromkeys((row["engine"], row["precision"]) for row in mine):
+            found = [cells.get((engine, precision, *size), "") for size in sizes]
+            yield f"| {engine} {precision} | " + " | ".join(found) + " |"
     yield ""
-    yield "| engine | precision | " + " | ".join(f"{m} {w}x{h}" for m, w, h in columns) + " |"
-    yield "|---|---|" + "---|" * len(columns)
-    for engine, precision in dict.fromkeys((row["engine"], row["precision"]) for row in rows):
-        cells = []
-        for column in columns:
-            found = [
-                row["convert"]
-                for row in rows
-                if (row["engine"], row["precision"]) == (engine, precision)
-                and (row["model"], row["width"], row["height"]) == column
-            ]
-            cells.append(f"{found[0]:.3g}" if found else "")
-        yield f"| {engine} | {precision} | " + " | ".join(cells) + " |"
-    yield ""
+
+
+def _rate_and_share(row: dict[str, Any]) -> str:
+    share = f" ({100 * row['share']:.0f}%)" if row.get("share") else ""
+    return f"{row['convert']:.3g}{share}"
 
 
 def peers_table(folder: dict[str, Any] | None, film: dict[str, Any] | None) -> Iterator[str]:
     """How many times faster than the usual loops, whole process to whole process."""
-    yield "Against the usual loops, process to process, the same weights and files, on a machine that was not"
-    yield "idle; few pairs, so take these as provisional (the processor ratio suffers less from neighbours):"
+    known = [data for data in (folder, film) if data]
+    yield "Against the usual loops: whole processes in turn, the same weights and files, medians of the pairs"
+    yield f"({place(known[0])}):"
     yield ""
     yield "| what | the usual loop | ours | times faster | by processor time | pairs |"
     yield "|---|---|---|---|---|---|"
@@ -68,11 +74,38 @@ def peers_table(folder: dict[str, Any] | None, film: dict[str, Any] | None) -> I
     yield ""
 
 
+def training_table(data: dict[str, Any]) -> Iterator[str]:
+    """How many times faster than the published training step."""
+    yield f"A CycleGAN training step against the published one, images a second ({place(data)}):"
+    yield ""
+    yield "| networks | published, float32 | ours, bf16 | times faster |"
+    yield "|---|---|---|---|"
+    for case, found in data["results"].items():
+        published, ours = found["published"], found["ours bf16"]
+        rates = f"{published['images_per_second']:.2g} | {ours['images_per_second']:.2g}"
+        yield f"| `{case}` | {rates} | {ours['speedup']:.2f} |"
+    yield ""
+
+
+def films_table(data: dict[str, Any]) -> Iterator[str]:
+    """Real clips with everything at its default."""
+    yield f"Films with {data['model']}, sound and all, everything at its default ({place(data)}):"
+    yield ""
+    yield "| clip | network sees | frames/s | network's share of the work | over the busiest thread |"
+    yield "|---|---|---|---|---|"
+    for clip, found in data["clips"].items():
+        run = found["median_run"]
+        seen = "x".join(map(str, run["work_size"]))
+        share = f"{100 * run['network_share']:.0f}%"
+        yield f"| {clip} | {seen} | {run['frames_per_second']:.1f} | {share} | {found['over_busiest']:.2f} |"
+    yield ""
+
+
 def pipeline_lines(data: dict[str, Any]) -> Iterator[str]:
     """Overlap and memory."""
     overlap, memory = data["overlap"], data["memory"]
     engine = f"{overlap['engine']['engine']} {overlap['engine']['precision']}"
-    yield f"A film of {overlap['clip']} with photo2monet takes {overlap['ratio_median']:.2f} times the"
+    yield f"A film of {overlap['clip']} with photo2monet at full size takes {overlap['ratio_median']:.2f} times the"
     yield f"time of its busiest stage alone ({engine}; {place(data)}; 1.0 is perfect overlap)."
     yield f"A film of 120 s takes {memory['ratio']:.2f} times the memory of one of 10 s"
     yield f"({memory['peak_mib']['120']:.0f} MiB at 320x180)."
@@ -87,9 +120,13 @@ def tables() -> str:
     if pipeline:
         lines += pipeline_lines(pipeline)
     if engines:
-        lines += engines_table(engines)
+        lines += engines_tables(engines, result("engines_large"))
     if folder or film:
         lines += peers_table(folder, film)
+    if films := result("end_to_end"):
+        lines += films_table(films)
+    if training := result("train_step_cpu"):
+        lines += training_table(training)
     return "\n".join(lines)
 
 
