@@ -28,20 +28,22 @@ def place(data: dict[str, Any]) -> str:
 def engines_tables(data: dict[str, Any], large: dict[str, Any] | None) -> Iterator[str]:
     """Pictures a second, a table for each model: a row for each engine and precision, a column for each size."""
     rows = [*data["results"], *(large["results"] if large else [])]
-    rows = [row for row in rows if row["batch"] == 1 and not row.get("problem")]
-    yield f"Pictures a second, one at a time, pixels to pixels, nothing of building ({place(data)}). In brackets"
+    rows = sorted((row for row in rows if not row.get("problem")), key=lambda row: row["convert"])
+    order = [(row["model"], row["engine"], row["precision"]) for row in data["results"]]
+    yield "Pictures a second, one at a time or four (1280x720 and above: one), whichever is faster, pixels to"
+    yield f"pixels, nothing of building ({place(data)}). In brackets"
     yield "the share of the multiplications that this machine's matrix product reaches in the same precision:"
-    for model in dict.fromkeys(row["model"] for row in rows):
+    for model in dict.fromkeys(model for model, _, _ in order):
         mine = [row for row in rows if row["model"] == model]
-        sizes = list(dict.fromkeys((row["width"], row["height"]) for row in mine))
+        sizes = sorted({(row["width"], row["height"]) for row in mine})
         yield ""
         yield f"| {model} | " + " | ".join(f"{width}x{height}" for width, height in sizes) + " |"
         yield "|---|" + "---|" * len(sizes)
-        cells = {
+        cells = {  # the last, which is the fastest, stays
             (row["engine"], row["precision"], row["width"], row["height"]): _rate_and_share(row)
             for row in mine
         }
-        for engine, precision in dict.fromkeys((row["engine"], row["precision"]) for row in mine):
+        for engine, precision in dict.fromkeys((e, p) for name, e, p in order if name == model):
             found = [cells.get((engine, precision, *size), "") for size in sizes]
             yield f"| {engine} {precision} | " + " | ".join(found) + " |"
     yield ""
