@@ -26,7 +26,7 @@ def place(data: dict[str, Any]) -> str:
 
 
 def engines_tables(data: dict[str, Any], large: dict[str, Any] | None) -> Iterator[str]:
-    """Pictures a second, a table for each model: a row for each engine and precision, a column for each size."""
+    """Pictures a second, a table for each model: a row for each engine and precision, sizes as columns."""
     rows = [*data["results"], *(large["results"] if large else [])]
     rows = sorted((row for row in rows if not row.get("problem")), key=lambda row: row["convert"])
     order = [(row["model"], row["engine"], row["precision"]) for row in data["results"]]
@@ -107,8 +107,9 @@ def pipeline_lines(data: dict[str, Any]) -> Iterator[str]:
     """Overlap and memory."""
     overlap, memory = data["overlap"], data["memory"]
     engine = f"{overlap['engine']['engine']} {overlap['engine']['precision']}"
-    yield f"A film of {overlap['clip']} with photo2monet at full size takes {overlap['ratio_median']:.2f} times the"
-    yield f"time of its busiest stage alone ({engine}; {place(data)}; 1.0 is perfect overlap)."
+    yield f"A film of {overlap['clip']} with photo2monet at full size takes"
+    yield f"{overlap['ratio_median']:.2f} times the time of its busiest stage alone ({engine}; {place(data)};"
+    yield "1.0 is perfect overlap)."
     yield f"A film of 120 s takes {memory['ratio']:.2f} times the memory of one of 10 s"
     yield f"({memory['peak_mib']['120']:.0f} MiB at 320x180)."
     yield ""
