@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,30 @@ def test_an_engine_built_ahead_is_listed_and_cleared(model: str, capsys: pytest.
     code, out, _ = run(capsys, "engines", "clear")
     assert code == 0 and "removed 1 engines" in out
     assert json.loads(run(capsys, "engines", "list", "--json")[1]) == []
+
+
+def test_what_a_film_would_use_is_built(own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The size that the card advises for large frames, unless another is asked for."""
+    tiny = tiny_model()
+    models_folder().mkdir(parents=True)
+    card = replace(tiny.card, work_size=32)
+    write_model(models_folder() / "tiny.safetensors", card, tiny.generator.state_dict())
+
+    def told(*arguments: str) -> str:
+        code, out, _ = run(
+            capsys, "compile", "-m", "tiny", *arguments, "--engine", "eager", "--precision", "fp32"
+        )
+        assert code == 0
+        return out
+
+    large = told("--size", "96x64")
+    assert large.startswith("tiny, 48x32, batch ")
+    assert "what the network sees of 96x64, as tiny advises; use --work-size 1x" in large
+    assert told("--size", "40x24").startswith("tiny, 40x24, batch ")
+    whole = told("--size", "96x64", "--work-size", "1x")
+    assert whole.startswith("tiny, 96x64, batch ") and "sees" not in whole
+    half = told("--size", "96x64", "--work-size", "0.25x")
+    assert half.startswith("tiny, 24x16, batch ") and "what the network sees of 96x64, as asked" in half
 
 
 @pytest.mark.parametrize(
