@@ -87,7 +87,7 @@ def _samples(folder: Path, cells: str) -> list[str]:
     by_generator: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.glob("*-*.png")):
         by_generator[path.stem.rpartition("-")[0]].append(path)
-    parts = []
+    parts = [] if by_generator else ["<h2>Samples</h2><p>None yet.</p>"]
     for name, paths in by_generator.items():
         count = min(SHOWN, len(paths))
         chosen = {round(i * (len(paths) - 1) / max(count - 1, 1)) for i in range(count)}

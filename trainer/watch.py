@@ -105,12 +105,13 @@ class Watch:
             seen = training.method.images_seen
             found = training.health.look_at_results(name, _range(results), _range(pictures), seen)
             problem = problem or found
-        self._report(training, "running")
+        self.report(training, "running")
         return problem
 
-    def _report(self, training: Training, state: str) -> None:
+    def report(self, training: Training, state: str, why: str = "") -> None:
+        """Write the report: `state` says in a word how the run is doing, `why` what led to it."""
         seen, hours = training.method.images_seen, training.schedule.seconds() / 3600
-        status = f"{state}, {seen} images after {hours:.2f} hours"
+        status = f"{state}, {seen} images after {hours:.2f} hours" + (f": {why}" if why else "")
         write_report(self._folder, self._config.to_dict(), status)
 
     def measure(self, training: Training) -> None:
@@ -172,7 +173,7 @@ class Watch:
             self.sample(training)
         if self._measured_last != training.method.images_seen:
             self.measure(training)
-        self._report(training, "finished")
+        self.report(training, "finished")
         if self._board:
             self._board.close()
 

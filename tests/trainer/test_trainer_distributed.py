@@ -85,3 +85,77 @@ def test_a_run_of_two_is_not_continued_by_one(tmp_path: Path, domains: dict[str,
     )
     assert result.returncode == 2
     assert "made by 2 processes and cannot be continued exactly by 1" in result.stderr
+
+
+WORKER = """
+import sys, time
+from pathlib import Path
+from trainer import loop, run
+from trainer.methods import cyclegan
+from trainer.runfolder import RunFolder
+
+folder, case = RunFolder(Path(sys.argv[1])), sys.argv[2]
+inner = loop._until_problem
+
+def watched(training, stop):
+    if case == "faded" and training.world.first:
+        training.health.faded["gen_ab"] = 1  # as after one grid of one colour: only this process sees grids
+    if case == "hours":
+        training.schedule.elapsed += 3600 * training.world.rank
+        rates, set_rate = [], training.method.set_rate
+        training.method.set_rate = lambda rate: (rates.append(rate), set_rate(rate))
+    if case == "stop" and training.world.rank == 1:
+        stop.append(15)
+    problem = inner(training, stop)
+    if case == "hours":
+        Path(sys.argv[1], f"rates-{training.world.rank}").write_text(repr(rates))
+    return problem
+
+loop._until_problem = watched
+run.start(folder)
+"""
+
+
+def two_processes(run: Path, case: str) -> subprocess.CompletedProcess[str]:
+    script = run.parent / "worker.py"
+    script.write_text(WORKER)
+    words = command(run, "run", processes=2)
+    words = [*words[: words.index("trainer") - 1], str(script), str(run), case]
+    # One that waits for the other for ever is what this is about: the time limit is its failure.
+    return subprocess.run(words, env=WORKER_ENVIRONMENT, timeout=120, capture_output=True, text=True)
+
+
+WORKER_ENVIRONMENT = {**ENVIRONMENT, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+
+
+def test_what_only_the_first_process_sees_keeps_all_from_saving(
+    tmp_path: Path, domains: dict[str, str]
+) -> None:
+    length = {"run.images": 8, "run.decay_images": 2, "watch.checkpoint_every": 4}
+    run = write_run(tmp_path / "run", {**domains, **length})
+    done = two_processes(run, "faded")
+    assert done.returncode == 0, done.stderr[-2000:]
+    state = load_checkpoint(run / "checkpoint.pt")
+    assert state["method"]["images_seen"] == 8, "the end is kept"
+    assert len(state["processes"]) == 2
+
+
+def test_by_the_clock_all_processes_follow_the_first_ones(tmp_path: Path, domains: dict[str, str]) -> None:
+    length = {"run.images": 100, "run.decay_images": 100, "run.hours": 0.001}
+    run = write_run(tmp_path / "run", {**domains, **length})
+    done = two_processes(run, "hours")
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, second = ((run / f"rates-{rank}").read_text() for rank in (0, 1))
+    assert first == second
+    rates = json.loads(first)
+    assert rates[0] > 0.3, "not that of the second, whose clock is an hour further"
+    assert len(rates) > 1
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_a_signal_to_one_process_stops_all(tmp_path: Path, domains: dict[str, str]) -> None:
+    run = write_run(tmp_path / "run", {**domains, "run.images": 8, "run.decay_images": 2})
+    done = two_processes(run, "stop")
+    assert done.returncode != 0
+    assert done.stderr.count("stopped after 0 images; go on with") >= 2, done.stderr[-2000:]
+    assert "<p>interrupted, 0 images" in (run / "report.html").read_text()
