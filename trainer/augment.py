@@ -18,6 +18,11 @@ def resize(pixels: Pixels, width: int, height: int) -> Pixels:
         return pixels
     smaller = width * height < pixels.shape[0] * pixels.shape[1]
     method = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
+    if pixels.shape[2] > 4:  # pairs, joined: OpenCV resizes four channels at most
+        parts = [
+            resize(pixels[..., first : first + 3], width, height) for first in range(0, pixels.shape[2], 3)
+        ]
+        return np.concatenate(parts, axis=2)
     return cv2.resize(pixels, (width, height), interpolation=method).astype(np.uint8, copy=False)
 
 

@@ -200,8 +200,9 @@ def test_batches_prepared_ahead_come_in_order(tmp_path: Path) -> None:
     stream.close()  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("mode", ["resize_and_crop", "scale_and_crop", "crop"])
 @pytest.mark.parametrize("joined", [True, False], ids=["side-by-side", "two-folders"])
-def test_pairs_are_augmented_alike(tmp_path: Path, joined: bool) -> None:
+def test_pairs_are_augmented_alike(tmp_path: Path, joined: bool, mode: str) -> None:
     pairs = make_pairs(tmp_path / "pairs")
     if joined:
         places: dict[str, object] = {"data__pairs": str(pairs)}
@@ -212,11 +213,13 @@ def test_pairs_are_augmented_alike(tmp_path: Path, joined: bool) -> None:
             save(tmp_path / "b" / path.name, pixels[:, 48:])
         save(tmp_path / "b" / "alone.png", pixels[:, :48])
         places = {"data__a": str(tmp_path / "a"), "data__b": str(tmp_path / "b")}
-    config = settings(run__method="pix2pix", data__preprocess="resize_and_crop", data__load_size=40, **places)
+    config = settings(
+        run__method="pix2pix", data__preprocess=mode, data__load_size=64, data__crop_size=60, **places
+    )
     data = open_data(config, tmp_path)
     for seen in range(12):
         batch = data.source.batch(seen)
-        assert batch["a"].shape == (1, 3, 32, 32)
+        assert batch["a"].shape == (1, 3, 60, 60)
         # B is the negative of A, so this holds only where both got the same crop and flip.
         total = batch["a"].int() + batch["b"].int()
         assert (total - 255).abs().max() <= 2
