@@ -60,7 +60,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "network.generator": "resnet",
         "network.arguments": {"ngf": 16, "blocks": 6},
         "network.ndf": 32,
-        # The papers' conditions are about adversarial and cycle losses only.
+        # Not in the whole either, so that the rows differ by adversarial and cycle losses only.
         "loss.lambda_identity": 0.0,
     },
     "pix2pix": {"network.arguments": {"ngf": 32, "depth": 7}, "network.ndf": 32},

@@ -54,6 +54,7 @@ class Cut(OneWay):
         self._add_configured_generator()
         self._add_discriminator("disc", self.out_channels)
         self._taps = Taps(self.networks[self.name], config.loss.nce_layers)
+        self._tapped.add(self.name)
         with torch.no_grad():
             probe = torch.zeros(1, self.in_channels, 64, 64, device=self.device)
             channels = [feature.shape[1] for feature in self._taps.encode(probe)]

@@ -47,8 +47,9 @@ class CycleGan(Method):
                 self._add_discriminator(f"disc_{domain}", channels[domain])
         self.lambda_a = 0.0 if loss.ablation in ("gan-alone", "gan-backward") else loss.lambda_a
         self.lambda_b = 0.0 if loss.ablation in ("gan-alone", "gan-forward") else loss.lambda_b
+        # The papers' conditions are about adversarial and cycle losses alone.
+        self.lambda_identity = loss.lambda_identity if loss.ablation == "full" else 0.0
         # The identity loss feeds a generator its own target, so both domains must have as many channels.
-        self.lambda_identity = loss.lambda_identity if channels["a"] == channels["b"] else 0.0
         if channels["a"] != channels["b"]:
             raise UsageError("cyclegan needs as many channels in A as in B: pictures are read as RGB")
         self._add_pools(("a", "b"))
