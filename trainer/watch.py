@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from trainer.augment import Pixels
+from trainer.augment import Pixels, resize
 from trainer.board import Board
 from trainer.checkpoint import save_checkpoint
 from trainer.config import Config
@@ -86,7 +86,12 @@ class Watch:
         chosen = self._data.holdout[domain].pictures
         count = min(count, len(chosen))
         picked = [chosen[int(index * len(chosen) / count)] for index in range(count)]
-        return load_pictures(picked, self._config.watch.sample_size, half, self._multiple)
+        loaded = load_pictures(picked, self._config.watch.sample_size, half, self._multiple)
+        if not self._paired or half or domain != "b":
+            return loaded
+        # The training may resize the two of a pair to one size; shown and measured they need one as well.
+        partners = self._load("a", count)
+        return [resize(b, a.shape[1], a.shape[0]) for a, b in zip(partners, loaded, strict=True)]
 
     def sample(self, training: Training) -> str | None:
         """Write a grid for each generator; returns what the results show to be wrong."""

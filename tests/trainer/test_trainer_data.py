@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -64,12 +66,12 @@ def test_too_few_pictures_are_refused(tmp_path: Path) -> None:
         scan_domain(str(tmp_path / "none"))
 
 
-def make_film(path: Path, frames: int) -> Path:
+def make_film(path: Path, frames: int, size: tuple[int, int] = (64, 48)) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         for index in range(frames):
-            pixels = np.full((48, 64, 3), index * 10, np.uint8)
+            pixels = np.full((size[1], size[0], 3), index * 10 % 256, np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode(None))
     return path
@@ -86,6 +88,30 @@ def test_a_film_is_a_domain_of_frames_evenly_taken(tmp_path: Path) -> None:
     (tmp_path / "no.mp4").write_bytes(b"no film")
     with pytest.raises(InputError, match=r"no\.mp4: cannot be read as a video"):
         read_frames(tmp_path / "no.mp4", count=3)
+
+
+def peak_of(work: Callable[[], object]) -> int:
+    """The most bytes of Python and numpy objects that `work` had at once."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_frames_of_a_film_are_not_held_all_at_once(tmp_path: Path) -> None:
+    film, one = make_film(tmp_path / "film.mp4", 60, (640, 480)), 640 * 480 * 3
+    assert peak_of(lambda: scan_domain(str(film), frames_per_video=50)) < 5 * one
+    pictures = scan_domain(str(film), frames_per_video=50).pictures
+    config = DataConfig(preprocess="crop", crop_size=32)
+    cache = PictureCache(pictures, config, 4 * one)
+    assert peak_of(lambda: cache[10]) < 9 * one, "those that are kept, and the one in hand"
+    assert sorted(cache._kept) == [0, 1, 2, 3]
+    whole = PictureCache(pictures, config, 60 * one)
+    for index in (49, 10, 2, 10):
+        assert np.array_equal(cache[index], whole[index])
+    assert len(whole._kept) == 50, "decoded together, once"
 
 
 @pytest.mark.parametrize(
