@@ -31,7 +31,7 @@ from trainer.config import Config, config_from_checkpoint
 from trainer.loop import CollapsedError
 from trainer.run import start
 from trainer.runfolder import RunFolder
-from trainer.setup import DEFAULTS, init_run
+from trainer.setup import DEFAULTS, completed, init_run
 
 CONDITIONS = {
     "cyclegan": {
@@ -99,7 +99,7 @@ def train_condition(folder: RunFolder, wanted: dict[str, Any]) -> dict[str, Any]
 
     Raises `UsageError` where the folder holds a run with other settings.
     """
-    config = Config().with_changes(wanted)
+    config = completed(Config().with_changes(wanted))
     if folder.checkpoint.exists():
         state = load_checkpoint(folder.checkpoint)
         changed = config.changes_since(config_from_checkpoint(state, str(folder.checkpoint)))

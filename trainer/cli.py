@@ -107,7 +107,7 @@ def run(run: Path, ablation: str | None, settings: tuple[str, ...], resume: bool
 
     folder = RunFolder(run)
     changes = parse_settings(settings) | ({"loss.ablation": ablation} if ablation else {})
-    start(folder, changes, resume=resume and folder.checkpoint.exists())
+    start(folder, changes, resume=resume and folder.has(folder.checkpoint))
 
 
 @train.command()
@@ -157,11 +157,11 @@ def export(
     work_size: int | None,
 ) -> None:
     """Write the averaged generator of RUN to the file MODEL (.safetensors), and check it by loading it."""
-    from trainer.export import CardText, export_model
+    from trainer.export import CardText, best_checkpoint, export_model
     from trainer.runfolder import RunFolder
 
     folder = RunFolder(run)
-    checkpoint = folder.best if best else folder.checkpoint
+    checkpoint = best_checkpoint(folder, generator) if best else folder.checkpoint
     text = CardText(title, source_domain, target_domain, licence, work_size)
     card = export_model(checkpoint, model, generator, precision, text, calibrate, average)
     click.echo(
@@ -174,7 +174,7 @@ def export(
 @click.option("--source", required=True, help="Pictures to convert.")
 @click.option("--target", required=True, help="Pictures of the domain they should look like.")
 @click.option("--back", default="", help="The model of the other direction: adds the cycle's PSNR.")
-@click.option("--paired", is_flag=True, help="The target folder holds the truth of each source, in order.")
+@click.option("--paired", is_flag=True, help="The target folder holds the truth of each source, by its name.")
 @click.option("--film", type=FOLDER, multiple=True, help="Adds the warp error on this film.")
 @click.option("--frames", default=48, show_default=True, help="Frames of each film.")
 @click.option("--film-size", default=960, show_default=True, help="Longest edge that films are reduced to.")
@@ -201,11 +201,11 @@ def evaluate(models: tuple[str, ...], source: str, target: str, **options: Any) 
     )
     table = measure(models, source, target, settings, options["back"], options["paired"])
     films: dict[str, dict[str, dict[str, float]]] = {}
-    for name, row in zip(models, table.rows, strict=False):  # the baselines come after the models
+    for name in dict.fromkeys(models):
         for film in options["film"]:
             error = evaluate_film(name, film, options["frames"], options["film_size"], options["device"])
             figures = {"source": error.source, "result": error.result, "ratio": error.ratio}
-            films.setdefault(row, {})[film.name] = {**figures, "sharpness": error.sharpness}
+            films.setdefault(name, {})[film.name] = {**figures, "sharpness": error.sharpness}
     if options["as_json"]:
         click.echo(json.dumps({"rows": table.rows, "films": films, "reference": table.reference}, indent=1))
     else:
@@ -227,6 +227,8 @@ def _print_table(table: Table, films: dict[str, dict[str, dict[str, float]]]) ->
     for name, metrics in table.rows.items():
         grid.add_row(name, *(f"{metrics[key]:.4g}" if key in metrics else "" for key in plain))
     console.print(grid)
+    if "inception" in first:
+        console.print(f"KID and FID against {table.reference}, Inception SHA-256 {first['inception']}")
     for title, key in (("normalised", "swd_levels"), ("common scale", "swd_common_levels")):
         levels = RichTable(title=f"sliced Wasserstein distance x 1000 by level, {title}")
         for column in ("", *first[key]):
@@ -277,12 +279,12 @@ def distill(
     from trainer.setup import init_run, student_settings
 
     folder = RunFolder(run)
-    started = folder.checkpoint.exists()
+    started = folder.has(folder.checkpoint)
     if started and not resume:
         raise UsageError(f"{run}: has a checkpoint already; go on with --resume, or take another folder")
     if not started:
         changes = {"run.method": "distill", **student_settings(student), **parse_settings(settings)}
-        changes |= {"distill.teacher": teacher}
+        changes |= {"distill.teacher": teacher} if teacher else {}
         places = {"data.a": a, "data.b": b, "distill.checkpoint": teacher_run}
         changes |= {key: str(Path(value).expanduser().resolve()) for key, value in places.items() if value}
         for line in init_run(run, changes, None, overwrite=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -120,11 +121,13 @@ class Watch:
         write_report(self._folder, self._config.to_dict(), status)
 
     def measure(self, training: Training) -> None:
-        """Metrics of each averaged generator on the hold-out; a checkpoint is kept of the best so far."""
-        seen, better = training.method.images_seen, False
+        """Metrics of each averaged generator on the hold-out; the best checkpoint so far of each is kept."""
+        seen, better = training.method.images_seen, []
         self._measured_last = seen
         for name, (source, target) in training.method.generators.items():
             metrics = self._metrics(training.method, name, source, target)
+            if "fid" in metrics:
+                metrics["reference"] = self._reference(target)
             self.last[name] = metrics
             if self._board:
                 self._board.scalars(name, metrics, seen)
@@ -133,10 +136,17 @@ class Watch:
             score = float(next(metrics[key] for key in SCORES if key in metrics))
             if score < self.best.get(name, float("inf")):
                 self.best[name] = score
-                # With two generators the one that is trained for counts, which is `generators`' last.
-                better = name == list(training.method.generators)[-1]
-        if better:
-            save_checkpoint(self._folder.best, training.own_state_dict())
+                better.append(name)
+        # With two generators `best` is of the one that is trained for, which is `generators`' last.
+        main = list(training.method.generators)[-1]
+        for name in better:
+            path = self._folder.best if name == main else self._folder.best_of(name)
+            save_checkpoint(path, training.own_state_dict())
+
+    def _reference(self, target: str) -> str:
+        """What KID and FID were measured against: no path, since a model's card tells it too."""
+        where = self._data.holdout[target if target in self._data.holdout else "pairs"].where
+        return f"{len(self._measured(target))} hold-out pictures of {Path(where).name}"
 
     def _metrics(self, method: Method, name: str, source: str, target: str) -> Metrics:
         settings = self._config.watch

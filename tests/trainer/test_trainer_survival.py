@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
-from cgconvert.errors import Interrupted, ModelError, OutputError, UsageError
+from cgconvert.errors import Interrupted, ModelError, OutputError, UnavailableError, UsageError
 from tests.trainer.conftest import make_pairs, write_run
+from trainer.board import Board
 from trainer.checkpoint import load_checkpoint
+from trainer.cli import train as cli
 from trainer.distributed import World
 from trainer.health import EARLY, WINDOW, Health
 from trainer.loop import CollapsedError, Training, train
@@ -234,6 +237,58 @@ def test_where_a_full_disk_stops_a_run_it_says_how_to_go_on(
     )
     full[0] = False
     assert start(folder, resume=True).method.images_seen == 20
+
+
+def test_too_little_memory_on_the_gpu_is_one_line_that_says_what_to_lower(
+    tmp_path: Path, domains: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Any, batch: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...\nmore")
+
+    monkeypatch.setattr(cyclegan.CycleGan, "train_step", full)
+    folder = RunFolder(write_run(tmp_path / "run", domains))
+    with pytest.raises(UnavailableError) as caught:
+        start(folder)
+    assert str(caught.value) == (
+        "the GPU's memory is too small for this: lower run.batch or data.crop_size; "
+        f"the last checkpoint is whole, go on with `cgconvert train resume {folder.path}`"
+    )
+
+
+def test_a_folder_that_may_not_be_looked_into_is_one_line(
+    tmp_path: Path, domains: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(write_run(tmp_path / "run", domains))
+
+    def denied(self: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "is_file", denied)
+    with pytest.raises(UsageError, match=r"config\.toml: cannot be looked at \(Permission denied\); change"):
+        folder.read_config()
+    for words in (["run", str(folder.path), "--resume"], ["distill", str(folder.path)]):
+        result = CliRunner().invoke(cli, words)
+        assert isinstance(result.exception, UsageError)
+        assert "checkpoint.pt: cannot be looked at (Permission denied)" in str(result.exception)
+
+
+def test_a_board_on_a_full_disk_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    record_writer = pytest.importorskip("tensorboard.summary.writer.record_writer")
+    board = Board(tmp_path / "tensorboard")
+    board.scalars("losses", {"gan": 1.0}, 1)
+
+    def full(self: Any, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(record_writer.RecordWriter, "write", full)
+    with pytest.raises(OutputError, match=r"disk full while writing .*/tensorboard: free some space"):
+        board.scalars("losses", {"gan": 1.0}, 2)
+    assert "Traceback" not in capfd.readouterr().err
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OutputError, match=r"cannot write .*/file/tensorboard: Not a directory"):
+        Board(tmp_path / "file" / "tensorboard")
 
 
 def test_there_is_a_report_from_the_start_and_at_each_checkpoint(
