@@ -3,7 +3,7 @@
 `python benchmarks/end_to_end.py CLIP...` converts each clip with `cgconvert video` in a process of its own
 and writes results/end_to_end.json: wall seconds, the seconds each stage was busy and how long each thread
 waited for the others, the network's share of all busy seconds, the time to the first frame, and how much
-longer the whole took than its busiest thread (1.0 is perfect overlap). All from the first translated frame on.
+longer the whole took than its busiest thread (1.0 is perfect overlap), from the first translated frame on.
 """
 
 from __future__ import annotations

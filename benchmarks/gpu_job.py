@@ -2,15 +2,19 @@
 
 `python benchmarks/gpu_job.py [--output FILE] [--minutes 8]` runs section after section, each on its own: one
 that fails is recorded with its error and the next goes on; none starts after the minutes are over. It needs
-torch with CUDA, numpy and this checkout (nothing has to be installed: it adds the checkout to the path);
-torch-tensorrt and PyAV are used where they are there. Exit code 0 if every section passed.
+torch with CUDA, numpy, OpenCV and this checkout (nothing has to be installed: it adds the checkout to the
+path); torch-tensorrt and PyAV are used where they are there. Exit code 0 if every section passed.
+
+With `--train RUN [--train-minutes 5] [--keep FOLDER]` it then begins or resumes the training in that run's
+folder and leaves its checkpoint and report in FOLDER; `--sections none` does that alone.
 
 Sections: machine; contract (every engine and precision: sizes, batches, close and reopen, PSNR to eager
 float32); speed (ResNet-9 ngf 64 and H2 at 256, 720p and 1080p, share of the measured limit, ratio to eager
 float32); norms (forms of instance norm); graphs (with and without CUDA graphs at batch 1); wide (the last
 convolution as it is and widened); memory (short memory halves the batch and loses nothing); conversions
 (pixels to images and back); hardware (NVDEC and NVENC through PyAV); planes (films whose frames go to the
-card as YUV planes: equal to the way by RGB, each step, whole films).
+card as YUV planes: equal to the way by RGB, each step, whole films); training (a step of CycleGAN against the
+published one).
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +37,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 import torch.nn.functional as F
-from gpu_film import section_planes
 
+from benchmarks.gpu_film import section_planes
+from benchmarks.gpu_training import go_on, section_training
 from cgconvert.engines.batches import choose_batch, convert_resilient, free_memory
 from cgconvert.engines.choose import ENGINES, Candidate, build, engine_class
 from cgconvert.engines.eager import EagerEngine
@@ -285,6 +291,7 @@ SECTIONS: dict[str, Callable[[], dict[str, Any]]] = {
     "hardware": section_hardware,
     "planes": section_planes,
     "speed": section_speed,
+    "training": section_training,
 }
 
 
@@ -292,7 +299,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "gpu.json")
     parser.add_argument("--minutes", type=float, default=8.0)
-    parser.add_argument("--sections", default=",".join(SECTIONS))
+    parser.add_argument("--sections", default=",".join(SECTIONS), help="some of them, or none")
+    parser.add_argument("--train", type=Path, metavar="RUN", help="a run's folder: begin or go on with it")
+    parser.add_argument("--train-minutes", type=float, default=5.0)
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for its files; default: beside --output")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         print("no CUDA device: this job is for a machine that has one", file=sys.stderr)
@@ -301,14 +311,18 @@ def main() -> int:
     finish = time.monotonic() + 60 * arguments.minutes
     results: dict[str, Any] = {}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    for name in arguments.sections.split(","):
-        if time.monotonic() > finish:
+    jobs = {name: SECTIONS[name] for name in arguments.sections.split(",") if name != "none"}
+    if arguments.train:
+        keep = arguments.keep or arguments.output.with_suffix("")
+        jobs["train"] = partial(go_on, arguments.train.resolve(), arguments.train_minutes, keep)
+    for name, job in jobs.items():
+        if time.monotonic() > finish and name != "train":
             results[name] = {"skipped": "out of time", "passed": False}
             continue
         started = time.perf_counter()
         print(f"{name} ...", flush=True)
         try:
-            results[name] = {"passed": True, **SECTIONS[name]()}
+            results[name] = {"passed": True, **job()}
         except Exception as error:
             results[name] = {"passed": False, "error": str(error)[:500], "traceback": traceback.format_exc()}
         synchronise(CUDA)
@@ -318,7 +332,7 @@ def main() -> int:
     macs = count_macs(model("resnet").generator, 3, 1080, 1920)
     results["macs_resnet9_1080p"] = macs
     arguments.output.write_text(json.dumps(results, indent=2, default=str) + "\n")
-    return 0 if all(results[name]["passed"] for name in arguments.sections.split(",")) else 1
+    return 0 if all(results[name]["passed"] for name in jobs) else 1
 
 
 if __name__ == "__main__":

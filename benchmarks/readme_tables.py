@@ -26,22 +26,24 @@ def place(data: dict[str, Any]) -> str:
 
 
 def engines_tables(data: dict[str, Any], large: dict[str, Any] | None) -> Iterator[str]:
-    """Pictures a second, a table for each model: a row for each engine and precision, a column for each size."""
+    """Pictures a second, a table for each model: a row for each engine and precision, sizes as columns."""
     rows = [*data["results"], *(large["results"] if large else [])]
-    rows = [row for row in rows if row["batch"] == 1 and not row.get("problem")]
-    yield f"Pictures a second, one at a time, pixels to pixels, nothing of building ({place(data)}). In brackets"
+    rows = sorted((row for row in rows if not row.get("problem")), key=lambda row: row["convert"])
+    order = [(row["model"], row["engine"], row["precision"]) for row in data["results"]]
+    yield "Pictures a second, one at a time or four (1280x720 and above: one), whichever is faster, pixels to"
+    yield f"pixels, nothing of building ({place(data)}). In brackets"
     yield "the share of the multiplications that this machine's matrix product reaches in the same precision:"
-    for model in dict.fromkeys(row["model"] for row in rows):
+    for model in dict.fromkeys(model for model, _, _ in order):
         mine = [row for row in rows if row["model"] == model]
-        sizes = list(dict.fromkeys((row["width"], row["height"]) for row in mine))
+        sizes = sorted({(row["width"], row["height"]) for row in mine})
         yield ""
         yield f"| {model} | " + " | ".join(f"{width}x{height}" for width, height in sizes) + " |"
         yield "|---|" + "---|" * len(sizes)
-        cells = {
+        cells = {  # the last, which is the fastest, stays
             (row["engine"], row["precision"], row["width"], row["height"]): _rate_and_share(row)
             for row in mine
         }
-        for engine, precision in dict.fromkeys((row["engine"], row["precision"]) for row in mine):
+        for engine, precision in dict.fromkeys((e, p) for name, e, p in order if name == model):
             found = [cells.get((engine, precision, *size), "") for size in sizes]
             yield f"| {engine} {precision} | " + " | ".join(found) + " |"
     yield ""
@@ -105,8 +107,9 @@ def pipeline_lines(data: dict[str, Any]) -> Iterator[str]:
     """Overlap and memory."""
     overlap, memory = data["overlap"], data["memory"]
     engine = f"{overlap['engine']['engine']} {overlap['engine']['precision']}"
-    yield f"A film of {overlap['clip']} with photo2monet at full size takes {overlap['ratio_median']:.2f} times the"
-    yield f"time of its busiest stage alone ({engine}; {place(data)}; 1.0 is perfect overlap)."
+    yield f"A film of {overlap['clip']} with photo2monet at full size takes"
+    yield f"{overlap['ratio_median']:.2f} times the time of its busiest stage alone ({engine}; {place(data)};"
+    yield "1.0 is perfect overlap)."
     yield f"A film of 120 s takes {memory['ratio']:.2f} times the memory of one of 10 s"
     yield f"({memory['peak_mib']['120']:.0f} MiB at 320x180)."
     yield ""

@@ -1,4 +1,4 @@
-"""Which pictures go through the network together, and how much memory that takes. No torch."""
+"""Pictures that wait to go through the network together, and how much memory that takes. No torch."""
 
 from __future__ import annotations
 
@@ -22,15 +22,6 @@ def memory_per_pixel(card: ModelCard, precision: str = "fp32") -> float:
     argument, default, constant, factor = _MEMORY.get(card.architecture, ("", 0, 100, 0.0))
     bytes_needed = constant + factor * int(card.arguments.get(argument, default))
     return bytes_needed if precision == "fp32" else 0.6 * bytes_needed
-
-
-def scaled_batch(height: int, width: int, enough: int, most: int, limit: int) -> int:
-    """How many pictures of this padded size go through together: `limit` at most, one at least.
-
-    From `enough` pixels on the device is busy; `most` pixels are known to fit into its memory.
-    """
-    pixels = height * width
-    return max(1, min(limit, -(-enough // pixels), most // pixels))
 
 
 Item = TypeVar("Item")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgconvert.errors import InputError
-from cgconvert.image_batching import memory_per_pixel, scaled_batch
+from cgconvert.image_batching import memory_per_pixel
 from cgconvert.image_plan import ImagePlan
 from cgconvert.media.images import read_picture
 from cgconvert.memory import available_memory
@@ -26,10 +26,13 @@ from cgconvert.progress import Silent, shown_stage
 
 if TYPE_CHECKING:
     from cgconvert.engines.base import Engine
+    from cgconvert.models.loading import Model
+    from cgconvert.options import EngineOptions
 
 THREAD_NAME = "cgconvert-image-network"
 FIRST_EDGE = 1024
-"""Of the first picture no more than this square is compared with the reference, which is slow."""
+"""Of the first picture no more than this square is compared with the reference, which is slow; an engine that
+is built for the picture's size is compared on all of it."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +143,7 @@ class Network:
 
     def _start_engine(self) -> Engine:
         started = time.perf_counter()
-        from cgconvert.engines.batches import ENOUGH_PIXELS, LIMIT, pixels_that_fit
-        from cgconvert.engines.ready import create_verified_engine
+        from cgconvert.engines.batches import LIMIT, busy_pixels, pixels_that_fit, scaled_batch
         from cgconvert.models.loading import load_model
         from cgconvert.transforms import padded_size
 
@@ -150,21 +152,16 @@ class Network:
             asked = replace(asked, batch=1)  # all cores for the one picture
         first, self.first = self.first, None
         assert first is not None
-        first = first[None, :FIRST_EDGE, :FIRST_EDGE]
-        model = load_model(self.plan.model)
-        engine = create_verified_engine(model, asked, first, Telling(self.tell), self._samples)
         self.padded_size = lambda height, width: padded_size(height, width, card)
-        height, width = self.padded_size(*first.shape[1:3])
-        self.prepared.add((height, width))
-        enough, fixed = ENOUGH_PIXELS[engine.device.type], asked.batch or engine.best_batch
-        fits = max(engine.batch * height * width, enough)
-        if engine.streams > 1:
-            fits = max(fits, pixels_that_fit(engine))
+        engine = self._engine_for(load_model(self.plan.model), asked, first)
+        ((height, width),) = self.prepared
+        fixed = asked.batch or engine.best_batch
+        # The free memory no longer shows the batch that the first size has been built for.
+        fits = 0 if fixed else max(engine.batch * height * width, pixels_that_fit(engine))
 
         def batch_for(height: int, width: int) -> int:
-            """From the first picture's size to another's by pixels, less where memory has proved short."""
-            busy = max(enough, engine.streams * height * width)
-            wanted = fixed or scaled_batch(height, width, busy, fits, LIMIT)
+            """What keeps the device busy and fits, less where memory has proved short."""
+            wanted = fixed or scaled_batch(height, width, busy_pixels(engine, height, width), fits, LIMIT)
             return scaled_batch(height, width, self.known_to_fit, self.known_to_fit, wanted)
 
         self.batch_for = batch_for
@@ -172,6 +169,27 @@ class Network:
         seconds = time.perf_counter() - started
         self.tell(Ready(self.padded_size, self.batch_for, seconds, engine.build_seconds))
         return engine
+
+    def _engine_for(self, model: Model, asked: EngineOptions, first: np.ndarray) -> Engine:
+        """The engine, prepared and verified for the first picture; for its corner if all of it does not fit.
+
+        That picture will be told as one that is too large when its turn comes; the others go on.
+        """
+        from cgconvert.engines.batches import OutOfMemoryError
+        from cgconvert.engines.ready import create_verified_engine
+
+        def ready(pixels: np.ndarray) -> Engine:
+            engine = create_verified_engine(
+                model, asked, pixels[None], Telling(self.tell), self._samples, FIRST_EDGE
+            )
+            self.prepared.add(self.padded_size(*pixels.shape[:2]))
+            return engine
+
+        corner = first[:FIRST_EDGE, :FIRST_EDGE]
+        if corner.shape != first.shape and self._memory_lacks(*self.padded_size(*first.shape[:2])) is None:
+            with suppress(OutOfMemoryError):
+                return ready(first)
+        return ready(corner)
 
     def _samples(self, count: int) -> list[np.ndarray]:
         """Up to `count` pictures spread over the job, for engines that learn value ranges."""
@@ -190,8 +208,8 @@ class Network:
         problem = self._too_large(engine, height, width, len(batch))
         if problem is None:
             try:
-                self._prepare(engine, height, width)
                 engine.batch = asked = self.batch_for(height, width)
+                self._prepare(engine, batch[0])
                 pixels = convert_resilient(engine, _stacked(batch, height, width))
             except OutOfMemoryError:
                 problem = f"{width}x{height} pixels are more than the memory of {engine.device} holds"
@@ -204,20 +222,32 @@ class Network:
         half = len(batch) // 2
         return self._translate(engine, batch[:half]) + self._translate(engine, batch[half:])
 
-    def _prepare(self, engine: Engine, height: int, width: int) -> None:
-        """Build what the engine builds for a size that it has not seen; the others build nothing."""
+    def _prepare(self, engine: Engine, first: np.ndarray) -> None:
+        """Build and verify what the engine builds for a size that it has not seen; the others build nothing.
+
+        `first` is a picture of that size. Raises `OutOfMemoryError`.
+        """
+        from cgconvert.engines.ready import prepare_new_size
+
+        height, width = self.padded_size(*first.shape[:2])
         if engine.builds and (height, width) not in self.prepared:
             started = time.perf_counter()
             with shown_stage(Telling(self.tell), f"building {engine.name} for {width}x{height}"):
-                engine.prepare(height, width, self.batch_for(height, width))
+                prepare_new_size(engine, first[None], Telling(self.tell))
             self.building += time.perf_counter() - started
             engine.build_seconds += time.perf_counter() - started
         self.prepared.add((height, width))
 
     def _too_large(self, engine: Engine, height: int, width: int, count: int) -> str | None:
         """Why a batch cannot go through main memory; a system without any left would end the program."""
-        free = available_memory() if engine.device.type == "cpu" else None
-        need = memory_per_pixel(self.plan.card, engine.precision) * height * width * count
+        if engine.device.type != "cpu":
+            return None
+        return self._memory_lacks(height, width, count, engine.precision)
+
+    def _memory_lacks(self, height: int, width: int, count: int = 1, precision: str = "fp32") -> str | None:
+        """What a batch needs of main memory and what is free, in words; None if that is enough."""
+        free = available_memory()
+        need = memory_per_pixel(self.plan.card, precision) * height * width * count
         if free is None or need <= free:
             return None
         gib = 2**30

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cgconvert.engines.base import Engine
-from cgconvert.engines.batches import OutOfMemoryError, convert_resilient, is_out_of_memory
+from cgconvert.engines.batches import convert_resilient, halve, if_it_fits
 from cgconvert.frames import Frame, FrameBatch, PlaneFrame, YuvFormat
 from cgconvert.transfers import Arrival, Transfers
 from cgconvert.transforms import images_to_rgb, rgb_to_images, rgb_to_pixels
@@ -108,7 +109,7 @@ class PlaneTranslator:
         start = 0
         while start < len(batch):
             part = [_plane_frame(frame) for frame in batch[start : start + max(1, engine.batch)]]
-            flight = self._begin_if_it_fits(engine, part)
+            flight = if_it_fits(partial(self._begin, engine, part))
             if flight is not None:
                 earlier, self.flight = self.flight, flight
                 start += len(part)
@@ -117,22 +118,13 @@ class PlaneTranslator:
             crowded = self.flight is not None
             yield from self.finish()
             if len(part) > 1 or not crowded:
-                _halve(engine, part)
-            if engine.device.type == "cuda":
-                torch.cuda.empty_cache()
+                width, height = self.target.work_size
+                halve(engine, len(part), height, width, "frame")
 
     def finish(self) -> Iterator[AnyFrame]:
         """Yield the results of the batch in flight."""
         earlier, self.flight = self.flight, None
         yield from self._land(earlier)
-
-    def _begin_if_it_fits(self, engine: Engine, frames: Sequence[PlaneFrame]) -> Flight | None:
-        try:
-            return self._begin(engine, frames)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        return None  # outside the except clause, whose traceback keeps the failed attempt's tensors alive
 
     def _begin(self, engine: Engine, frames: Sequence[PlaneFrame]) -> Flight:
         """Upload, convert, translate, convert, download: on CUDA all of it only begins here."""
@@ -225,15 +217,3 @@ def blank_planes(form: YuvFormat, height: int, width: int, device: torch.device)
     dtype = torch.uint8 if form.depth <= 8 else torch.uint16
     planes = [torch.zeros((1, *shape), dtype=dtype, device=device) for shape in form.shapes(height, width)]
     return [plane[0] for plane in _joined(planes)]
-
-
-def _halve(engine: Engine, part: Sequence[PlaneFrame]) -> None:
-    """Let the engine take half as many frames from now on. Raises `OutOfMemoryError` at one."""
-    size = f"{part[0].width}x{part[0].height}"
-    if len(part) == 1:
-        raise OutOfMemoryError(
-            f"not enough memory on {engine.device} for one frame of {size}: use a smaller --work-size, "
-            "--device cpu, or close what else uses the memory"
-        )
-    engine.batch = len(part) // 2
-    engine.notes.append(f"out of memory with {len(part)} frames of {size}: {engine.batch} from then on")

@@ -135,7 +135,7 @@ def plan_video(
         codec_name=codec_name,
         encoding=encoding,
         size=size,
-        work_size=_work_size(options, card, size, info),
+        work_size=network_size(options.work_size, card, size, (info.width, info.height)),
         options=options,
         engine=engine,
         notes=(*notes, *losses(source, target, muxer, info, encoding, streams)),
@@ -192,12 +192,15 @@ def _check_strict(source: Path, streams: Sequence[StreamPlan], options: VideoOpt
         raise InputError(f"{source}: not every stream can be kept (--strict): {'; '.join(dropped)}")
 
 
-def _work_size(
-    options: VideoOptions, card: ModelCard, size: tuple[int, int], info: StreamInfo
+def network_size(
+    asked: str | None, card: ModelCard, size: tuple[int, int], source: tuple[int, int]
 ) -> tuple[int, int]:
-    """What the network sees: as asked, as the card advises for large frames, or the result's size."""
-    if options.work_size:
-        return parse_size(options.work_size, info.width, info.height, "--work-size")
+    """What the network sees of a film: as asked, as the card advises for large frames, or the result's size.
+
+    Sizes are (width, height), `size` the result's. Raises `UsageError` where `asked` is no size.
+    """
+    if asked:
+        return parse_size(asked, *source, "--work-size")
     if card.work_size and min(size) > card.work_size:
         return parse_size(f"{card.work_size}p", *size, "work size of the card")
     return size

@@ -135,6 +135,11 @@ def resume(run: Path, settings: tuple[str, ...]) -> None:
     metavar="CHECKPOINT",
     help="Export the mean of these weights and those of another checkpoint of the run.",
 )
+@click.option(
+    "--average-share",
+    type=click.FloatRange(0, 1),
+    help="How much the others count in the mean; by default all count alike.",
+)
 @click.option("--title", default="", help="What the model is called to people.")
 @click.option("--source-domain", default="", help="What it turns, for example photo.")
 @click.option("--target-domain", default="", help="Into what, for example monet.")
@@ -150,6 +155,7 @@ def export(
     precision: str,
     calibrate: bool,
     average: tuple[Path, ...],
+    average_share: float | None,
     title: str,
     source_domain: str,
     target_domain: str,
@@ -160,10 +166,12 @@ def export(
     from trainer.export import CardText, best_checkpoint, export_model
     from trainer.runfolder import RunFolder
 
+    if average_share is not None and not average:
+        raise UsageError("--average-share needs --average, the other checkpoint")
     folder = RunFolder(run)
     checkpoint = best_checkpoint(folder, generator) if best else folder.checkpoint
     text = CardText(title, source_domain, target_domain, licence, work_size)
-    card = export_model(checkpoint, model, generator, precision, text, calibrate, average)
+    card = export_model(checkpoint, model, generator, precision, text, calibrate, average, average_share)
     click.echo(
         f"{model}: {card.name}, {card.source_domain} -> {card.target_domain}, {model.stat().st_size} bytes"
     )

@@ -49,11 +49,13 @@ def export_model(
     text: CardText | None = None,
     calibrated: bool = False,
     others: Sequence[Path] = (),
+    share: float | None = None,
 ) -> ModelCard:
     """Write the averaged generator `which` (the only one, if empty) of a checkpoint as a model file.
 
     With `others`, further checkpoints of the same run, it is the mean of the weights of all ("model soup",
     Wortsman et al. 2022): where a run was steered from one virtue to another, the mean has some of both.
+    `share`, between 0 and 1, is how much the others count together; by default all count alike.
     The file is loaded back, its card and checksum checked and its result compared with the trained
     generator's on noise; it is removed again if that fails. Raises `ModelError`, `UsageError`, `OutputError`.
     """
@@ -78,10 +80,10 @@ def export_model(
         native_size=config.data.crop_size,
         work_size=text.work_size,
         precision=precision,
-        training=_training(state, config, name, calibrated, len(others)) | dict(text.notes or {}),
+        training=_training(state, config, name, calibrated, len(others), share) | dict(text.notes or {}),
         licence=text.licence,
     )
-    weights = _mean_weights(state, name, checkpoint, others)
+    weights = _mean_weights(state, name, checkpoint, others, share)
     if calibrated:
         weights = _calibrated(weights, config, name, checkpoint.parent)
     rounded = {key: t.to(DTYPES[precision]) if t.is_floating_point() else t for key, t in weights.items()}
@@ -95,7 +97,7 @@ def export_model(
 
 
 def _mean_weights(
-    state: dict[str, Any], name: str, checkpoint: Path, others: Sequence[Path]
+    state: dict[str, Any], name: str, checkpoint: Path, others: Sequence[Path], share: float | None
 ) -> dict[str, torch.Tensor]:
     """The generator's weights, their mean over several checkpoints. Raises `UsageError`."""
     found = [state["method"]["ema"]["weights"][name]]
@@ -107,8 +109,12 @@ def _mean_weights(
                 f"{other}: has no {name} like that of {checkpoint}; only equal networks have a mean"
             )
         found.append(more)
+    together = len(others) / len(found) if share is None else share
+    counts = [1 - together, *(together / len(others) for _ in others)]
     return {
-        key: torch.stack([weights[key].double() for weights in found]).mean(0).to(tensor.dtype)
+        key: torch.stack([count * w[key].double() for count, w in zip(counts, found, strict=True)])
+        .sum(0)
+        .to(tensor.dtype)
         for key, tensor in found[0].items()
     }
 
@@ -163,7 +169,7 @@ def architecture_of(config: Config, name: str) -> tuple[str, dict[str, Any]]:
 
 
 def _training(
-    state: dict[str, Any], config: Config, name: str, calibrated: bool, others: int
+    state: dict[str, Any], config: Config, name: str, calibrated: bool, others: int, share: float | None
 ) -> dict[str, Any]:
     """What the card says of how the model was made: no paths, since those are of the trainer's machine."""
     data, loss = config.data, config.loss
@@ -186,6 +192,7 @@ def _training(
     metrics = None if changed else state.get("watch", {}).get("last", {}).get(name)  # of other weights
     if others:
         facts["mean_of_checkpoints"] = 1 + others
+        facts |= {"others_share": share} if share is not None else {}
     return facts | {"calibrated": calibrated} | ({"metrics": metrics} if metrics else {})
 
 

@@ -12,6 +12,7 @@ from cgconvert.cli.status import create_progress
 from cgconvert.errors import UsageError
 
 if TYPE_CHECKING:
+    from cgconvert.engines.choose import Candidate
     from cgconvert.engines.limits import Limits
     from cgconvert.engines.measure import Measurement
 
@@ -23,7 +24,9 @@ HEADINGS = "engine    precision         size  batch  network/s  pictures/s   lim
 @click.option("--size", "sizes", multiple=True, metavar="WxH", help="May be repeated. Default: 512x512.")
 @click.option("--engines", default="all", metavar="all|A,B", help="Which engines.")
 @click.option("--precisions", default="all", metavar="all|A,B", help="Which precisions.")
-@click.option("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="Where the network runs.")
+@click.option(
+    "--device", default="auto", metavar="auto|cpu|cuda[:N]|gpu", help="Where the network runs; gpu: Intel's."
+)
 @click.option("--batch", type=click.IntRange(1, 256), default=1, show_default=True, help="Pictures at once.")
 @click.option("--seconds", type=click.FloatRange(0.1, 600), default=3.0, show_default=True, help="A line.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
@@ -43,34 +46,70 @@ def bench(
     memory, "limit" is the share of this machine's multiplications, measured in the same run, that the
     network reaches. Building and loading are not in any of them.
     """
-    from cgconvert.engines.choose import ENGINES, PRECISIONS, Candidate, choose_device, engine_class
-    from cgconvert.engines.eager import EagerEngine
-    from cgconvert.engines.limits import measure_limits
+    from cgconvert.engines.choose import ENGINES, PRECISIONS
     from cgconvert.engines.measure import measure
     from cgconvert.models.loading import load_model
 
     wanted = read_sizes(sizes or ("512x512",))
     names = _read_list(engines, ENGINES, "--engines")
     kinds = _read_list(precisions, PRECISIONS, "--precisions")
-    where = choose_device(device)
+    found = _candidates(device, names, kinds, "all" in (engines, precisions))
     loaded = load_model(model)
-    limits = measure_limits(where, tuple(kind for kind in kinds if kind in EagerEngine.precisions(where)))
+    limits = _limits(found, kinds)
     progress = create_progress(quiet=True)
     if not as_json:
         click.echo(_describe_limits(limits))
         click.echo(HEADINGS)
     results: list[Measurement] = []
     for size in wanted:
-        for name in names:
-            for kind in kinds:
-                if kind not in engine_class(name).precisions(where) and "all" in (engines, precisions):
-                    continue
-                candidate = Candidate(name, kind, where)
-                results.append(measure(loaded, candidate, size, batch, limits, progress, seconds))
-                if not as_json:
-                    click.echo(_row(results[-1]))
+        for candidate in found:
+            results.append(measure(loaded, candidate, size, batch, limits, progress, seconds))
+            if not as_json:
+                click.echo(_row(results[-1]))
     if as_json:
         click.echo(json.dumps(_as_data(model, limits, results), indent=2))
+
+
+def _candidates(device: str, names: list[str], kinds: list[str], skip: bool) -> list[Candidate]:
+    """What is to be measured; `skip` what the device does not have instead of a line that says so.
+
+    Raises `UsageError`, `UnavailableError`.
+    """
+    from cgconvert.engines.choose import (
+        GPU_PRECISIONS,
+        Candidate,
+        choose_device,
+        engine_class,
+        find_intel_gpu,
+    )
+
+    where = choose_device(device)
+    if device.lower() == "gpu":
+        chosen = [kind for kind in kinds if kind in GPU_PRECISIONS]
+        if "openvino" not in names or not chosen:
+            raise UsageError(
+                f"only openvino runs on an Intel GPU, in {' and '.join(GPU_PRECISIONS)}: leave "
+                "--engines and --precisions at all"
+            )
+        plugin = find_intel_gpu()
+        return [Candidate("openvino", kind, where, plugin) for kind in chosen]
+    return [
+        Candidate(name, kind, where)
+        for name in names
+        for kind in kinds
+        if kind in engine_class(name).precisions(where) or not skip
+    ]
+
+
+def _limits(found: list[Candidate], kinds: list[str]) -> Limits:
+    """Of the device that is measured; none of an Intel GPU, which torch does not reach."""
+    from cgconvert.engines.eager import EagerEngine
+    from cgconvert.engines.limits import Limits, measure_limits
+
+    if not found or found[0].plugin:
+        return Limits({}, None)
+    where = found[0].device
+    return measure_limits(where, tuple(kind for kind in kinds if kind in EagerEngine.precisions(where)))
 
 
 def _read_list(text: str, known: tuple[str, ...], option: str) -> list[str]:
@@ -85,6 +124,8 @@ def _read_list(text: str, known: tuple[str, ...], option: str) -> list[str]:
 
 
 def _describe_limits(limits: Limits) -> str:
+    if limits.copy_bytes is None:
+        return "the limits of this device are not measured"
     rates = ", ".join(f"{name} {2 * rate / 1e9:.0f} GFLOP/s" for name, rate in limits.macs.items())
     return f"measured here: convolutions {rates}; copies {limits.copy_bytes / 1e9:.1f} GB/s"
 

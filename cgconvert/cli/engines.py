@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import re
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from cgconvert.cli.common import engine_options, read_engine_options
 from cgconvert.cli.status import create_progress
-from cgconvert.errors import UnavailableError, UsageError
+from cgconvert.errors import CgconvertError, UnavailableError, UsageError
 from cgconvert.models.describe import describe_bytes
 from cgconvert.options import EngineOptions
+
+if TYPE_CHECKING:
+    from cgconvert.models.card import ModelCard
 
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 
@@ -36,41 +40,70 @@ def read_sizes(texts: tuple[str, ...]) -> list[tuple[int, int]]:
     multiple=True,
     required=True,
     metavar="WxH",
-    help="Of the pictures; may be repeated.",
+    help="Of the film's frames; may be repeated.",
+)
+@click.option(
+    "--work-size",
+    metavar="WxH|720p|0.5x",
+    help="The size that the network sees, as with video. Default: the model's advice.",
 )
 @engine_options
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def compile_command(
-    model: str, sizes: tuple[str, ...], device: str, engine: str, precision: str, batch: str, quiet: bool
+    model: str,
+    sizes: tuple[str, ...],
+    work_size: str | None,
+    device: str,
+    engine: str,
+    precision: str,
+    batch: str,
+    quiet: bool,
 ) -> None:
-    """Build the engine that a film or a folder of pictures of this size will use, and keep it.
+    """Build the engine that `cgconvert video` will use for a film of this size, and keep it.
 
-    The first film starts as fast as any later one then. What is kept is shown by `cgconvert engines list`.
+    The first film starts as fast as any later one then. A model may advise that the network sees large frames
+    smaller; the engine is built for that size then, and with --work-size 1x for the whole frame. A folder's
+    pictures are seen as they are: for them, give their size as --work-size too. What is kept is shown by
+    `cgconvert engines list`.
     """
     options = read_engine_options(device, engine, precision, batch)
     wanted = read_sizes(sizes)
     if precision == "int8":
         raise UsageError("int8 is calibrated on a job's own pictures, when the job starts; nothing to build")
     from cgconvert.models.loading import load_model
+    from cgconvert.video_plan import network_size
 
     loaded = load_model(model)
     progress = create_progress(quiet)
-    for size in wanted:
-        told = _build(loaded, options, size, progress)
+    for height, width in wanted:
+        seen = network_size(work_size, loaded.card, (width, height), (width, height))
+        told = _build(loaded, options, seen[::-1], progress)
         if not quiet:
-            click.echo(told)
+            click.echo(told + _why_smaller(loaded.card, seen, (width, height), work_size))
+
+
+def _why_smaller(card: ModelCard, seen: tuple[int, int], size: tuple[int, int], asked: str | None) -> str:
+    """Why an engine for frames of one size is built for another, and what to do to have it otherwise."""
+    if seen == size:
+        return ""
+    why = "as asked" if asked else f"as {card.name} advises; use --work-size 1x to build for all of it"
+    return f" (what the network sees of {size[0]}x{size[1]}, {why})"
 
 
 def _build(model, options: EngineOptions, size: tuple[int, int], progress) -> str:  # type: ignore[no-untyped-def]
-    """Build for one size; the line that says what was built. Raises `UnavailableError`."""
+    """Build for one size; the line that says what was built.
+
+    Raises `UnavailableError`, `OutOfMemoryError`.
+    """
+    from cgconvert.engines.batches import OutOfMemoryError
     from cgconvert.engines.choose import candidates
     from cgconvert.engines.ready import make_ready
 
-    failure: UnavailableError | None = None
+    failure: CgconvertError | None = None
     for candidate in candidates(model, options.device, options.engine, options.precision):
         try:
             engine = make_ready(model, candidate, size, options.batch, progress, lambda count: [])
-        except UnavailableError as error:
+        except (UnavailableError, OutOfMemoryError) as error:
             failure = failure or error
             continue
         batch, seconds, builds = engine.batch, engine.prepare_seconds, engine.builds

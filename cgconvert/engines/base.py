@@ -32,8 +32,8 @@ class Engine(ABC):
     `batch` is the number of pictures that go through together best; `verification` is how its results were
     compared with the reference; `stage_seconds` what the parts of `convert` took (a GPU works on while the
     next part begins, so there the wait for it counts as postprocessing); `build_seconds` what building or
-    loading what is built took, which is part of no rate; `notes` says what was chosen or given up on the
-    way, for the report.
+    loading what is built took, which is part of no rate; `pixel_bytes` the memory that a pixel of a batch
+    needs, once it has been measured; `notes` says what was chosen or given up on the way, for the report.
     """
 
     name: ClassVar[str]
@@ -56,6 +56,7 @@ class Engine(ABC):
         self.notes: list[str] = []
         self.prepare_seconds = 0.0
         self.build_seconds = 0.0
+        self.pixel_bytes: float | None = None
         self.stage_seconds = dict.fromkeys(("preprocess", "translate", "postprocess"), 0.0)
 
     @classmethod
@@ -82,9 +83,26 @@ class Engine(ABC):
     def prepare(self, height: int, width: int, batch: int) -> None:
         """Make ready for images of this padded size (pixels) and up to `batch` of them; may take minutes."""
 
+    def built_for(self, height: int, width: int) -> bool:
+        """Whether something is built for this padded size alone, which has to be verified by itself then."""
+        return False
+
+    def forget(self, height: int, width: int, above: int = 0) -> None:
+        """Drop what is built for this padded size and more than `above` pictures, with its memory."""
+        return
+
+    def refuse(self, height: int, width: int, why: str) -> None:
+        """Use nothing built for this padded size any more: its pictures go through layer by layer."""
+        self.forget(height, width)
+        self.notes.append(why)
+
     @abstractmethod
     def __call__(self, images: Tensor) -> Tensor:
         """Translate images (N, C, H, W); any N from 1 on."""
+
+    def layer_by_layer(self, images: Tensor) -> Tensor:
+        """The same without anything that is built for a size; nothing is built for it either."""
+        return self(images)
 
     def convert(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels (N, H, W, 3), uint8 or uint16, to pixels of the same shape and type."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
 import numpy as np
 import torch
 
@@ -22,7 +26,16 @@ SHARE = 0.7
 PROBE_EDGE = {"cpu": 64, "cuda": 256}
 """Of the picture that shows what a pixel needs. On a CPU layers are weighed, which any size tells."""
 
-MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc", "std::bad")
+MEMORY_WORDS = (
+    "out of memory",
+    "outofmemory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "bad_alloc",
+    "std::bad",
+)
+
+Result = TypeVar("Result")
 
 
 class OutOfMemoryError(CgconvertError):
@@ -30,10 +43,33 @@ class OutOfMemoryError(CgconvertError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory was short, on whatever device and in whatever library."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in MEMORY_WORDS)
+    """Whether an error means that memory was short, on whatever device and in whatever library.
+
+    What led to the error counts too: recording a CUDA graph that runs short fails once more as it ends.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, torch.OutOfMemoryError | MemoryError):
+            return True
+        if isinstance(cause, RuntimeError) and any(word in str(cause).lower() for word in MEMORY_WORDS):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def if_it_fits(work: Callable[[], Result]) -> Result | None:
+    """What `work` returns, or None if memory was short.
+
+    The caller goes on outside the except clause, whose traceback keeps the failed attempt's tensors alive.
+    """
+    try:
+        return work()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    return None
 
 
 def free_memory(device: torch.device) -> int:
@@ -46,23 +82,34 @@ def free_memory(device: torch.device) -> int:
 
 
 def bytes_per_pixel(engine: Engine) -> float:
-    """Memory that an engine needs for each pixel of a batch, measured with one small picture.
+    """Memory that an engine needs for each pixel of a batch, measured once, with one small picture.
 
     On CUDA the allocator's peak is read; elsewhere the outputs of the layers are weighed, of which the two
-    largest neighbours live at the same time, and as much again as work space.
+    largest neighbours live at the same time, and as much again as work space. The network runs layer by
+    layer for it: an engine that is built for a size would be built for the small one, and the replay of a
+    CUDA graph allocates next to nothing, whatever the graph holds.
     """
-    edge = PROBE_EDGE[engine.device.type]
-    height, width = padded_size(edge, edge, engine.model.card)
-    images = torch.zeros(1, engine.model.card.in_channels, height, width, device=engine.device)
-    if engine.device.type == "cuda":
-        engine(images)  # the first call also loads libraries and chooses algorithms
-        torch.cuda.synchronize(engine.device)
-        before = torch.cuda.memory_allocated(engine.device)
-        torch.cuda.reset_peak_memory_stats(engine.device)
-        engine(images)
-        torch.cuda.synchronize(engine.device)
-        return max(torch.cuda.max_memory_allocated(engine.device) - before, images.nbytes) / (height * width)
-    return 4 * _largest_layer(engine, images) / (height * width)
+    if engine.pixel_bytes is None:
+        edge = PROBE_EDGE[engine.device.type]
+        height, width = padded_size(edge, edge, engine.model.card)
+        images = torch.zeros(1, engine.model.card.in_channels, height, width, device=engine.device)
+        if engine.device.type == "cuda":
+            needed = max(_peak(partial(engine.layer_by_layer, images), engine.device), images.nbytes)
+        else:
+            needed = 4 * _largest_layer(engine, images)
+        engine.pixel_bytes = needed / (height * width)
+    return engine.pixel_bytes
+
+
+def _peak(work: Callable[[], object], device: torch.device) -> int:
+    """Bytes of a CUDA device that work takes at its peak, on top of what is taken."""
+    work()  # the first call also loads libraries and chooses algorithms
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    work()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
 
 
 def _largest_layer(engine: Engine, images: torch.Tensor) -> int:
@@ -89,13 +136,42 @@ def pixels_that_fit(engine: Engine) -> int:
     return int(SHARE * free_memory(engine.device) / bytes_per_pixel(engine))
 
 
+def scaled_batch(height: int, width: int, enough: int, most: int, limit: int = LIMIT) -> int:
+    """How many pictures of this padded size go through together: `limit` at most, one at least.
+
+    From `enough` pixels on the device is busy; `most` pixels fit into its memory. The one rule for films,
+    folders and engines built ahead: another batch is another engine in the cache.
+    """
+    pixels = height * width
+    return max(1, min(limit, -(-enough // pixels), most // pixels))
+
+
+def busy_pixels(engine: Engine, height: int, width: int) -> int:
+    """Pixels in a batch of pictures of this padded size from which the engine's device is busy."""
+    return max(ENOUGH_PIXELS[engine.device.type], engine.streams * height * width)
+
+
 def choose_batch(engine: Engine, height: int, width: int) -> int:
     """Pictures of this size to send together: enough to keep the device busy, as far as memory allows."""
-    rows, columns = padded_size(height, width, engine.model.card)
-    wanted = max(engine.streams, -(-ENOUGH_PIXELS[engine.device.type] // (rows * columns)))
-    if wanted == 1:
+    height, width = padded_size(height, width, engine.model.card)
+    enough = busy_pixels(engine, height, width)
+    if enough <= height * width:
         return 1
-    return max(1, min(wanted, LIMIT, pixels_that_fit(engine) // (rows * columns)))
+    return scaled_batch(height, width, enough, pixels_that_fit(engine))
+
+
+def prepare_what_fits(engine: Engine, height: int, width: int) -> None:
+    """`engine.prepare` for this padded size and `engine.batch`; out of memory halves the batch.
+
+    Raises `OutOfMemoryError` if not even a batch of one can be prepared, `UnavailableError` as `prepare`.
+    """
+
+    def prepare() -> bool:
+        engine.prepare(height, width, engine.batch)
+        return True
+
+    while not if_it_fits(prepare):
+        halve(engine, engine.batch, height, width)
 
 
 def convert_resilient(engine: Engine, pixels: np.ndarray) -> np.ndarray:
@@ -107,31 +183,28 @@ def convert_resilient(engine: Engine, pixels: np.ndarray) -> np.ndarray:
     start = 0
     while start < len(pixels):
         part = pixels[start : start + max(1, engine.batch)]
-        try:
-            done.append(engine.convert(part))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            short = True
-        else:
-            short = False
-            start += len(part)
-        # Outside the except clause, whose traceback keeps the tensors of the failed attempt alive.
-        if short:
-            _halve(engine, part)
+        converted = if_it_fits(partial(engine.convert, part))
+        if converted is None:
+            halve(engine, len(part), *part.shape[1:3])
+            continue
+        done.append(converted)
+        start += len(part)
     return done[0] if len(done) == 1 else np.concatenate(done)
 
 
-def _halve(engine: Engine, part: np.ndarray) -> None:
-    """Let the engine take half as many pictures from now on. Raises `OutOfMemoryError` at one."""
-    height, width = part.shape[1:3]
-    if len(part) == 1:
+def halve(engine: Engine, count: int, height: int, width: int, what: str = "picture") -> None:
+    """Let the engine take half of `count` pictures of a size from now on, and drop what is built for more.
+
+    Raises `OutOfMemoryError` at one.
+    """
+    if count == 1:
         raise OutOfMemoryError(
-            f"not enough memory on {engine.device} for one picture of {width}x{height}: use a smaller "
+            f"not enough memory on {engine.device} for one {what} of {width}x{height}: use a smaller "
             "--work-size, --device cpu, or close what else uses the memory"
         )
-    engine.batch = len(part) // 2
-    note = f"out of memory with {len(part)} pictures of {width}x{height}: {engine.batch} from then on"
-    engine.notes.append(note)
+    engine.batch = count // 2
+    size = f"{width}x{height}"
+    engine.notes.append(f"out of memory with {count} {what}s of {size}: {engine.batch} from then on")
+    engine.forget(*padded_size(height, width, engine.model.card), above=engine.batch)
     if engine.device.type == "cuda":
         torch.cuda.empty_cache()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cgconvert.engines.locks import locked
+from cgconvert.errors import UnavailableError
 from cgconvert.files import output_error
 
 Loaded = TypeVar("Loaded")
@@ -29,6 +31,11 @@ ENTRY = "entry.json"
 BUILDING = ".building-"
 OFF = "CGCONVERT_NO_CACHE"
 """Environment variable that turns the cache off; `--no-cache` sets it."""
+NAME = re.compile(r"[0-9a-f]{32}")
+"""Of an entry. Other folders beside them are no engines of ours, such as what OpenVINO keeps for a GPU."""
+
+NEARLY_FULL = 16 * 2**20
+"""Free bytes below which a failed build is put down to the disk: compilers and runtimes seldom say so."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ def get_or_build(
         lock = locked(_lock_of(folder), waiting=lambda: note(waiting))
         lock.__enter__()
     except OSError as error:
-        note(f"engines are not kept: {output_error(folder.parent, error)}")
+        note(f"engines are not kept: {_why_not_kept(folder, error)}")
         return _build_and_forget(build, load)
     try:
         return _load_or_build(folder, parts, about, build, load, note)
@@ -105,7 +112,7 @@ def _load_or_build(
     load: Callable[[Path], Loaded],
     note: Note,
 ) -> Loaded:
-    """Under the lock: load the entry if it is whole, build it first if not."""
+    """Under the lock: load the entry if it is whole, build it first if not, elsewhere if the disk is full."""
     _remove_leftovers(folder)
     if folder.is_dir():
         problem = find_damage(folder)
@@ -115,24 +122,47 @@ def _load_or_build(
             except Exception as error:  # whatever a library makes of a file that it cannot read
                 problem = f"{type(error).__name__}: {error}"
         note(f"a kept engine is damaged and built anew ({problem:.200})")
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
     temporary = folder.parent / f"{BUILDING}{folder.name}-{secrets.token_hex(4)}"
     try:
         temporary.mkdir()
         build(temporary)
         _seal(temporary, parts, about)
         temporary.rename(folder)
-    except OSError as error:
-        raise output_error(folder, error) from error
+    except Exception as error:
+        if not (isinstance(error, OSError) or _is_nearly_full(folder.parent)):
+            raise
+        problem = _why_not_kept(folder, error)
+    else:
+        return load(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return load(folder)
+    note(f"the engine is built anew and not kept: {problem}")
+    return _build_and_forget(build, load)
+
+
+def _why_not_kept(folder: Path, error: Exception) -> str:
+    if isinstance(error, OSError):
+        return str(output_error(folder.parent, error)).replace(" with -o", " with CGCONVERT_HOME")
+    return f"the disk of {folder.parent} is full: free some space, or set CGCONVERT_HOME"
+
+
+def _is_nearly_full(folder: Path) -> bool:
+    return shutil.disk_usage(folder).free < NEARLY_FULL
 
 
 def _build_and_forget(build: Callable[[Path], None], load: Callable[[Path], Loaded]) -> Loaded:
-    with tempfile.TemporaryDirectory(prefix="cgconvert-engine-", ignore_cleanup_errors=True) as text:
-        build(Path(text))
-        return load(Path(text))
+    """In a temporary folder, where no engine outlives its loading. Raises `UnavailableError`."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="cgconvert-engine-", ignore_cleanup_errors=True) as text:
+            build(Path(text))
+            return load(Path(text))
+    except OSError as error:
+        place = tempfile.gettempdir()
+        raise UnavailableError(
+            f"an engine cannot be built in {place} ({error.strerror or error}): set TMPDIR to a folder with "
+            "space, or use --engine eager, which builds nothing"
+        ) from error
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -174,7 +204,7 @@ def list_entries() -> list[CacheEntry]:
     """Every kept engine, the newest first, damaged ones with the reason."""
     entries = []
     for folder in engines_folder().glob("*"):
-        if not folder.is_dir() or folder.name.startswith("."):
+        if not (NAME.fullmatch(folder.name) and folder.is_dir()):
             continue
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         try:
@@ -198,5 +228,5 @@ def clear() -> tuple[int, int]:
             if held:
                 freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
                 shutil.rmtree(folder)
-                count += not folder.name.startswith(BUILDING)
+                count += NAME.fullmatch(folder.name) is not None
     return count, freed

@@ -84,6 +84,17 @@ def intel_gpu() -> str | None:
     return next(iter(available_gpus()), None)
 
 
+def find_intel_gpu() -> str:
+    """OpenVINO's name of the first Intel GPU. Raises `UnavailableError` without one."""
+    plugin = intel_gpu()
+    if plugin is None:
+        raise UnavailableError(
+            "no Intel GPU: OpenVINO sees none (it needs pip install 'cgconvert[openvino]' and Intel's "
+            "compute driver); use --device cpu or auto"
+        )
+    return plugin
+
+
 def cpu_has_bf16() -> bool:
     """Whether the CPU multiplies bfloat16 in hardware; without it bf16 is slower than float32."""
     try:
@@ -147,14 +158,9 @@ def _on_intel_gpu(precision: str, host: torch.device, asked: bool) -> Iterator[C
         if asked:
             raise UsageError(f"an Intel GPU runs {' and '.join(GPU_PRECISIONS)} here, not {precision}")
         return
-    plugin = intel_gpu()
+    plugin = find_intel_gpu() if asked else intel_gpu()
     if plugin is not None:
         yield Candidate("openvino", chosen, host, plugin)
-    elif asked:
-        raise UnavailableError(
-            "no Intel GPU: OpenVINO sees none (it needs pip install 'cgconvert[openvino]' and Intel's "
-            "compute driver); use --device cpu or auto"
-        )
 
 
 def build(model: Model, candidate: Candidate) -> Engine:

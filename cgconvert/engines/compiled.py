@@ -40,6 +40,10 @@ class CompileEngine(ShapedEngine):
             return "compile needs triton on a GPU: pip install triton, or use --engine eager"
         return None
 
+    def _parts(self) -> dict[str, Any]:
+        """On a CPU the number of threads, which a library holds from when it is built."""
+        return {"threads": torch.get_num_threads()} if self.device.type == "cpu" else {}
+
     def _build(self, folder: Path, example: Tensor) -> None:
         import torch._inductor as inductor
 

@@ -15,9 +15,19 @@ def record_graph(run: Callable[[Tensor], Tensor], example: Tensor) -> Callable[[
     """`run` for CUDA inputs of exactly the shape, type and memory format of `example`, as a graph.
 
     The recorded input and output have fixed addresses: the result is a copy, since the next call overwrites
-    what the graph writes. Follows https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs.
+    what the graph writes. The device of `example` is the current one meanwhile: a graph records what the
+    current device is given, which is the first one unless somebody says otherwise.
+    Follows https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs.
     """
     device = example.device
+    with torch.cuda.device(device):
+        return _record(run, example, device)
+
+
+def _record(
+    run: Callable[[Tensor], Tensor], example: Tensor, device: torch.device
+) -> Callable[[Tensor], Tensor]:
+    """On the current device, which is `device`."""
     fixed_input = example.clone(memory_format=torch.preserve_format)
     side = torch.cuda.Stream(device)
     side.wait_stream(torch.cuda.current_stream(device))

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cgconvert.engines.batches import free_memory
 from cgconvert.engines.eager import DTYPES, exact_float32
 
 REPEATS = 5
@@ -17,10 +18,14 @@ REPEATS = 5
 
 @dataclass(frozen=True)
 class Limits:
-    """Best of several runs: multiply-adds a second by precision, bytes read and written a second."""
+    """Best of several runs: multiply-adds a second by precision, bytes read and written a second.
+
+    None where a device is not measured. A rate is set beside the arithmetic only: how many bytes a network
+    moves depends on what each engine fuses and on the caches, and none of the engines says.
+    """
 
     macs: dict[str, float]
-    copy_bytes: float
+    copy_bytes: float | None
 
     def share(self, precision: str, macs_per_second: float) -> float | None:
         """The part of the arithmetic's limit that a rate is; None where that was not measured (int8)."""
@@ -69,7 +74,7 @@ def _convolution_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 def _copy_rate(device: torch.device) -> float:
     """Several times larger than any cache, so that it is memory that is measured."""
-    size = 2**28 if device.type == "cpu" else 2**31
+    size = 2**28 if device.type == "cpu" else min(2**31, free_memory(device) // 4)
     source = torch.zeros(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * size / best_seconds(lambda: target.copy_(source), device)

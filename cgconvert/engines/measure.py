@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from cgconvert.engines.base import Samples
+from cgconvert.engines.base import Engine, Samples
+from cgconvert.engines.batches import if_it_fits
 from cgconvert.engines.choose import Candidate
 from cgconvert.engines.limits import Limits, count_macs, synchronise
 from cgconvert.engines.ready import create_verified_engine
@@ -20,6 +21,9 @@ from cgconvert.models.loading import Model
 from cgconvert.options import EngineOptions
 from cgconvert.progress import Progress
 from cgconvert.transforms import padded_size, pixels_to_images
+
+CALIBRATION_SEED, CALIBRATION_EDGE = 1, 256
+"""Of the pictures that int8 learns from: others than those that it is compared and measured on."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,9 @@ class Measurement:
         return asdict(self)
 
 
-def example_pixels(count: int, height: int, width: int) -> np.ndarray:
+def example_pixels(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
     """Pictures with edges, gradients and some noise: what a network sees, without a file; uint8 RGB."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width].astype(np.float32)
     pictures = []
     for _ in range(count):
@@ -75,11 +79,17 @@ def measure(
     seconds: float = 3.0,
     samples: Samples | None = None,
 ) -> Measurement:
-    """Make an engine ready for (height, width) and time it for about `seconds`, at least three times."""
+    """Make an engine ready for (height, width) and time it for about `seconds`, at least three times.
+
+    Without `samples` int8 is calibrated on examples that are not among those measured. Whatever fails is told
+    in the measurement's `problem`.
+    """
     height, width = size
-    about = (candidate.engine, candidate.precision, str(candidate.device), width, height, batch)
+    where = "gpu" if candidate.plugin else str(candidate.device)
+    about = (candidate.engine, candidate.precision, where, width, height, batch)
     pixels = example_pixels(batch, height, width)
-    options = EngineOptions(str(candidate.device), candidate.engine, candidate.precision, batch)
+    options = EngineOptions(where, candidate.engine, candidate.precision, batch)
+    samples = samples or _calibration(height, width)
     started = time.perf_counter()
     try:
         engine = create_verified_engine(model, options, pixels, progress, samples)
@@ -87,12 +97,13 @@ def measure(
         return Measurement(*about, problem=str(error))
     ready = time.perf_counter() - started
     try:
-        images, _ = pixels_to_images(pixels, model.card, engine.device)
-        network, _ = _rate(lambda: engine(images), engine.device, batch, seconds / 2)
-        convert, spent = _rate(lambda: engine.convert(pixels), engine.device, batch, seconds / 2)
+        rates = if_it_fits(lambda: _rates(engine, pixels, seconds)) if engine.batch == batch else None
         verification = engine.verification
     finally:
         engine.close()
+    if rates is None:
+        return Measurement(*about, problem=_short_of_memory(batch))
+    network, convert, spent = rates
     macs = count_macs(model.generator, model.card.in_channels, *padded_size(height, width, model.card))
     share = limits.share(candidate.precision, network * macs)
     return Measurement(
@@ -104,6 +115,24 @@ def measure(
         share=round(share, 4) if share is not None else None,
         psnr_db=verification.to_dict()["psnr_db"] if verification else None,
     )
+
+
+def _short_of_memory(batch: int) -> str:
+    return f"out of memory at batch {batch}: use a smaller --batch or --size"
+
+
+def _calibration(height: int, width: int) -> Samples:
+    """Examples of at most this size for int8 to learn from."""
+    edges = min(height, CALIBRATION_EDGE), min(width, CALIBRATION_EDGE)
+    return lambda count: list(example_pixels(count, *edges, CALIBRATION_SEED))
+
+
+def _rates(engine: Engine, pixels: np.ndarray, seconds: float) -> tuple[float, float, float]:
+    """Of `network` and `convert` in pictures a second, and the processor seconds of `convert` a picture."""
+    images, _ = pixels_to_images(pixels, engine.model.card, engine.device)
+    network, _ = _rate(lambda: engine(images), engine.device, len(pixels), seconds / 2)
+    convert, spent = _rate(lambda: engine.convert(pixels), engine.device, len(pixels), seconds / 2)
+    return network, convert, spent
 
 
 def _rate(

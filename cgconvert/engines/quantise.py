@@ -15,9 +15,9 @@ def quantise(network: Any, images: Sequence[np.ndarray]) -> Any:
     """An OpenVINO network in int8, calibrated on images (1, C, H, W), float32 in [-1, 1].
 
     Weights get symmetric ranges, activations asymmetric ones where they need them (NNCF's "mixed" preset).
-    Biases are not corrected: most convolutions have a norm behind them that takes any bias away again. Depthwise
-    convolutions stay in floating point: they are all memory traffic, so int8 makes them no faster, and fixed filters
-    with small taps, such as H2's last one, lose most by it.
+    Biases are not corrected: most convolutions have a norm behind them that takes any bias away again.
+    Depthwise convolutions stay in floating point: they are all memory traffic, so int8 makes them no faster,
+    and fixed filters with small taps, such as H2's last one, lose most by it.
     """
     import nncf
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import numpy as np
 
 from cgconvert.engines.base import Engine, Samples
-from cgconvert.engines.batches import choose_batch
+from cgconvert.engines.batches import OutOfMemoryError, choose_batch, if_it_fits, prepare_what_fits
 from cgconvert.engines.choose import Candidate, build, candidates
-from cgconvert.engines.verify import BOUNDS_DB, VerificationError, verify
+from cgconvert.engines.verify import BOUNDS_DB, Verification, VerificationError, verify
 from cgconvert.errors import CgconvertError, UnavailableError
 from cgconvert.models.loading import Model
 from cgconvert.options import EngineOptions
@@ -19,6 +20,9 @@ from cgconvert.transforms import padded_size
 VERIFIED_PIXELS = 4 * 256 * 256
 """Pixels compared, in one picture at least: the plain float32 network is slow beside what it checks."""
 
+SMALLEST_COMPARED = 128
+"""Edge of the smallest crop that is compared where memory is short; less says little about a picture."""
+
 
 def create_verified_engine(
     model: Model,
@@ -26,26 +30,29 @@ def create_verified_engine(
     first_pixels: np.ndarray,
     progress: Progress | None = None,
     samples: Samples | None = None,
+    compared_edge: int | None = None,
 ) -> Engine:
     """The engine for a job, whose first pictures are `first_pixels` (N, H, W, 3), uint8 or uint16.
 
     It is prepared for their size, its `batch` is set, and what it makes of the first pictures has been
     compared with the plain float32 network. Where engine or precision is `auto`, one that does not work or
     falls below its bound gives way to the next, and `notes` and the report say so. `samples` gives
-    pictures for int8's calibration; without it the first pictures are used.
+    pictures for int8's calibration; without it the first pictures are used. Where `compared_edge` is given
+    no more than that square of a picture is compared, unless the engine is built for the picture's size.
 
-    Raises `VerificationError` or `UnavailableError` where what was asked for by name does not do.
+    Raises `VerificationError`, `UnavailableError` or `OutOfMemoryError` where what was asked for by name does
+    not do.
     """
     progress = progress or Silent()
     notes: list[str] = []
     failure: CgconvertError | None = None
     for candidate in candidates(model, options.device, options.engine, options.precision):
         try:
-            engine = _try(model, candidate, options, first_pixels, progress, samples)
-        except (UnavailableError, VerificationError) as error:
+            engine = _try(model, candidate, options, first_pixels, progress, samples, compared_edge)
+        except (UnavailableError, VerificationError, OutOfMemoryError) as error:
             failure = failure or error
             notes.append(f"{candidate} not used: {error}")
-            if isinstance(error, VerificationError):
+            if not isinstance(error, UnavailableError):
                 progress.note(notes[-1])
             continue
         engine.notes[:0] = notes
@@ -63,16 +70,22 @@ def make_ready(
 ) -> Engine:
     """Build a candidate and prepare it for pictures of (height, width); `batch` None: as memory allows.
 
-    Raises `UnavailableError`; the engine is closed again if anything fails.
+    Where memory is short for the batch, it is halved. Raises `UnavailableError` and
+    `OutOfMemoryError`; the engine is closed again if anything fails.
     """
     started = time.perf_counter()
-    engine = build(model, candidate)
+    engine = if_it_fits(partial(build, model, candidate))
+    if engine is None:
+        raise OutOfMemoryError(
+            f"not enough memory on {candidate.device} for the weights of {model.card.name!r}: use "
+            "--device cpu, or close what else uses the memory"
+        )
     try:
         with shown_stage(progress, f"making ready {candidate} for {size[1]}x{size[0]}"):
             engine.calibrate(samples, progress)
             engine.batch = batch or engine.best_batch or choose_batch(engine, *size)
             building = time.perf_counter()
-            engine.prepare(*padded_size(*size, model.card), engine.batch)
+            prepare_what_fits(engine, *padded_size(*size, model.card))
         if engine.builds:
             engine.build_seconds = time.perf_counter() - building
         engine.prepare_seconds = time.perf_counter() - started
@@ -89,20 +102,70 @@ def _try(
     first_pixels: np.ndarray,
     progress: Progress,
     samples: Samples | None,
+    compared_edge: int | None,
 ) -> Engine:
     """Make one candidate ready and verify it; closed again if that fails."""
     height, width = first_pixels.shape[1:3]
     given = samples or (lambda count: list(first_pixels[:count]))
     engine = make_ready(model, candidate, (height, width), options.batch, progress, given)
     try:
-        compared = first_pixels[: max(1, VERIFIED_PIXELS // (height * width))]
-        engine.verification = verify(engine, compared)
+        if compared_edge is not None and not engine.built_for(*padded_size(height, width, model.card)):
+            first_pixels = first_pixels[:, :compared_edge, :compared_edge]
+        engine.verification = verify_what_fits(engine, first_pixels)
         if not engine.verification.passed:
             raise VerificationError(_below(engine, candidate))
     except BaseException:
         engine.close()
         raise
     return engine
+
+
+def prepare_new_size(engine: Engine, pixels: np.ndarray, progress: Progress) -> None:
+    """Prepare a verified engine for one more size, that of `pixels` (N, H, W, 3), and for `engine.batch`.
+
+    What is built for that size alone is verified too. If it falls below the bound it is not used, and
+    `notes` says so: a job that is under way goes on. Raises `OutOfMemoryError`, `UnavailableError`.
+    """
+    height, width = pixels.shape[1:3]
+    height, width = padded_size(height, width, engine.model.card)
+    prepare_what_fits(engine, height, width)
+    if not engine.built_for(height, width):
+        return
+    result = verify_what_fits(engine, pixels)
+    if not result.passed:
+        told = f"{engine.name} for {width}x{height} has {result.describe()}: that size runs layer by layer"
+        engine.refuse(height, width, told)
+        progress.note(told)
+
+
+def verify_what_fits(engine: Engine, pixels: np.ndarray) -> Verification:
+    """Compare an engine with plain float32 on the first of `pixels` (N, H, W, 3).
+
+    Where memory is short for float32 beside what the engine holds, a corner of the first picture is compared,
+    which is smaller each time. Raises `OutOfMemoryError` if not even a small one fits, and `ModelError`.
+    """
+    height, width = pixels.shape[1:3]
+    compared = pixels[: max(1, VERIFIED_PIXELS // (height * width))]
+    while (result := if_it_fits(partial(verify, engine, compared))) is None:
+        compared = _corner(engine, compared)
+    rows, columns = compared.shape[1:3]
+    if (rows, columns) != (height, width):
+        engine.notes.append(
+            f"compared on {columns}x{rows} of {width}x{height}: memory is short for more in float32"
+        )
+        engine.forget(*padded_size(rows, columns, engine.model.card))
+    return result
+
+
+def _corner(engine: Engine, pixels: np.ndarray) -> np.ndarray:
+    """Half the height and width of the first picture. Raises `OutOfMemoryError` below a small one."""
+    height, width = pixels.shape[1] // 2, pixels.shape[2] // 2
+    if min(height, width) < SMALLEST_COMPARED:
+        raise OutOfMemoryError(
+            f"not enough memory on {engine.device} to compare {engine.name} with the plain network: use a "
+            "smaller --work-size, --device cpu, or close what else uses the memory"
+        )
+    return pixels[:1, :height, :width]
 
 
 def _below(engine: Engine, candidate: Candidate) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cgconvert.engines.base import Engine, Samples
+from cgconvert.engines.batches import is_out_of_memory
 from cgconvert.engines.cache import get_or_build
 from cgconvert.engines.eager import DTYPES, exact_float32
 from cgconvert.engines.graphs import record_graph
@@ -53,6 +54,7 @@ class ShapedEngine(Engine):
         super().__init__(model, device, precision)
         self.progress: Progress = Silent()
         self.runners: dict[Shape, Runner] = {}
+        self.refused: set[tuple[int, int]] = set()
         self.graphs = 0
         network = operate(model.generator).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network: nn.Module | None = HalfInside(network, DTYPES[precision]).eval().requires_grad_(False)
@@ -75,11 +77,28 @@ class ShapedEngine(Engine):
     def prepare(self, height: int, width: int, batch: int) -> None:
         """Build for this size, or load what was built before; seconds to minutes.
 
-        Raises `UnavailableError` if it cannot be built here.
+        Raises `UnavailableError` if it cannot be built here, and as torch does where memory is short.
         """
         shape = self._shape(height, width, batch)
-        if shape not in self.runners and len(self.runners) < MOST_SIZES:
+        if shape in self.runners or (height, width) in self.refused:
+            return
+        if len(self.runners) < MOST_SIZES:
             self.runners[shape] = self._runner(shape)
+            return
+        note = f"more than {MOST_SIZES} sizes: the others run layer by layer, without {self.name}"
+        if note not in self.notes:
+            self.notes.append(note)
+
+    def built_for(self, height: int, width: int) -> bool:
+        return bool(self._ready(height, width))
+
+    def forget(self, height: int, width: int, above: int = 0) -> None:
+        for shape in [(n, h, w) for n, h, w in self.runners if (h, w) == (height, width) and n > above]:
+            del self.runners[shape]
+
+    def refuse(self, height: int, width: int, why: str) -> None:
+        self.refused.add((height, width))
+        super().refuse(height, width, why)
 
     def __call__(self, images: Tensor) -> Tensor:
         assert self.network is not None, "the engine is closed"
@@ -87,20 +106,19 @@ class ShapedEngine(Engine):
         if not self._ready(height, width):
             self.prepare(height, width, count)
         ready = self._ready(height, width)
+        if not ready:
+            return self.layer_by_layer(images)
         with torch.inference_mode(), exact_float32(self.device):
-            images = images.contiguous(memory_format=torch.channels_last)
-            return self._in_parts(images, max(ready)) if ready else self._layer_by_layer(images)
+            return self._in_parts(images.contiguous(memory_format=torch.channels_last), max(ready))
+
+    def layer_by_layer(self, images: Tensor) -> Tensor:
+        assert self.network is not None, "the engine is closed"
+        with torch.inference_mode(), exact_float32(self.device):
+            return self.network(images.contiguous(memory_format=torch.channels_last))
 
     def _ready(self, height: int, width: int) -> list[int]:
         """The batches that are built for a size."""
         return [n for n, h, w in self.runners if (h, w) == (height, width)]
-
-    def _layer_by_layer(self, images: Tensor) -> Tensor:
-        assert self.network is not None
-        note = f"more than {MOST_SIZES} sizes: the others run layer by layer, without {self.name}"
-        if note not in self.notes:
-            self.notes.append(note)
-        return self.network(images)
 
     def _in_parts(self, images: Tensor, size: int) -> Tensor:
         """Batches of exactly `size`, the last one filled up with its own last picture."""
@@ -134,9 +152,11 @@ class ShapedEngine(Engine):
                 if self.device.type != "cuda":
                     return run
                 recorded = record_graph(run, example)
-        except (CgconvertError, torch.OutOfMemoryError):
+        except CgconvertError:
             raise
         except Exception as error:  # the compilers below fail in many ways
+            if is_out_of_memory(error):
+                raise torch.OutOfMemoryError(str(error)) from error
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise UnavailableError(
                 f"{self.name} cannot build the network for {width}x{height} here ({lines[0]:.200}): "

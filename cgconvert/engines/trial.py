@@ -11,10 +11,19 @@ from typing import Any
 import torch
 
 from cgconvert.engines.batches import free_memory
-from cgconvert.engines.choose import ENGINES, Candidate, build, cpu_has_bf16, engine_class
+from cgconvert.engines.choose import (
+    ENGINES,
+    GPU_PRECISIONS,
+    Candidate,
+    build,
+    cpu_has_bf16,
+    engine_class,
+    intel_gpu,
+)
 from cgconvert.engines.keys import cpu_name, device_name, driver_versions, package_version
 from cgconvert.engines.measure import example_pixels
 from cgconvert.engines.verify import verify
+from cgconvert.errors import CgconvertError
 from cgconvert.generators import build_generator, size_rule
 from cgconvert.models.card import ModelCard
 from cgconvert.models.loading import Model
@@ -31,6 +40,14 @@ LIBRARIES = (
     "opencv-python-headless",
     "numpy",
 )
+
+REMEDIES = {
+    "eager": "pip install --force-reinstall --no-deps torch",
+    "compile": "install g++ anew, or pip install --force-reinstall --no-deps torch",
+    "tensorrt": "pip install --force-reinstall 'cgconvert[tensorrt]'",
+    "openvino": "pip install --force-reinstall 'cgconvert[openvino]'",
+}
+"""What to try where an engine is installed and fails all the same."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +114,28 @@ def why_no_cards() -> str:
 
 
 def try_engines() -> Iterator[Trial]:
-    """Every engine in every precision on the CPU and on the first card, each built, run and compared."""
+    """Every engine in every precision on the CPU and on the first card of each make, run and compared."""
     devices = [torch.device("cpu")]
     if torch.cuda.is_available():
         devices.append(torch.device("cuda", 0))
     for device in devices:
         for name in ENGINES:
             yield from _try_engine(name, device)
+    yield from _try_intel_gpu()
+
+
+def _try_intel_gpu() -> Iterator[Trial]:
+    """OpenVINO on an Intel GPU; nothing where it sees none."""
+    host = torch.device("cpu")
+    try:
+        plugin = intel_gpu()
+    except Exception as error:  # as in `_run`
+        yield Trial(
+            "engine", "openvino on gpu", False, _told(error, Candidate("openvino", "fp16", host, "GPU"))
+        )
+        return
+    for precision in GPU_PRECISIONS if plugin else ():
+        yield _run(Candidate("openvino", precision, host, plugin or ""))
 
 
 def _try_engine(name: str, device: torch.device) -> Iterator[Trial]:
@@ -113,14 +145,14 @@ def _try_engine(name: str, device: torch.device) -> Iterator[Trial]:
     if not precisions:
         yield Trial("engine", f"{name} on {device}", False, kind.why_not(device, "fp32") or "")
     for precision in precisions:
-        label, reason = f"{name} {precision} on {device}", kind.why_not(device, precision)
-        yield Trial("engine", label, False, reason) if reason else _run(name, precision, device, label)
+        candidate, reason = Candidate(name, precision, device), kind.why_not(device, precision)
+        yield Trial("engine", str(candidate), False, reason) if reason else _run(candidate)
 
 
-def _run(name: str, precision: str, device: torch.device, label: str) -> Trial:
+def _run(candidate: Candidate) -> Trial:
     started = time.perf_counter()
     try:
-        engine = build(tiny_model(), Candidate(name, precision, device))
+        engine = build(tiny_model(), candidate)
         try:
             pixels = example_pixels(2, EDGE, EDGE)
             engine.calibrate(lambda count: list(example_pixels(4, EDGE, EDGE)), Silent())
@@ -129,6 +161,24 @@ def _run(name: str, precision: str, device: torch.device, label: str) -> Trial:
         finally:
             engine.close()
     except Exception as error:  # a broken driver or library may raise anything; all of it is an answer
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        return Trial("engine", label, False, lines[0][:300], time.perf_counter() - started)
-    return Trial("engine", label, result.passed, result.describe(), time.perf_counter() - started)
+        return Trial("engine", str(candidate), False, _told(error, candidate), time.perf_counter() - started)
+    detail = result.describe() if result.passed else f"{result.describe()}; {remedy(candidate)}"
+    return Trial("engine", str(candidate), result.passed, detail, time.perf_counter() - started)
+
+
+def _told(error: Exception, candidate: Candidate) -> str:
+    """An error in one line, with what to do; our own errors say that themselves."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:300] if isinstance(error, CgconvertError) else f"{lines[0][:300]}; {remedy(candidate)}"
+
+
+def remedy(candidate: Candidate) -> str:
+    """What may mend an engine that fails here, and what works without it."""
+    command = REMEDIES[candidate.engine]
+    if candidate.device.type == "cuda":
+        command = f"look at nvidia-smi and the driver, or {command}"
+    elif candidate.plugin:
+        command = f"look at Intel's compute driver, or {command}"
+    if candidate.engine != "eager":
+        return f"{command}; without it: --engine eager"
+    return f"{command}; without it: --device cpu" if candidate.device.type == "cuda" else command

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from cgconvert.engines import cache
 from cgconvert.engines.cache import clear, digest, engines_folder, get_or_build, list_entries
+from cgconvert.errors import UnavailableError
 
 PARTS = {"engine": "test", "size": [64, 64]}
 
@@ -105,6 +109,65 @@ def test_a_folder_that_cannot_be_written_is_no_obstacle(
     notes: list[str] = []
     assert get_or_build(PARTS, build, load, note=notes.append) == b"engine" * 1000
     assert "not kept" in notes[0]
+
+
+def short_of_space(folder: Path) -> None:
+    """Builds anywhere but where engines are kept."""
+    build(folder)
+    if folder.is_relative_to(engines_folder()):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_no_obstacle() -> None:
+    """What cannot be kept is built in a temporary folder."""
+    notes: list[str] = []
+    assert get_or_build(PARTS, short_of_space, load, note=notes.append) == b"engine" * 1000
+    (told,) = notes
+    assert "not kept: disk full" in told and "choose another place with CGCONVERT_HOME" in told
+    assert list_entries() == [] and not list(engines_folder().glob(".building-*"))
+    assert get_or_build(PARTS, build, load) == b"engine" * 1000
+    assert len(list_entries()) == 1
+
+
+@pytest.mark.parametrize(("free", "works"), [(1_000_000, True), (1_000_000_000, False)])
+def test_a_compiler_does_not_say_that_the_disk_is_full(
+    free: int, works: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(folder: Path) -> None:
+        build(folder)
+        if folder.is_relative_to(engines_folder()):
+            raise RuntimeError("cc1plus failed")
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    if works:
+        assert get_or_build(PARTS, fail, load) == b"engine" * 1000
+    else:
+        with pytest.raises(RuntimeError, match="cc1plus"):
+            get_or_build(PARTS, fail, load)
+    assert list_entries() == []
+
+
+def test_no_space_anywhere_is_an_engine_that_is_not_available() -> None:
+    """So that `auto` takes one that builds nothing."""
+
+    def fail(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UnavailableError, match=r"No space left.*TMPDIR.*--engine eager"):
+        get_or_build(PARTS, fail, load)
+
+
+def test_other_folders_are_no_engines() -> None:
+    """OpenVINO keeps what it compiles for a GPU in a folder of its own beside ours."""
+    get_or_build(PARTS, build, load)
+    other = engines_folder() / "openvino-gpu"
+    other.mkdir()
+    (other / "1.blob").write_bytes(b"x" * 100)
+    (entry,) = list_entries()
+    assert entry.parts == PARTS
+    count, freed = clear()
+    assert count == 1 and freed > 6100
+    assert not other.exists()
 
 
 def test_clearing_removes_all() -> None:

@@ -5,16 +5,26 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from cgconvert.cli import main
-from cgconvert.engines.limits import count_macs
+from cgconvert.engines import measure, trial
+from cgconvert.engines.base import Samples
+from cgconvert.engines.choose import Candidate
+from cgconvert.engines.eager import EagerEngine
+from cgconvert.engines.limits import Limits, count_macs
 from cgconvert.engines.trial import tiny_model
+from cgconvert.errors import UnavailableError
 from cgconvert.generators import build_generator
 from cgconvert.models.catalog import models_folder
 from cgconvert.models.files import write_model
+from cgconvert.models.loading import Model
+from cgconvert.progress import Silent
 
 
 @pytest.fixture
@@ -50,12 +60,41 @@ def test_an_engine_built_ahead_is_listed_and_cleared(model: str, capsys: pytest.
     assert json.loads(run(capsys, "engines", "list", "--json")[1]) == []
 
 
+def test_what_a_film_would_use_is_built(own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The size that the card advises for large frames, unless another is asked for."""
+    tiny = tiny_model()
+    models_folder().mkdir(parents=True)
+    card = replace(tiny.card, work_size=32)
+    write_model(models_folder() / "tiny.safetensors", card, tiny.generator.state_dict())
+
+    def told(*arguments: str) -> str:
+        code, out, _ = run(
+            capsys, "compile", "-m", "tiny", *arguments, "--engine", "eager", "--precision", "fp32"
+        )
+        assert code == 0
+        return out
+
+    large = told("--size", "96x64")
+    assert large.startswith("tiny, 48x32, batch ")
+    assert "what the network sees of 96x64, as tiny advises; use --work-size 1x" in large
+    assert told("--size", "40x24").startswith("tiny, 40x24, batch ")
+    whole = told("--size", "96x64", "--work-size", "1x")
+    assert whole.startswith("tiny, 96x64, batch ") and "sees" not in whole
+    half = told("--size", "96x64", "--work-size", "0.25x")
+    assert half.startswith("tiny, 24x16, batch ") and "what the network sees of 96x64, as asked" in half
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
         (["compile", "-m", "tiny", "--size", "64"], 2, "WIDTHxHEIGHT"),
         (["compile", "-m", "tiny", "--size", "0x64"], 2, "WIDTHxHEIGHT"),
         (["compile", "-m", "tiny", "--size", "64x64", "--precision", "int8"], 2, "calibrated"),
+        (
+            ["compile", "-m", "tiny", "--size", "64x64", "--work-size", "big"],
+            2,
+            "--work-size 'big' is not a size",
+        ),
         (["compile", "-m", "tiny", "--size", "64x64", "--engine", "warp"], 2, "unknown engine"),
         (
             ["compile", "-m", "tiny", "--size", "64x64", "--engine", "tensorrt", "--device", "cpu"],
@@ -85,6 +124,107 @@ def test_bench_measures(model: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert result["network"] > 0 and result["convert"] > 0 and result["problem"] is None
         assert 0 < result["share"] < 1.5
     assert data["limits"]["copy_bytes_per_second"] > 1e8
+
+
+def test_bench_of_an_intel_gpu_measures_no_processor(
+    model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenVINO here has no such device: a line says so, and no figures of another device are in its place."""
+    pytest.importorskip("openvino")
+    arguments = ["bench", "-m", model, "--size", "64x64", "--device", "gpu", "--seconds", "0.1", "--json"]
+    monkeypatch.setattr("cgconvert.engines.openvino.available_gpus", list)
+    code, _, err = run(capsys, *arguments)
+    assert code == 2 and "no Intel GPU" in err
+    code, _, err = run(capsys, *arguments, "--engines", "eager")
+    assert code == 2 and "only openvino runs on an Intel GPU" in err
+    monkeypatch.setattr("cgconvert.engines.openvino.available_gpus", lambda: ["GPU.7"])
+    code, out, _ = run(capsys, *arguments)
+    data = json.loads(out)
+    assert code == 0 and data["limits"] == {"macs_per_second": {}, "copy_bytes_per_second": None}
+    assert [(one["engine"], one["precision"], one["device"]) for one in data["results"]] == [
+        ("openvino", "fp32", "gpu"),
+        ("openvino", "fp16", "gpu"),
+    ]
+    assert all(one["network"] is None and "gpu.7" in one["problem"] for one in data["results"])
+
+
+def test_bench_goes_on_where_memory_was_short(
+    model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert = EagerEngine.convert
+
+    def short(self: EagerEngine, pixels: np.ndarray) -> np.ndarray:
+        if self.precision == "bf16":
+            raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
+        return convert(self, pixels)
+
+    monkeypatch.setattr(EagerEngine, "convert", short)
+    code, out, _ = run(
+        capsys, "bench", "-m", model, "--size", "64x64", "--engines", "eager", "--seconds", "0.1", "--json"
+    )
+    results = {one["precision"]: one for one in json.loads(out)["results"]}
+    assert code == 0 and results["fp32"]["convert"] > 0
+    assert results["bf16"]["problem"] == "out of memory at batch 1: use a smaller --batch or --size"
+
+
+def test_bench_calibrates_on_other_pictures_than_it_compares(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {}
+
+    def create(model: Model, options: object, pixels: np.ndarray, progress: object, samples: Samples) -> None:
+        given.update(pixels=pixels, samples=samples(3))
+        raise UnavailableError("seen enough")
+
+    monkeypatch.setattr(measure, "create_verified_engine", create)
+    candidate = Candidate("openvino", "int8", torch.device("cpu"))
+    told = measure.measure(tiny_model(), candidate, (64, 48), 2, Limits({}, None), Silent())
+    assert told.problem == "seen enough"
+    assert [sample.shape for sample in given["samples"]] == [(64, 48, 3)] * 3
+    for sample in given["samples"]:
+        assert all(np.abs(sample.astype(int) - picture).mean() > 10 for picture in given["pixels"])
+
+
+def test_doctor_tries_an_intel_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(trial, "ENGINES", ())
+    monkeypatch.setattr("cgconvert.engines.openvino.available_gpus", list)
+    assert list(trial.try_engines()) == []
+    monkeypatch.setattr("cgconvert.engines.openvino.available_gpus", lambda: ["GPU.7"])
+    tried = list(trial.try_engines())
+    assert [one.name for one in tried] == ["openvino fp16 on gpu.7", "openvino fp32 on gpu.7"]
+    assert all(not one.works and "use --device cpu" in one.detail for one in tried)
+
+    def broken() -> list[str]:
+        raise RuntimeError("libOpenCL.so is too old")
+
+    monkeypatch.setattr("cgconvert.engines.openvino.available_gpus", broken)
+    (one,) = trial.try_engines()
+    assert (
+        not one.works and one.name == "openvino on gpu" and one.detail.startswith("libOpenCL.so is too old; ")
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "remedy"),
+    [
+        (
+            "openvino",
+            "cpu",
+            "--force-reinstall 'cgconvert[openvino]'; without it: --engine eager",
+        ),
+        ("tensorrt", "cuda", "look at nvidia-smi and the driver, or pip install --force-reinstall "),
+        ("eager", "cuda", "without it: --device cpu"),
+        ("eager", "cpu", "pip install --force-reinstall --no-deps torch"),
+    ],
+)
+def test_doctor_says_what_to_do_about_what_is_broken(
+    name: str, device: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(model: Model, candidate: Candidate) -> None:
+        raise RuntimeError("symbol not found\nin a library")
+
+    monkeypatch.setattr(trial, "build", broken)
+    told = trial._run(Candidate(name, "fp32", torch.device(device)))
+    assert not told.works and told.detail.startswith("symbol not found; ") and remedy in told.detail
 
 
 def test_doctor_tries_everything() -> None:

@@ -1,31 +1,12 @@
-"""How many pictures go together, and what is taken from those that wait."""
+"""How much memory pictures take, and which are taken of those that wait."""
 
 from __future__ import annotations
 
-import pytest
-
-from cgconvert.image_batching import Groups, memory_per_pixel, scaled_batch
+from cgconvert.image_batching import Groups, memory_per_pixel
 from cgconvert.models.card import ModelCard
 
 H2 = ModelCard("h2", "h2")
 RESNET = ModelCard("r", "resnet", {"ngf": 64})
-
-
-@pytest.mark.parametrize(
-    ("size", "enough", "most", "expected"),
-    [
-        ((256, 256), 65536, 65536, 1),
-        ((256, 257), 65536, 65536, 1),
-        ((128, 128), 65536, 65536, 4),
-        ((100, 128), 65536, 65536, 5),  # what fits counts, not what would be enough
-        ((8, 8), 65536, 65536, 64),
-        ((256, 256), 8_000_000, 8_000_000, 64),
-        ((1080, 1920), 8_000_000, 20_000_000, 4),
-        ((1080, 1920), 8_000_000, 1_000_000, 1),
-    ],
-)
-def test_scaled_batch(size: tuple[int, int], enough: int, most: int, expected: int) -> None:
-    assert scaled_batch(*size, enough, most, 64) == expected
 
 
 def test_memory_grows_with_the_network() -> None:

@@ -307,6 +307,13 @@ def test_a_mean_of_checkpoints(trained: Path) -> None:
     assert model.card.training["mean_of_checkpoints"] == 2
     for key, value in model.generator.state_dict().items():
         assert torch.allclose(value, own[key] + 0.125, atol=1e-6), key
+    mostly = trained / "mostly.safetensors"
+    options = ("--generator", "gen_ab", "--average", other, "--average-share", "0.8", "--precision", "fp32")
+    assert call("export", run, mostly, *options).exit_code == 0
+    for key, value in load_model(mostly).generator.state_dict().items():
+        assert torch.allclose(value, own[key] + 0.2, atol=1e-6), key
+    alone = call("export", run, trained / "no.safetensors", "--generator", "gen_ab", "--average-share", "0.5")
+    assert isinstance(alone.exception, UsageError) and "--average" in str(alone.exception)
     state["method"]["ema"]["weights"]["gen_ab"].pop(next(iter(own)))
     save_checkpoint(other, state)
     refused = call("export", run, trained / "no.safetensors", "--generator", "gen_ab", "--average", other)

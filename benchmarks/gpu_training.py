@@ -1,0 +1,79 @@
+"""Sections of `gpu_job.py`: how fast a training step is on the card, and a training that goes on there."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.train_step import measure_alone, summarise
+from cgconvert.errors import Interrupted
+from trainer.runfolder import RunFolder
+
+ROOT = Path(__file__).resolve().parents[1]
+CASES = ("resnet9_ngf64_256", "h2_24_64_6_128")
+COMPILED = "ours bf16 compile"
+VARIANTS = ("published", "ours bf16", COMPILED)
+WANTED = 3.0
+"""How many times as fast as the published step ours has to be, compiled, with the ResNet."""
+GRACE = 60.0
+"""Seconds that a stopped training has to finish its step and to write its checkpoint."""
+
+
+def section_training() -> dict[str, Any]:
+    """Images/s and peak memory of our step, eager and compiled, and of the published one, in one run."""
+    options = argparse.Namespace(device="cuda", seconds=4.0, batch=1)
+    cases = {
+        case: summarise([{variant: measure_alone(case, variant, options) for variant in VARIANTS}])
+        for case in CASES
+    }
+    return {"cases": cases, "passed": cases[CASES[0]][COMPILED]["speedup"] >= WANTED}
+
+
+def go_on(run: Path, minutes: float, keep: Path) -> dict[str, Any]:
+    """Begin or resume the training in a run's folder, stop it after some minutes, copy its files to `keep`.
+
+    `passed` where it ended or stopped with a checkpoint written. What was learned is in `keep` even where the
+    run's own folder is lost with the machine: put it back there and the training goes on exactly.
+    """
+    folder = RunFolder(run)
+    before = _last(folder)
+    command = [sys.executable, "-m", "trainer", "resume" if folder.checkpoint.exists() else "run", str(run)]
+    started = time.monotonic()
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            _, said = process.communicate(timeout=60 * minutes)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            try:
+                _, said = process.communicate(timeout=GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                _, said = process.communicate()
+    keep.mkdir(parents=True, exist_ok=True)
+    for path in (folder.config, folder.checkpoint, folder.best, folder.log, folder.report):
+        if path.is_file():
+            shutil.copy2(path, keep / path.name)
+    ended_well = process.returncode in (0, Interrupted.exit_code)
+    return {
+        "passed": ended_well and folder.checkpoint.exists(),
+        "exit_code": process.returncode,
+        "said": said.strip().splitlines()[-3:],
+        "minutes": round((time.monotonic() - started) / 60, 2),
+        "before": before,
+        "after": _last(folder),
+    }
+
+
+def _last(folder: RunFolder) -> dict[str, Any]:
+    """The last line of losses of a run."""
+    if not folder.log.is_file():
+        return {}
+    lines = [json.loads(line) for line in folder.log.read_text(encoding="utf-8").splitlines()]
+    return next((line for line in reversed(lines) if line.get("kind") == "losses"), {})

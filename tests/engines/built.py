@@ -1,0 +1,58 @@
+"""A stand-in for engines that are built for one size and batch on a card, with a card's little memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from cgconvert.engines.shaped import Runner, Shape, ShapedEngine
+
+SHORT = "CUDA out of memory (simulated)"
+
+
+class Built(ShapedEngine):
+    """What is "built" is the network itself, for exactly one shape; more pictures than fit run out of memory.
+
+    `buildable` pictures fit while it is built and `runnable` while it runs; pixels of one picture are limited
+    by `largest`. `tried` are the shapes that were to be built. What is built for the sizes (height, width) in
+    `flawed` is off by a constant.
+    """
+
+    name: ClassVar[str] = "compile"
+    buildable: ClassVar[int] = 64
+    runnable: ClassVar[int] = 64
+    largest: ClassVar[int] = 1 << 30
+    flawed: ClassVar[tuple[tuple[int, int], ...]] = ()
+    tried: ClassVar[list[Shape]] = []
+
+    @classmethod
+    def why_not(cls, device: torch.device, precision: str) -> str | None:
+        return None
+
+    def _shape(self, height: int, width: int, batch: int) -> Shape:
+        return batch, height, width
+
+    def _runner(self, shape: Shape) -> Runner:
+        count, height, width = shape
+        self.tried.append(shape)
+        if count > self.buildable or height * width > self.largest:
+            raise torch.OutOfMemoryError(SHORT)
+        error = 0.2 if (height, width) in self.flawed else 0.0
+
+        def run(images: Tensor) -> Tensor:
+            assert tuple(images.shape[i] for i in (0, 2, 3)) == shape
+            if count > self.runnable:
+                raise torch.OutOfMemoryError(SHORT)
+            assert self.network is not None
+            return self.network(images) + error
+
+        return run
+
+    def _build(self, folder: Path, example: Tensor) -> None:
+        raise AssertionError("nothing is written")
+
+    def _load(self, folder: Path) -> Runner:
+        raise AssertionError("nothing is read")

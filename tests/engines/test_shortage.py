@@ -1,0 +1,246 @@
+"""Memory that is short while an engine is built, compared or run: less is tried, and no picture is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cgconvert.engines import batches, ready
+from cgconvert.engines.batches import (
+    OutOfMemoryError,
+    bytes_per_pixel,
+    choose_batch,
+    convert_resilient,
+    is_out_of_memory,
+    scaled_batch,
+)
+from cgconvert.engines.choose import CLASSES, Candidate
+from cgconvert.engines.compiled import CompileEngine
+from cgconvert.engines.eager import EagerEngine
+from cgconvert.engines.ready import (
+    create_verified_engine,
+    make_ready,
+    prepare_new_size,
+    verify_what_fits,
+)
+from cgconvert.engines.verify import Verification
+from cgconvert.errors import UnavailableError
+from cgconvert.models.loading import Model
+from cgconvert.options import EngineOptions
+from cgconvert.progress import Silent
+from tests.engines.built import SHORT, Built
+from tests.engines.models import make_model, make_pixels
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> type[Built]:
+    """The stand-in with nothing tried yet and nothing short; a test may make something short."""
+    for name in ("buildable", "runnable", "largest", "flawed"):
+        monkeypatch.setattr(Built, name, getattr(Built, name))
+    monkeypatch.setattr(Built, "tried", [])
+    return Built
+
+
+def made_ready(batch: int, monkeypatch: pytest.MonkeyPatch) -> Built:
+    """The stand-in, ready for pictures of 32x32."""
+    monkeypatch.setattr(ready, "build", lambda model, candidate: Built(model, CPU, "fp32"))
+    candidate = Candidate("compile", "fp32", CPU)
+    engine = make_ready(make_model(), candidate, (32, 32), batch, Silent(), lambda count: [])
+    assert isinstance(engine, Built)
+    return engine
+
+
+def test_what_runs_short_is_built_for_half_the_batch(
+    card: type[Built], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a batch filled up to the whole one that it was built for would need as much memory as before."""
+    monkeypatch.setattr(card, "runnable", 4)
+    engine = made_ready(8, monkeypatch)
+    pixels = make_pixels(9, 32, 32)
+    got = convert_resilient(engine, pixels)
+    wanted = EagerEngine(make_model(), CPU).convert(pixels)
+    assert np.abs(got.astype(int) - wanted).max() <= 1 and got.shape == wanted.shape
+    assert card.tried == [(8, 32, 32), (4, 32, 32)]
+    assert engine.batch == 4 and list(engine.runners) == [(4, 32, 32)]
+    assert engine.notes == ["out of memory with 8 pictures of 32x32: 4 from then on"]
+
+
+def test_what_is_built_for_other_sizes_stays(card: type[Built], monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = made_ready(8, monkeypatch)
+    engine.prepare(16, 16, 8)
+    engine.forget(32, 32, above=4)
+    assert list(engine.runners) == [(8, 16, 16)]
+    assert engine.built_for(16, 16) and not engine.built_for(32, 32)
+
+
+def test_a_batch_that_cannot_be_built_is_halved(card: type[Built], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(card, "buildable", 2)
+    engine = made_ready(9, monkeypatch)
+    assert card.tried == [(9, 32, 32), (4, 32, 32), (2, 32, 32)]
+    assert engine.batch == 2 and len(engine.notes) == 2
+    assert convert_resilient(engine, make_pixels(3, 32, 32)).shape == (3, 32, 32, 3)
+    monkeypatch.setattr(card, "buildable", 0)
+    with pytest.raises(OutOfMemoryError, match="one picture of 32x32: use a smaller --work-size"):
+        made_ready(2, monkeypatch)
+
+
+def test_auto_gives_way_where_not_even_one_picture_can_be_built(
+    card: type[Built], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(card, "buildable", 0)
+    monkeypatch.setitem(CLASSES, "compile", "tests.engines.built:Built")
+    monkeypatch.setattr("cgconvert.engines.choose.AUTO_ENGINES", {"cpu": ("compile", "eager")})
+    options = EngineOptions("cpu", precision="fp32")
+    engine = create_verified_engine(make_model(), options, make_pixels(1, 32, 32))
+    assert engine.name == "eager"
+    assert engine.notes[0].startswith("compile fp32 on cpu not used: not enough memory on cpu")
+    with pytest.raises(OutOfMemoryError):
+        create_verified_engine(make_model(), EngineOptions("cpu", "compile", "fp32"), make_pixels(1, 32, 32))
+
+
+def test_weights_that_do_not_fit_are_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(model: Model, candidate: Candidate) -> None:
+        raise torch.OutOfMemoryError(SHORT)
+
+    monkeypatch.setattr(ready, "build", build)
+    with pytest.raises(OutOfMemoryError, match=r"weights of 'resnet': use --device cpu"):
+        create_verified_engine(make_model(), EngineOptions("cpu", "eager", "fp32"), make_pixels(1, 32, 32))
+
+
+def with_room_to_compare(monkeypatch: pytest.MonkeyPatch, edge: int) -> list[tuple[int, ...]]:
+    """Let float32 fit up to pictures of this edge; what is compared."""
+    true_verify, seen = ready.verify, []
+
+    def verify(engine: Any, pixels: np.ndarray) -> Verification:
+        seen.append(pixels.shape[:3])
+        if max(pixels.shape[1:3]) > edge:
+            raise torch.OutOfMemoryError(SHORT)
+        return true_verify(engine, pixels)
+
+    monkeypatch.setattr(ready, "verify", verify)
+    return seen
+
+
+def test_a_corner_is_compared_where_float32_does_not_fit(
+    card: type[Built], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = with_room_to_compare(monkeypatch, 160)
+    engine = Built(make_model(), CPU, "fp32")
+    engine.prepare(512, 600, 1)
+    assert verify_what_fits(engine, make_pixels(2, 512, 600)).passed
+    assert seen == [(1, 512, 600), (1, 256, 300), (1, 128, 150)]
+    assert engine.notes == ["compared on 150x128 of 600x512: memory is short for more in float32"]
+    assert list(engine.runners) == [(1, 512, 600)], "what was built for the corner gives its place back"
+    with_room_to_compare(monkeypatch, 100)
+    with pytest.raises(OutOfMemoryError, match="compare compile with the plain network"):
+        verify_what_fits(engine, make_pixels(1, 512, 600))
+
+
+def test_each_size_that_is_built_is_compared(card: type[Built], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose pictures are not those of the model is not used; its pictures go layer by layer."""
+    monkeypatch.setattr(card, "flawed", ((40, 48),))
+    engine = made_ready(2, monkeypatch)
+    seen = with_room_to_compare(monkeypatch, 1000)
+    for size in ((48, 40), (40, 48)):
+        prepare_new_size(engine, make_pixels(1, *size), Silent())
+    assert seen == [(1, 48, 40), (1, 40, 48)]
+    assert list(engine.runners) == [(2, 32, 32), (2, 48, 40)]
+    assert len(engine.notes) == 1 and "compile for 48x40 has 20.0 dB" in engine.notes[0]
+    pixels = make_pixels(2, 40, 48)
+    wanted = EagerEngine(make_model(), CPU).convert(pixels)
+    assert np.abs(engine.convert(pixels).astype(int) - wanted).max() <= 1
+    assert card.tried.count((2, 40, 48)) == 1, "it is not built again"
+    engine.prepare(64, 64, 2)
+    engine.prepare(80, 64, 2)
+    prepare_new_size(engine, make_pixels(1, 96, 96), Silent())
+    assert len(seen) == 2, "what runs layer by layer needs no comparison"
+
+
+def test_only_a_built_size_is_compared_on_the_whole_picture(
+    card: type[Built], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CLASSES, "compile", "tests.engines.built:Built")
+    seen = with_room_to_compare(monkeypatch, 1000)
+    for name, compared in (("compile", (1, 40, 48)), ("eager", (1, 32, 32))):
+        options = EngineOptions("cpu", name, "fp32", 2)
+        create_verified_engine(make_model(), options, make_pixels(1, 40, 48), compared_edge=32).close()
+        assert seen[-1] == compared
+    assert card.tried == [(2, 40, 48)]
+
+
+@pytest.mark.parametrize("message", [SHORT, "CUDA driver error: out of memory"])
+def test_a_compiler_that_is_short_of_memory_is_not_taken_for_broken(message: str) -> None:
+    class Short(CompileEngine):
+        def _build(self, folder: Path, example: Tensor) -> None:
+            raise RuntimeError(message)
+
+    with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
+        Short(make_model(), CPU, "fp32").prepare(32, 32, 1)
+
+    class Broken(CompileEngine):
+        def _build(self, folder: Path, example: Tensor) -> None:
+            raise RuntimeError("no such operator")
+
+    with pytest.raises(UnavailableError, match=r"no such operator.*--engine eager"):
+        Broken(make_model(), CPU, "fp32").prepare(32, 32, 1)
+
+
+def test_an_error_that_follows_from_a_shortage_is_one() -> None:
+    """A graph's recording fails once more as it ends, with an error that does not name the reason."""
+    with pytest.raises(RuntimeError, match="capture") as caught:
+        try:
+            raise torch.OutOfMemoryError(SHORT)
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(RuntimeError("operation failed due to a previous error during capture"))
+
+
+def test_nothing_is_built_to_measure_memory(card: type[Built], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a card the network runs layer by layer for it: 256x256 is no size of the job."""
+    zeros, runs = torch.zeros, []
+    monkeypatch.setattr(torch, "zeros", lambda *shape, device=None: zeros(*shape))
+
+    def peak(work: Any, device: torch.device) -> int:
+        runs.append(work().shape)
+        return 256 * 256 * 100
+
+    monkeypatch.setattr(batches, "_peak", peak)
+    engine = Built(make_model(), CPU, "fp32")
+    engine.device = torch.device("cuda")
+    assert bytes_per_pixel(engine) == bytes_per_pixel(engine) == 100.0
+    assert runs == [(1, 3, 256, 256)], "measured once"
+    assert card.tried == [] and engine.runners == {}
+
+
+@pytest.mark.parametrize(
+    ("size", "enough", "most", "expected"),
+    [
+        ((256, 256), 65536, 65536, 1),
+        ((256, 257), 65536, 65536, 1),
+        ((128, 128), 65536, 65536, 4),
+        ((100, 128), 65536, 65536, 5),  # what fits counts, not what would be enough
+        ((8, 8), 65536, 65536, 64),
+        ((256, 256), 8_000_000, 8_000_000, 64),
+        ((1080, 1920), 8_000_000, 20_000_000, 4),
+        ((1080, 1920), 8_000_000, 1_000_000, 1),
+    ],
+)
+def test_scaled_batch(size: tuple[int, int], enough: int, most: int, expected: int) -> None:
+    assert scaled_batch(*size, enough, most) == expected
+
+
+def test_a_card_gets_a_batch_that_keeps_it_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = EagerEngine(make_model(), CPU)
+    engine.device, engine.streams, engine.pixel_bytes = torch.device("cuda"), 1, 100.0
+    monkeypatch.setattr(batches, "free_memory", lambda device: 80 * 10**9)
+    assert [choose_batch(engine, *size) for size in ((1080, 1920), (360, 640), (64, 64))] == [5, 37, 64]
+    monkeypatch.setattr(batches, "free_memory", lambda device: 10**9)
+    assert choose_batch(engine, 1080, 1920) == 3
