@@ -11,10 +11,11 @@ from torch import nn
 from cgconvert.errors import UsageError
 from tests.trainer.conftest import H2_TINY, SMALL
 from trainer.config import Config
+from trainer.losses import gan_loss
 from trainer.methods import Method, base, build_method
 from trainer.methods.cut import patch_nce
 from trainer.methods.cyclegan import CycleGan
-from trainer.methods.features import Taps
+from trainer.methods.features import Taps, matching_loss, mean_matching_loss
 from trainer.precision import Precision
 
 CPU = Precision(torch.device("cpu"), "fp32")
@@ -220,6 +221,38 @@ def test_the_average_follows_the_generator() -> None:
         if not torch.equal(old, new):
             assert (average - old).abs().sum() > 0
             assert (average - new).abs().sum() < (old - new).abs().sum()
+
+
+@pytest.mark.parametrize("scales", [1, 2])
+@pytest.mark.parametrize(
+    ("method", "disc", "suffix"), [("cyclegan", "disc_b", "_ab"), ("pix2pix", "disc", "")]
+)
+def test_feature_matching_costs_no_second_pass_of_the_fake(
+    method: str, disc: str, suffix: str, scales: int
+) -> None:
+    options = {"network__disc_scales": scales, "network__disc_layers": 1, "loss__feature_matching": 10.0}
+    trained, data = make(method, **options), batch()
+    judge = trained.networks[disc]
+    fake = trained.networks["gen_ab"](data["a"]).detach()
+    passes = []
+    first = next(module for module in judge.modules() if isinstance(module, nn.Conv2d))
+    handle = first.register_forward_hook(lambda *_: passes.append(1))
+    losses = trained.train_step(data)
+    handle.remove()
+    # The fake and the real picture for the generator's losses, both once more for the discriminator's own.
+    assert len(passes) == 4
+    fresh = make(method, **options)  # with the weights of before the step
+    if method == "pix2pix":
+        fresh.networks[disc].load_state_dict(judge.state_dict())  # the generator meets the new one
+        fake, real = (torch.cat([data["a"], images], 1) for images in (fake, data["b"]))
+        matching = matching_loss
+    else:
+        real, matching = data["b"], mean_matching_loss
+    judge = fresh.networks[disc]
+    wanted = 10 * matching(judge.features(fake), judge.features(real))  # type: ignore[operator]
+    torch.testing.assert_close(losses[f"features{suffix}"], wanted.detach())
+    adversarial = gan_loss(judge(fake), True, "lsgan", for_generator=True)
+    torch.testing.assert_close(losses[f"gan{suffix}"], adversarial.detach())
 
 
 def test_cut_finds_its_own_place() -> None:
