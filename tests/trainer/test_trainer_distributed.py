@@ -12,7 +12,8 @@ import torch
 
 from cgconvert.errors import UsageError
 from tests.trainer.conftest import SMALL, make_domain, make_pairs, write_run
-from tests.trainer.test_trainer_resume import ENVIRONMENT, command
+from tests.trainer.test_trainer_resume import CYCLEGAN, ENVIRONMENT, assert_same, command
+from tests.trainer.test_trainer_resume import PIX2PIX as UNET_PIX2PIX
 from trainer.checkpoint import load_checkpoint
 from trainer.config import Config
 from trainer.methods import build_method
@@ -116,16 +117,77 @@ run.start(folder)
 """
 
 
+RESUMING = """
+import signal, sys
+from contextlib import nullcontext
+from pathlib import Path
+import torch
+from cgconvert.errors import Interrupted
+from trainer import run
+from trainer.distributed import joined_world
+from trainer.runfolder import RunFolder
+
+straight, stopped = RunFolder(Path(sys.argv[1])), RunFolder(Path(sys.argv[2]))
+train = run.train
+
+def stopping(training):
+    step = training.method.train_step
+    def counted(batch):
+        if training.world.rank == 1 and training.method.images_seen == 8:
+            signal.raise_signal(signal.SIGTERM)
+        return step(batch)
+    training.method.train_step = counted
+    train(training)
+
+with joined_world() as world:
+    run.joined_world = lambda: nullcontext(world)  # joined once: processes start slowly
+    run.start(straight)
+    run.train = stopping
+    try:
+        run.start(stopped)
+    except Interrupted as error:
+        assert "stopped after 10 images" in str(error), error
+    run.train = train
+    torch.manual_seed(99)
+    run.start(stopped, resume=True)
+"""
+
+
 def two_processes(run: Path, case: str) -> subprocess.CompletedProcess[str]:
+    return run_script(WORKER, run, case)
+
+
+def run_script(text: str, run: Path, word: str) -> subprocess.CompletedProcess[str]:
+    """Runs a program in two processes with a run's folder and a word as its arguments."""
     script = run.parent / "worker.py"
-    script.write_text(WORKER)
+    script.write_text(text)
     words = command(run, "run", processes=2)
-    words = [*words[: words.index("trainer") - 1], str(script), str(run), case]
+    words = [*words[: words.index("trainer") - 1], str(script), str(run), word]
     # One that waits for the other for ever is what this is about: the time limit is its failure.
     return subprocess.run(words, env=WORKER_ENVIRONMENT, timeout=120, capture_output=True, text=True)
 
 
 WORKER_ENVIRONMENT = {**ENVIRONMENT, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+
+
+@pytest.mark.parametrize(
+    "settings", [pytest.param(CYCLEGAN, id="cyclegan"), pytest.param(UNET_PIX2PIX, id="pix2pix")]
+)
+def test_two_stopped_processes_go_on_exactly(tmp_path: Path, settings: dict[str, Any]) -> None:
+    if settings is UNET_PIX2PIX:
+        places = {"data.pairs": str(make_pairs(tmp_path / "pairs"))}
+    else:
+        places = {"data.a": str(make_domain(tmp_path / "a", True))}
+        places["data.b"] = str(make_domain(tmp_path / "b", False))
+    length = {"run.images": 24, "run.decay_images": 12, "watch.checkpoint_every": 100}
+    one, two = (write_run(tmp_path / name, settings | places | length) for name in ("one", "two"))
+    done = run_script(RESUMING, one, str(two))
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, second = (load_checkpoint(run / "checkpoint.pt") for run in (one, two))
+    assert first["method"]["step"] == 12
+    assert_same(first, second)
+    assert losses(one) == losses(two)
+    assert len(losses(one)) == 12
 
 
 def test_what_only_the_first_process_sees_keeps_all_from_saving(
