@@ -254,12 +254,15 @@ def _print_table(table: Table, films: dict[str, dict[str, dict[str, float]]]) ->
 @click.argument("pictures", nargs=-1, required=True, type=FOLDER)
 @click.option("-o", "--output", required=True, type=FOLDER, help="The picture to write (.png or .jpg).")
 @click.option("--generator", default="", help="gen_ab or gen_ba, where the run has both.")
+@click.option("--best", is_flag=True, help="Of the best checkpoint by the metrics, not the last.")
 @click.option("--size", default=512, show_default=True, help="Longest edge.")
-def sample(run: Path, pictures: tuple[Path, ...], output: Path, generator: str, size: int) -> None:
+def sample(
+    run: Path, pictures: tuple[Path, ...], output: Path, generator: str, best: bool, size: int
+) -> None:
     """Show what the generator of RUN makes of PICTURES, source and result side by side."""
     from trainer.setup import sample_run
 
-    sample_run(run, pictures, output, generator, size)
+    sample_run(run, pictures, output, generator, size, best)
 
 
 @train.command()

@@ -115,6 +115,8 @@ def _continue(training: Training, state: dict[str, Any]) -> None:
             )
     try:
         training.load_state_dict(state)
+    except torch.OutOfMemoryError:  # a RuntimeError too, but it says nothing about the checkpoint
+        raise
     except (RuntimeError, KeyError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"{training.folder.checkpoint}: does not fit the config ({reason})") from error

@@ -107,13 +107,19 @@ def init_run(run: Path, changes: Mapping[str, Any], recipe: str | None, overwrit
     return [*found, f"{folder.config} written; look it through, then: cgconvert train run {run}"]
 
 
-def sample_run(run: Path, pictures: Sequence[Path], output: Path, which: str, longest: int) -> None:
-    """Write sources and the averaged generator's results side by side. Raises as reading and writing do."""
+def sample_run(
+    run: Path, pictures: Sequence[Path], output: Path, which: str, longest: int, best: bool = False
+) -> None:
+    """Write sources and the averaged generator's results side by side. Raises as reading and writing do.
+
+    `longest` is the edge in pixels that larger pictures are reduced to; `best` takes the checkpoint that was
+    best for the generator instead of the last one.
+    """
     import numpy as np
 
     from cgconvert.generators import build_generator, size_rule
     from trainer.checkpoint import load_checkpoint
-    from trainer.export import architecture_of, choose_generator
+    from trainer.export import architecture_of, best_checkpoint, choose_generator
     from trainer.images import Picture
     from trainer.measures import converter
     from trainer.precision import choose_device
@@ -122,9 +128,10 @@ def sample_run(run: Path, pictures: Sequence[Path], output: Path, which: str, lo
     if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UsageError(f"{output}: its name must end in .png or .jpg")
     folder = RunFolder(run)
-    state = load_checkpoint(folder.checkpoint)
-    config = config_from_checkpoint(state, str(folder.checkpoint))
-    name = choose_generator(state, which, folder.checkpoint)
+    checkpoint = best_checkpoint(folder, which) if best else folder.checkpoint
+    state = load_checkpoint(checkpoint)
+    config = config_from_checkpoint(state, str(checkpoint))
+    name = choose_generator(state, which, checkpoint)
     architecture, arguments = architecture_of(config, name)
     generator = build_generator(architecture, arguments)
     generator.load_state_dict(state["method"]["ema"]["weights"][name])

@@ -58,7 +58,19 @@ def test_the_best_of_each_generator_is_kept(
         target = tmp_path / f"{generator}.safetensors"
         done = call("export", folder.path, target, "--generator", generator, "--best")
         assert done.exit_code == 0, done.exception
-        assert load_model(target).card.training["images_seen"] == images
+        model = load_model(target)
+        assert model.card.training["images_seen"] == images
+        picture = Path(domains["data.a"]) / "000.png"
+        shown = call(
+            "sample", folder.path, picture, "-o", tmp_path / "x.png", "--best", "--generator", generator
+        )
+        assert shown.exit_code == 0, shown.exception
+        # The model file's weights are half as precise.
+        result, wanted = read_image(tmp_path / "x.png")[:48, 48:], model.convert(read_image(picture))
+        assert np.abs(result.astype(int) - wanted).max() <= 1
+        last = call("sample", folder.path, picture, "-o", tmp_path / "y.png", "--generator", generator)
+        assert last.exit_code == 0
+        assert not np.array_equal(read_image(tmp_path / "y.png")[:48, 48:], result)
     folder.best_of("gen_ab").unlink()  # a run from before there was one
     refused = call("export", folder.path, tmp_path / "x.safetensors", "--generator", "gen_ab", "--best")
     assert isinstance(refused.exception, UsageError)
