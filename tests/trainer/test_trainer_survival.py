@@ -255,6 +255,22 @@ def test_too_little_memory_on_the_gpu_is_one_line_that_says_what_to_lower(
     )
 
 
+def test_memory_that_runs_out_while_a_run_is_continued_is_no_misfit_of_the_checkpoint(
+    tmp_path: Path, domains: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(write_run(tmp_path / "run", {**domains, "run.images": 1, "run.decay_images": 1}))
+    start(folder)
+
+    def full(self: Any, state: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
+
+    monkeypatch.setattr(cyclegan.CycleGan, "load_state_dict", full)
+    with pytest.raises(
+        UnavailableError, match=r"the GPU's memory is too small .* the last checkpoint is whole"
+    ):
+        start(folder, {"run.images": 2}, resume=True)
+
+
 def test_a_folder_that_may_not_be_looked_into_is_one_line(
     tmp_path: Path, domains: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
