@@ -1,0 +1,85 @@
+"""A training in figures, small enough to keep: its settings, its losses by tenths, its metrics.
+
+    python benchmarks/training_run.py runs/horse2zebra [--name horse2zebra]
+
+Read from the run's config and log; writes benchmarks/results/training_NAME.json. To be called on the machine
+that trained, since the machine is written beside the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.common import save
+from cgconvert.errors import UsageError
+from trainer.config import Config, read_config
+from trainer.runfolder import RunFolder
+
+PARTS = 10
+
+
+def summarise(folder: RunFolder) -> dict[str, Any]:
+    """What `save` keeps of a run. Raises `UsageError` where nothing was logged."""
+    lines: list[dict[str, Any]] = []
+    if folder.log.is_file():
+        lines = [json.loads(line) for line in folder.log.read_text(encoding="utf-8").splitlines()]
+    losses = [line for line in lines if line["kind"] == "losses"]
+    if not losses:
+        raise UsageError(f"{folder.log}: no losses were logged; name the folder of a run that has trained")
+    metrics: dict[str, list[dict[str, Any]]] = {}
+    for line in lines:
+        if line["kind"] == "metrics":
+            figures = {key: value for key, value in line.items() if key not in ("kind", "generator")}
+            metrics.setdefault(line["generator"], []).append(figures)
+    return {
+        "images": losses[-1]["images"],
+        "seconds": losses[-1]["seconds"],
+        "settings": settings(read_config(folder.config)),
+        "losses": tenths(losses),
+        "metrics": metrics,
+    }
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """Those that differ from the defaults; of a path only its last two parts, which name the data."""
+    defaults, changed = Config().to_dict(), {}
+    for section, values in config.to_dict().items():
+        for key, value in values.items():
+            if value != defaults[section][key]:
+                is_path = isinstance(value, str) and value.startswith("/")
+                changed[f"{section}.{key}"] = "/".join(Path(value).parts[-2:]) if is_path else value
+    return changed
+
+
+def tenths(losses: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
+    """The mean of each loss over each tenth of the log, and the images seen at its end."""
+    parts = min(PARTS, len(losses))
+    rows = []
+    for part in range(parts):
+        lines = losses[part * len(losses) // parts : (part + 1) * len(losses) // parts]
+        means = {
+            name: round(sum(line["losses"][name] for line in lines) / len(lines), 5)
+            for name in lines[0]["losses"]
+        }
+        rows.append({"images": lines[-1]["images"], **means})
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--name", help="default: the folder's")
+    arguments = parser.parse_args()
+    folder = RunFolder(arguments.run)
+    print(save(f"training_{arguments.name or arguments.run.resolve().name}", summarise(folder)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""A training in figures: what is kept of a run's log."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.training_run import settings, summarise, tenths
+from cgconvert.errors import UsageError
+from tests.trainer.conftest import write_run
+from trainer.config import Config
+from trainer.runfolder import RunFolder
+
+
+def test_losses_are_averaged_by_tenths_of_the_log() -> None:
+    losses = [{"images": 10 * i, "losses": {"cycle": float(i)}} for i in range(1, 26)]
+    rows = tenths(losses)
+    assert len(rows) == 10
+    assert rows[0] == {"images": 20, "cycle": 1.5} and rows[-1] == {"images": 250, "cycle": 24.0}
+    assert tenths(losses[:3]) == [{"images": i, "cycle": i / 10} for i in (10, 20, 30)]
+
+
+def test_a_path_is_told_by_its_last_two_parts() -> None:
+    config = Config().with_changes({"data.a": "/home/someone/sets/horse2zebra/trainA", "run.seed": 7})
+    assert settings(config) == {"run.seed": 7, "data.a": "horse2zebra/trainA"}
+
+
+def test_a_run_is_summarised(tmp_path: Path) -> None:
+    folder = RunFolder(write_run(tmp_path / "run", {"run.images": 20}))
+    with pytest.raises(UsageError, match="no losses were logged; name the folder of a run that has trained"):
+        summarise(folder)
+    lines = [
+        {"kind": "losses", "images": 4, "seconds": 2.5, "losses": {"disc_a": 0.25}},
+        {"kind": "metrics", "images": 4, "generator": "gen_ab", "swd": 40.0},
+        {"kind": "losses", "images": 20, "seconds": 9.5, "losses": {"disc_a": 0.125}},
+    ]
+    folder.log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    told = summarise(folder)
+    assert (told["images"], told["seconds"]) == (20, 9.5)
+    assert told["losses"] == [{"images": 4, "disc_a": 0.25}, {"images": 20, "disc_a": 0.125}]
+    assert told["metrics"] == {"gen_ab": [{"images": 4, "swd": 40.0}]}
