@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
-import tracemalloc
-from collections.abc import Callable
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 
 from cgconvert.errors import InputError, UsageError
 from tests.trainer.conftest import SMALL, draw, make_domain, make_pairs, save
+from trainer import dataset, images
 from trainer.augment import augment, prepare
 from trainer.config import Config, DataConfig
 from trainer.data import open_data
@@ -90,23 +92,35 @@ def test_a_film_is_a_domain_of_frames_evenly_taken(tmp_path: Path) -> None:
         read_frames(tmp_path / "no.mp4", count=3)
 
 
-def peak_of(work: Callable[[], object]) -> int:
-    """The most bytes of Python and numpy objects that `work` had at once."""
-    tracemalloc.start()
-    try:
-        work()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+@pytest.fixture
+def frames_alive(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many decoded frames were held at each new one; their memory is the decoder's, not Python's."""
+    counts: list[int] = []
+    inner = images.iterate_frames
+
+    def counted(*arguments: Any, **named: Any) -> Iterator[tuple[int, np.ndarray]]:
+        held: list[weakref.ref[np.ndarray]] = []
+        for index, pixels in inner(*arguments, **named):
+            held.append(weakref.ref(pixels))
+            counts.append(sum(frame() is not None for frame in held))
+            yield index, pixels
+
+    for module in (images, dataset):
+        monkeypatch.setattr(module, "iterate_frames", counted)
+    return counts
 
 
-def test_frames_of_a_film_are_not_held_all_at_once(tmp_path: Path) -> None:
+def test_frames_of_a_film_are_not_held_all_at_once(tmp_path: Path, frames_alive: list[int]) -> None:
     film, one = make_film(tmp_path / "film.mp4", 60, (640, 480)), 640 * 480 * 3
-    assert peak_of(lambda: scan_domain(str(film), frames_per_video=50)) < 5 * one
     pictures = scan_domain(str(film), frames_per_video=50).pictures
+    assert len(frames_alive) == 50
+    assert max(frames_alive) <= 2, "the one before and the new one"
+    frames_alive.clear()
     config = DataConfig(preprocess="crop", crop_size=32)
     cache = PictureCache(pictures, config, 4 * one)
-    assert peak_of(lambda: cache[10]) < 9 * one, "those that are kept, and the one in hand"
+    assert cache[10].shape == (480, 640, 3)
+    assert len(frames_alive) == 11, "what comes after could not be kept"
+    assert max(frames_alive) <= 6, "those that are kept, the one before and the new one"
     assert sorted(cache._kept) == [0, 1, 2, 3]
     whole = PictureCache(pictures, config, 60 * one)
     for index in (49, 10, 2, 10):
