@@ -31,7 +31,7 @@ from trainer.config import Config, config_from_checkpoint
 from trainer.loop import CollapsedError
 from trainer.run import start
 from trainer.runfolder import RunFolder
-from trainer.setup import DEFAULTS, init_run
+from trainer.setup import DEFAULTS, completed, init_run
 
 CONDITIONS = {
     "cyclegan": {
@@ -60,7 +60,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "network.generator": "resnet",
         "network.arguments": {"ngf": 16, "blocks": 6},
         "network.ndf": 32,
-        # The papers' conditions are about adversarial and cycle losses only.
+        # Not in the whole either, so that the rows differ by adversarial and cycle losses only.
         "loss.lambda_identity": 0.0,
     },
     "pix2pix": {"network.arguments": {"ngf": 32, "depth": 7}, "network.ndf": 32},
@@ -99,7 +99,7 @@ def train_condition(folder: RunFolder, wanted: dict[str, Any]) -> dict[str, Any]
 
     Raises `UsageError` where the folder holds a run with other settings.
     """
-    config = Config().with_changes(wanted)
+    config = completed(Config().with_changes(wanted))
     if folder.checkpoint.exists():
         state = load_checkpoint(folder.checkpoint)
         changed = config.changes_since(config_from_checkpoint(state, str(folder.checkpoint)))

@@ -68,9 +68,13 @@ def generator(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return "unet", {**arguments, "depth": {"128": 7, "256": 8}[size]}
 
 
-def config(options: dict[str, Any], method: str) -> Config:
-    """Our config for the original's options; an option that would be ignored is an error here."""
-    assert options["pool_size"] == 0 and options["no_dropout"], "these draw random numbers"
+def config(options: dict[str, Any], method: str, images: int) -> Config:
+    """Our config for the original's options; an option that would be ignored is an error here.
+
+    `images` of each domain are trained on: a pool draws no random numbers until it is full.
+    """
+    assert options["no_dropout"], "dropout draws random numbers"
+    assert options["pool_size"] == 0 or images <= options["pool_size"], "a full pool draws random numbers"
     architecture, arguments = generator(options)
     return Config().with_changes(
         {
@@ -88,7 +92,7 @@ def config(options: dict[str, Any], method: str) -> Config:
             "loss.lambda_b": options["lambda_B"],
             "loss.lambda_identity": options["lambda_identity"],
             "loss.lambda_l1": options["lambda_L1"],
-            "loss.pool": 0,
+            "loss.pool": options["pool_size"],
             "optimizer.lr": options["lr"],
             "optimizer.beta1": options["beta1"],
             "data.direction": "a_to_b" if options["direction"] == "AtoB" else "b_to_a",
@@ -99,14 +103,15 @@ def config(options: dict[str, Any], method: str) -> Config:
 def run(data: dict[str, Any]) -> tuple[Method, dict[str, str], dict[str, str], list[dict[str, float]]]:
     """The method after the file's steps, names of networks and losses, and the losses of each step."""
     options = data["options"]
+    images = sum(len(batch["A"]) for batch in data["inputs"])
     if "G_A" in data["initial"]:
-        settings, networks, losses = config(options, "cyclegan"), CYCLEGAN_NETWORKS, CYCLEGAN_LOSSES
+        settings, networks, losses = config(options, "cyclegan", images), CYCLEGAN_NETWORKS, CYCLEGAN_LOSSES
         if options["direction"] == "BtoA":
             # The original then calls our B its A.
             settings = settings.with_changes({"data.direction": "a_to_b"})
             data = {**data, "inputs": [{"A": b["B"], "B": b["A"]} for b in data["inputs"]]}
     else:
-        settings, losses = config(options, "pix2pix"), PIX2PIX_LOSSES
+        settings, losses = config(options, "pix2pix", images), PIX2PIX_LOSSES
         networks = {"G": "gen_ab" if settings.data.direction == "a_to_b" else "gen_ba", "D": "disc"}
     method = build_method(settings, Precision(torch.device("cpu"), "fp32"))
     for theirs, ours in networks.items():
@@ -223,6 +228,25 @@ def test_on_any_machine_only_what_has_no_effect_may_differ(path: Path, count: in
             before = network(images)
             network.load_state_dict({k: data["final"][theirs][k] for k in loose}, strict=False)
             assert (network(images) - before).abs().max() <= 1e-5, ours
+
+
+def test_a_pool_that_never_fills_changes_nothing() -> None:
+    data = torch.load(OWN / "cyclegan_three_steps.pt", weights_only=True)
+    results = []
+    for size in (0, 50):
+        data["options"]["pool_size"] = size
+        with threads(1):
+            method, _, _, steps = run(data)
+        assert len(method.pools["a"].state_dict()["images"]) == min(size, 3)
+        results.append((steps, {name: network.state_dict() for name, network in method.networks.items()}))
+    (plain, weights), (pooled, pooled_weights) = results
+    assert plain == pooled
+    for name, network in weights.items():
+        for key, tensor in network.items():
+            assert torch.equal(tensor, pooled_weights[name][key]), (name, key)
+    data["options"]["pool_size"] = 2
+    with pytest.raises(AssertionError, match="a full pool draws random numbers"):
+        run(data)
 
 
 def test_the_longest_walk_of_adam() -> None:

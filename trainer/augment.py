@@ -10,6 +10,8 @@ from trainer.config import DataConfig
 
 Pixels = NDArray[np.uint8]
 MULTIPLE = 4  # what every generator accepts; the original rounds to it as well
+SizeRule = tuple[int, int]  # what whole pictures are rounded to: the multiple and the least of their edges
+WHOLE: SizeRule = (MULTIPLE, MULTIPLE)
 
 
 def resize(pixels: Pixels, width: int, height: int) -> Pixels:
@@ -18,27 +20,37 @@ def resize(pixels: Pixels, width: int, height: int) -> Pixels:
         return pixels
     smaller = width * height < pixels.shape[0] * pixels.shape[1]
     method = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
+    if pixels.shape[2] > 4:  # pairs, joined: OpenCV resizes four channels at most
+        parts = [
+            resize(pixels[..., first : first + 3], width, height) for first in range(0, pixels.shape[2], 3)
+        ]
+        return np.concatenate(parts, axis=2)
     return cv2.resize(pixels, (width, height), interpolation=method).astype(np.uint8, copy=False)
 
 
-def prepare(pixels: Pixels, config: DataConfig) -> Pixels:
+def prepare(pixels: Pixels, config: DataConfig, rule: SizeRule = WHOLE) -> Pixels:
     """The part of the preprocessing that is the same every time, done once before pictures are cached."""
-    height, width = pixels.shape[:2]
+    return resize(pixels, *prepared_size(pixels.shape[1], pixels.shape[0], config, rule))
+
+
+def prepared_size(width: int, height: int, config: DataConfig, rule: SizeRule = WHOLE) -> tuple[int, int]:
+    """Width and height of a picture after `prepare`; `rule` is for pictures that are trained on whole."""
     if config.preprocess == "resize_and_crop":
-        return resize(pixels, config.load_size, config.load_size)
+        return config.load_size, config.load_size
     if config.preprocess in ("scale_width", "scale_width_and_crop"):
         scaled = max(round(height * config.load_size / width), 1)
         if config.preprocess == "scale_width_and_crop":
             scaled = max(scaled, config.crop_size)
-            return resize(pixels, config.load_size, scaled)
-        return resize(pixels, *_rounded(config.load_size, scaled))
+            return config.load_size, scaled
+        return _rounded(config.load_size, rule), _rounded(scaled, rule)
     if config.preprocess == "none":
-        return resize(pixels, *_rounded(width, height))
-    return pixels
+        return _rounded(width, rule), _rounded(height, rule)
+    return width, height
 
 
-def _rounded(width: int, height: int) -> tuple[int, int]:
-    return (max(round(width / MULTIPLE), 1) * MULTIPLE, max(round(height / MULTIPLE), 1) * MULTIPLE)
+def _rounded(edge: int, rule: SizeRule) -> int:
+    multiple, least = rule
+    return max(round(edge / multiple), -(-least // multiple)) * multiple
 
 
 def augment(pixels: Pixels, config: DataConfig, random: np.random.Generator) -> Pixels:

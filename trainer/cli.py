@@ -107,7 +107,7 @@ def run(run: Path, ablation: str | None, settings: tuple[str, ...], resume: bool
 
     folder = RunFolder(run)
     changes = parse_settings(settings) | ({"loss.ablation": ablation} if ablation else {})
-    start(folder, changes, resume=resume and folder.checkpoint.exists())
+    start(folder, changes, resume=resume and folder.has(folder.checkpoint))
 
 
 @train.command()
@@ -163,13 +163,13 @@ def export(
     work_size: int | None,
 ) -> None:
     """Write the averaged generator of RUN to the file MODEL (.safetensors), and check it by loading it."""
-    from trainer.export import CardText, export_model
+    from trainer.export import CardText, best_checkpoint, export_model
     from trainer.runfolder import RunFolder
 
     if average_share is not None and not average:
         raise UsageError("--average-share needs --average, the other checkpoint")
     folder = RunFolder(run)
-    checkpoint = folder.best if best else folder.checkpoint
+    checkpoint = best_checkpoint(folder, generator) if best else folder.checkpoint
     text = CardText(title, source_domain, target_domain, licence, work_size)
     card = export_model(checkpoint, model, generator, precision, text, calibrate, average, average_share)
     click.echo(
@@ -182,7 +182,7 @@ def export(
 @click.option("--source", required=True, help="Pictures to convert.")
 @click.option("--target", required=True, help="Pictures of the domain they should look like.")
 @click.option("--back", default="", help="The model of the other direction: adds the cycle's PSNR.")
-@click.option("--paired", is_flag=True, help="The target folder holds the truth of each source, in order.")
+@click.option("--paired", is_flag=True, help="The target folder holds the truth of each source, by its name.")
 @click.option("--film", type=FOLDER, multiple=True, help="Adds the warp error on this film.")
 @click.option("--frames", default=48, show_default=True, help="Frames of each film.")
 @click.option("--film-size", default=960, show_default=True, help="Longest edge that films are reduced to.")
@@ -209,11 +209,11 @@ def evaluate(models: tuple[str, ...], source: str, target: str, **options: Any) 
     )
     table = measure(models, source, target, settings, options["back"], options["paired"])
     films: dict[str, dict[str, dict[str, float]]] = {}
-    for name, row in zip(models, table.rows, strict=False):  # the baselines come after the models
+    for name in dict.fromkeys(models):
         for film in options["film"]:
             error = evaluate_film(name, film, options["frames"], options["film_size"], options["device"])
             figures = {"source": error.source, "result": error.result, "ratio": error.ratio}
-            films.setdefault(row, {})[film.name] = {**figures, "sharpness": error.sharpness}
+            films.setdefault(name, {})[film.name] = {**figures, "sharpness": error.sharpness}
     if options["as_json"]:
         click.echo(json.dumps({"rows": table.rows, "films": films, "reference": table.reference}, indent=1))
     else:
@@ -235,6 +235,8 @@ def _print_table(table: Table, films: dict[str, dict[str, dict[str, float]]]) ->
     for name, metrics in table.rows.items():
         grid.add_row(name, *(f"{metrics[key]:.4g}" if key in metrics else "" for key in plain))
     console.print(grid)
+    if "inception" in first:
+        console.print(f"KID and FID against {table.reference}, Inception SHA-256 {first['inception']}")
     for title, key in (("normalised", "swd_levels"), ("common scale", "swd_common_levels")):
         levels = RichTable(title=f"sliced Wasserstein distance x 1000 by level, {title}")
         for column in ("", *first[key]):
@@ -252,12 +254,15 @@ def _print_table(table: Table, films: dict[str, dict[str, dict[str, float]]]) ->
 @click.argument("pictures", nargs=-1, required=True, type=FOLDER)
 @click.option("-o", "--output", required=True, type=FOLDER, help="The picture to write (.png or .jpg).")
 @click.option("--generator", default="", help="gen_ab or gen_ba, where the run has both.")
+@click.option("--best", is_flag=True, help="Of the best checkpoint by the metrics, not the last.")
 @click.option("--size", default=512, show_default=True, help="Longest edge.")
-def sample(run: Path, pictures: tuple[Path, ...], output: Path, generator: str, size: int) -> None:
+def sample(
+    run: Path, pictures: tuple[Path, ...], output: Path, generator: str, best: bool, size: int
+) -> None:
     """Show what the generator of RUN makes of PICTURES, source and result side by side."""
     from trainer.setup import sample_run
 
-    sample_run(run, pictures, output, generator, size)
+    sample_run(run, pictures, output, generator, size, best)
 
 
 @train.command()
@@ -285,12 +290,12 @@ def distill(
     from trainer.setup import init_run, student_settings
 
     folder = RunFolder(run)
-    started = folder.checkpoint.exists()
+    started = folder.has(folder.checkpoint)
     if started and not resume:
         raise UsageError(f"{run}: has a checkpoint already; go on with --resume, or take another folder")
     if not started:
         changes = {"run.method": "distill", **student_settings(student), **parse_settings(settings)}
-        changes |= {"distill.teacher": teacher}
+        changes |= {"distill.teacher": teacher} if teacher else {}
         places = {"data.a": a, "data.b": b, "distill.checkpoint": teacher_run}
         changes |= {key: str(Path(value).expanduser().resolve()) for key, value in places.items() if value}
         for line in init_run(run, changes, None, overwrite=True):

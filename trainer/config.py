@@ -289,6 +289,8 @@ def _check_section(section: str, values: Any) -> None:
         origin = getattr(expected, "__origin__", expected)
         if not isinstance(origin, UnionType) and type(value) is not origin:
             raise UsageError(f"{where} must be {origin.__name__}, got {value!r}")
+        if origin is list and any(type(item) is not expected.__args__[0] for item in value):
+            raise UsageError(f"{where} must be a list of {expected.__args__[0].__name__}, got {value!r}")
         limits = setting.metadata
         if "choices" in limits and value not in limits["choices"]:
             raise UsageError(f"{where} must be one of {', '.join(limits['choices'])}, got {value!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from threading import Lock
 from typing import Protocol
 
@@ -13,9 +14,9 @@ import torch
 from torch import Tensor
 
 from cgconvert.errors import UsageError
-from trainer.augment import Pixels, augment, prepare
+from trainer.augment import WHOLE, Pixels, SizeRule, augment, prepare
 from trainer.config import DataConfig
-from trainer.images import Picture, read_frames, read_image
+from trainer.images import Picture, iterate_frames, read_image
 
 Batch = dict[str, Tensor]
 
@@ -24,13 +25,18 @@ class PictureCache:
     """Prepared pictures by their place in a list, decoded at first use, kept up to a bound in bytes.
 
     Beyond the bound pictures are decoded again at each use: slower, never wrong. Frames of a video are
-    all decoded at the first use of one, since reaching a frame means decoding those before it.
+    decoded together at the first use of one, since reaching a frame means decoding those before it; no more
+    of them than the bound allows are held. `rule` is `prepared_size`'s.
     """
 
-    def __init__(self, pictures: tuple[Picture, ...], config: DataConfig, limit: int) -> None:
+    def __init__(
+        self, pictures: tuple[Picture, ...], config: DataConfig, limit: int, rule: SizeRule = WHOLE
+    ) -> None:
         self._pictures = pictures
         self._config = config
         self._limit = limit
+        self._rule = rule
+        self._full = False
         self._kept: dict[int, Pixels] = {}
         self._bytes = 0
         self._lock = Lock()
@@ -49,23 +55,31 @@ class PictureCache:
 
     def prepared(self, pixels: Pixels) -> Pixels:
         """What is kept of a decoded picture."""
-        return prepare(pixels, self._config)
+        return prepare(pixels, self._config, self._rule)
 
     def _keep(self, index: int, pixels: Pixels) -> Pixels:
         with self._lock:
-            if index not in self._kept and self._bytes + pixels.nbytes <= self._limit:
-                self._kept[index] = pixels
-                self._bytes += pixels.nbytes
+            if index not in self._kept:
+                self._full = self._bytes + pixels.nbytes > self._limit
+                if not self._full:
+                    self._kept[index] = pixels
+                    self._bytes += pixels.nbytes
         return pixels
 
     def _video_frame(self, index: int, picture: Picture) -> Pixels:
         places = {p.frame: i for i, p in enumerate(self._pictures) if p.path == picture.path}
-        frames = read_frames(picture.path, [frame for frame in places if frame is not None])
+        # Where no more can be kept, only the one that is asked for.
+        wanted = [f for f in places if f is not None and (f == picture.frame or not self._full)]
         result = None
-        for frame, pixels in frames.items():
-            prepared = self._keep(places[frame], self.prepared(pixels))
-            if places[frame] == index:
-                result = prepared
+        with closing(iterate_frames(picture.path, wanted)) as frames:  # type: ignore[type-var]
+            for frame, pixels in frames:
+                place = places[frame]
+                if place == index:
+                    result = self._keep(place, self.prepared(pixels))
+                elif not self._full and place not in self._kept:
+                    self._keep(place, self.prepared(pixels))
+                if self._full and result is not None:
+                    break  # what comes after could not be kept
         if result is None:
             raise UsageError(f"{picture.path}: frame {picture.frame} is gone; has the file changed?")
         return result
@@ -79,11 +93,11 @@ class PairCache(PictureCache):
         if half == 0:
             raise UsageError("a side-by-side picture must be at least 2 pixels wide")
         left, right = pixels[:, :half], pixels[:, half : 2 * half]
-        return np.concatenate([prepare(left, self._config), prepare(right, self._config)], axis=2)
+        return np.concatenate([super().prepared(left), super().prepared(right)], axis=2)
 
 
 class MatchedCache:
-    """Pictures of two parallel folders, joined over their channels; each pair must have one size."""
+    """Pictures of two parallel folders, joined over their channels; each pair has one size, once prepared."""
 
     def __init__(self, a: PictureCache, b: PictureCache) -> None:
         self._a, self._b = a, b
@@ -92,12 +106,7 @@ class MatchedCache:
         return len(self._a)
 
     def __getitem__(self, index: int) -> Pixels:
-        a, b = self._a[index], self._b[index]
-        if a.shape != b.shape:
-            raise UsageError(
-                f"pair {index}: sizes differ, {a.shape[1]}x{a.shape[0]} and {b.shape[1]}x{b.shape[0]}"
-            )
-        return np.concatenate([a, b], axis=2)
+        return np.concatenate([self._a[index], self._b[index]], axis=2)
 
 
 class Pictures(Protocol):

@@ -41,6 +41,14 @@ class World:
         dist.all_reduce(flag, dist.ReduceOp.MAX)
         return bool(flag.item())
 
+    def same(self, number: float) -> float:
+        """The first process's number in every process: clocks differ, and what follows from them must not."""
+        if not self.joined:
+            return number
+        box = torch.tensor([number], dtype=torch.float64)
+        dist.broadcast(box, src=0)
+        return float(box.item())
+
     def share(self, text: str | None) -> str | None:
         """The first process's value in every process."""
         if not self.joined:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,17 @@ from pathlib import Path
 from cgconvert.errors import UsageError
 from cgconvert.models.loading import load_model
 from trainer.augment import Pixels, resize
-from trainer.images import Picture, read_frames, scan_domain
+from trainer.images import Domain, Picture, read_frames, scan_domain
 from trainer.measures import Metrics, converter, measure_results, measure_truth
 from trainer.metrics.colour import ReinhardTransfer
 from trainer.metrics.inception import Inception
 from trainer.metrics.motion import WarpError, shift_error, warp_error
 from trainer.metrics.ssim import psnr
+from trainer.pairing import matched
 from trainer.precision import choose_device
 from trainer.samples import load_pictures
+
+log = logging.getLogger("trainer")
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,38 @@ class EvaluateOptions:
     inception_sha256: str = ""
 
 
-def _pictures(where: str, options: EvaluateOptions) -> list[Pixels]:
-    pictures: Sequence[Picture] = scan_domain(where, warn=False).pictures
-    count = min(options.count or len(pictures), len(pictures))
-    chosen = [pictures[int(index * len(pictures) / count)] for index in range(count)]
-    return load_pictures(chosen, options.longest)
+def _chosen(pictures: Sequence[Picture], count: int) -> list[Picture]:
+    """`count` of them, evenly spaced; 0: all."""
+    count = min(count or len(pictures), len(pictures))
+    return [pictures[int(index * len(pictures) / count)] for index in range(count)]
+
+
+def _in_pairs(sources: Domain, targets: Domain) -> tuple[Domain, Domain]:
+    """Both domains pair by pair, by name, or by order where no name is in both. Raises `UsageError`."""
+    if {picture.name for picture in sources.pictures} & {picture.name for picture in targets.pictures}:
+        return matched(sources, targets)
+    counts = len(sources.pictures), len(targets.pictures)
+    if counts[0] != counts[1]:
+        raise UsageError(
+            f"not paired: no file name is in both folders, and there are {counts[0]} pictures in "
+            f"{sources.where}, {counts[1]} in {targets.where}"
+        )
+    log.warning("no file name is in both %s and %s: paired by their order", sources.where, targets.where)
+    return sources, targets
+
+
+def _sets(source: str, target: str, options: EvaluateOptions, paired: bool) -> list[list[Pixels]]:
+    """The pictures of both domains, those of pairs each beside its truth and of its size."""
+    domains = scan_domain(source, warn=False), scan_domain(target, warn=False)
+    if paired:
+        domains = _in_pairs(*domains)
+    chosen = [_chosen(domain.pictures, options.count) for domain in domains]
+    loaded = [load_pictures(pictures, options.longest) for pictures in chosen]
+    for index, (one, two) in enumerate(zip(*loaded, strict=True)) if paired else ():
+        if one.shape != two.shape:
+            names = " and ".join(str(pictures[index].path) for pictures in chosen)
+            raise UsageError(f"not paired: {names} differ in shape; make the two of a pair alike")
+    return loaded
 
 
 def evaluate(
@@ -60,12 +91,11 @@ def evaluate(
     """Measure models on the pictures of `source` against the domain in `target`.
 
     `back` names the model of the other direction, for the cycle's PSNR; `paired` compares with the picture of
-    the same place in `target` as well. Raises `UsageError`, `ModelError`.
+    the same name in `target` as well. Rows have the names that `models` has: two files may hold models of one
+    name. Raises `UsageError`, `ModelError`.
     """
     device = choose_device(options.device)
-    sources, targets = _pictures(source, options), _pictures(target, options)
-    if paired and len(sources) != len(targets):
-        raise UsageError(f"not paired: {len(sources)} pictures in {source}, {len(targets)} in {target}")
+    sources, targets = _sets(source, target, options, paired)
     inception = None
     if options.inception:
         inception = Inception(Path(options.inception), device, options.inception_sha256 or None)
@@ -83,7 +113,7 @@ def evaluate(
             metrics["cycle_psnr"] = sum(cycles) / len(cycles)
         if paired:
             metrics |= measure_truth(results, targets)
-        rows[model.card.name] = metrics
+        rows[name] = metrics
     transfer = ReinhardTransfer(targets)
     baselines = {
         "unchanged": sources,

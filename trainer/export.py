@@ -19,8 +19,9 @@ from cgconvert.models.loading import load_model
 from trainer.calibrate import calibrate
 from trainer.checkpoint import load_checkpoint
 from trainer.config import Config, config_from_checkpoint
-from trainer.data import absolute
+from trainer.data import PAIRED, absolute
 from trainer.images import scan_domain
+from trainer.runfolder import RunFolder
 from trainer.samples import load_pictures
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -126,12 +127,27 @@ def _calibrated(weights: Mapping[str, Any], config: Config, name: str, base: Pat
     multiple = size_rule(architecture, arguments)[0]
     pictures = []
     for domain in name.removeprefix("gen_"):
-        where = absolute(getattr(config.data, domain), base)
+        joined = config.run.method in PAIRED and config.data.pairs
+        where = absolute(joined or getattr(config.data, domain), base)
         found = scan_domain(where, config.data.frames_per_video, warn=False).pictures
         step = max(1, len(found) // CALIBRATION)
-        pictures.append(load_pictures(found[::step], config.watch.sample_size, None, multiple))
+        half = domain if joined else None
+        pictures.append(load_pictures(found[::step], config.watch.sample_size, half, multiple))
     calibrate(generator, pictures[0], pictures[1])
     return generator.state_dict()
+
+
+def best_checkpoint(folder: RunFolder, which: str) -> Path:
+    """The checkpoint that was best for a generator (the only one, if empty). Raises `UsageError`."""
+    if which and folder.has(folder.best_of(which)):
+        return folder.best_of(which)
+    names = list(load_checkpoint(folder.best)["method"]["ema"]["weights"])
+    if which in names[:-1]:
+        raise UsageError(
+            f"{folder.best}: is the best for {names[-1]}, and there is no {folder.best_of(which).name}; "
+            "leave --best out"
+        )
+    return folder.best
 
 
 def choose_generator(state: dict[str, Any], which: str, checkpoint: Path) -> str:

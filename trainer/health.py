@@ -16,6 +16,8 @@ DISC_WINS = {
 WINDOW = 20  # log lines in a row that must show the same before it is called a collapse
 EARLY = 1000  # images, before which results that never had contrast are a beginning, not a collapse
 FADED = 0.15  # share of the hold-out sources' spread, or colour range, below which results have faded
+_PARTS = ("disc_real", "disc_fake")
+_WINS = f"a discriminator has been right almost always for {WINDOW} log lines"
 
 
 @dataclass
@@ -24,11 +26,13 @@ class Health:
 
     `disc_wins` counts log lines in a row with a discriminator almost never wrong, `faded` sample
     grids in a row of almost one colour, by generator. A state with one of them raised
-    is not kept as good. `vivid` are the generators whose results had contrast once.
+    is not kept as good. `vivid` are the generators whose results had contrast once. With `anchored`, a
+    distance to the truth or to a teacher carries the training: a winning discriminator does not end it.
     """
 
     gan: str
     disc_wins: int = 0
+    anchored: bool = False
     faded: dict[str, int] = field(default_factory=dict)
     vivid: list[str] = field(default_factory=list)
     rolled_back: bool = False
@@ -38,13 +42,18 @@ class Health:
         bad = [name for name, value in losses.items() if not math.isfinite(value)]
         if bad:
             return f"loss {', '.join(bad)} is not a number"
-        discs = [value for name, value in losses.items() if name.startswith("disc")]
+        discs = _discriminators(losses)
         winning = bool(discs) and min(discs) < DISC_WINS[self.gan]
         self.disc_wins = self.disc_wins + 1 if winning else 0
-        if self.disc_wins >= WINDOW:
-            return (
-                f"a discriminator has been right almost always for {WINDOW} log lines (loss {min(discs):.4f})"
-            )
+        self.anchored = losses.get("l1", 0.0) > 0
+        if self.disc_wins >= WINDOW and not self.anchored:
+            return f"{_WINS} (loss {min(discs):.4f})"
+        return None
+
+    def warning(self) -> str | None:
+        """What the last log line gives reason to say, though nothing is stopped for it; each once."""
+        if self.anchored and self.disc_wins == WINDOW:
+            return f"{_WINS}; the L1 loss carries the training on, but the adversarial loss adds little now"
         return None
 
     def look_at_results(
@@ -74,7 +83,7 @@ class Health:
     @property
     def good(self) -> bool:
         """Whether a state with these counts is worth going back to."""
-        return self.disc_wins < WINDOW // 2 and not any(self.faded.values())
+        return (self.anchored or self.disc_wins < WINDOW // 2) and not any(self.faded.values())
 
     def state_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -82,6 +91,16 @@ class Health:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name, value in state.items():
             setattr(self, name, value)
+
+
+def _discriminators(losses: Mapping[str, float]) -> list[float]:
+    """The loss of each discriminator; of one whose loss is told in two parts, their mean.
+
+    A single part says nothing: fakes may be easy to tell while real pictures are not.
+    """
+    whole = [v for name, v in losses.items() if name.startswith("disc") and name not in _PARTS]
+    parts = [losses[name] for name in _PARTS if name in losses]
+    return whole + ([sum(parts) / len(parts)] if parts else [])
 
 
 def advice(gan: str) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,14 +26,23 @@ log = logging.getLogger("trainer")
 
 @dataclass(frozen=True)
 class Picture:
-    """Where one picture is: an image file, or a frame of a video by its index."""
+    """Where one picture is: an image file, or a frame of a video by its index.
+
+    `folder` is that of its domain, `size` its width and height, where they are known.
+    """
 
     path: Path
     frame: int | None = None
+    folder: Path | None = None
+    size: tuple[int, int] = (0, 0)
 
     @property
     def name(self) -> str:
-        return self.path.stem if self.frame is None else f"{self.path.stem}-{self.frame:06d}"
+        """What pairs it with a picture of another domain: its path below the domain's folder, no suffix."""
+        if self.frame is not None:
+            return f"{self.path.stem}-{self.frame:06d}"
+        below = self.path.relative_to(self.folder) if self.folder else Path(self.path.name)
+        return below.with_suffix("").as_posix()
 
 
 @dataclass(frozen=True)
@@ -83,12 +93,21 @@ def find_images(folder: Path) -> list[Path]:
 def read_frames(
     path: Path, indices: Sequence[int] | None = None, count: int | None = None
 ) -> dict[int, Pixels]:
-    """Frames of a video as uint8 RGB by index: those in `indices`, or `count` evenly spaced ones.
+    """Frames of a video as uint8 RGB by index: all that `iterate_frames` gives, at once in memory."""
+    return dict(iterate_frames(path, indices, count))
 
-    Raises `InputError` where the file cannot be opened or holds no frame.
+
+def iterate_frames(
+    path: Path, indices: Sequence[int] | None = None, count: int | None = None
+) -> Iterator[tuple[int, Pixels]]:
+    """Frames of a video as uint8 RGB with their index: those in `indices`, or `count` evenly spaced ones.
+
+    One at a time: five hundred of a large film are more than a machine's memory. Raises `InputError` where
+    the file cannot be opened or holds no frame.
     """
     import av
 
+    found = False
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
@@ -98,18 +117,17 @@ def read_frames(
                 wanted = min(count or total, total)
                 indices = sorted({int((i + 0.5) * total / wanted) for i in range(wanted)}) if wanted else []
                 container.seek(0)
-            keep = set(indices)
-            frames: dict[int, Pixels] = {}
+            keep, last = set(indices), max(indices, default=-1)
             for index, frame in enumerate(container.decode(video=0)):
                 if index in keep:
-                    frames[index] = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
-                if index >= max(keep, default=-1):
+                    found = True
+                    yield index, frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+                if index >= last:
                     break
     except av.error.FFmpegError as error:
         raise InputError(f"{path}: cannot be read as a video ({error.strerror})") from error
-    if not frames:
+    if not found:
         raise InputError(f"{path}: holds no readable frame")
-    return frames
 
 
 def scan_domain(where: str, frames_per_video: int = 500, least: int = 2, warn: bool = True) -> Domain:
@@ -120,12 +138,10 @@ def scan_domain(where: str, frames_per_video: int = 500, least: int = 2, warn: b
     """
     path = Path(where)
     if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
-        frames = read_frames(path, count=frames_per_video)
-        shapes = [(pixels.shape[1], pixels.shape[0]) for pixels in frames.values()]
-        pictures = [Picture(path, index) for index in frames]
+        pictures = _scan_video(path, frames_per_video)
         unreadable: list[InputError] = []
     else:
-        pictures, unreadable, shapes = _scan_folder(path)
+        pictures, unreadable = _scan_folder(path)
     for bad in unreadable:
         log.warning("left out: %s", bad)
     if len(pictures) < least:
@@ -134,12 +150,17 @@ def scan_domain(where: str, frames_per_video: int = 500, least: int = 2, warn: b
         raise UsageError(f"{where}: {found}{others}; at least {least} are needed")
     if warn and len(pictures) < FEW:
         log.warning("%s: only %d pictures; expect overfitting below some hundreds", where, len(pictures))
-    by_area = sorted(shapes, key=lambda size: size[0] * size[1])
+    by_area = sorted((picture.size for picture in pictures), key=lambda size: size[0] * size[1])
     return Domain(where, tuple(pictures), len(unreadable), by_area[0], by_area[-1])
 
 
-def _scan_folder(folder: Path) -> tuple[list[Picture], list[InputError], list[tuple[int, int]]]:
-    """Readable pictures, what is wrong with the others, and the sizes of the readable ones."""
+def _scan_video(path: Path, count: int) -> list[Picture]:
+    with closing(iterate_frames(path, count=count)) as frames:  # type: ignore[type-var]
+        return [Picture(path, index, None, (pixels.shape[1], pixels.shape[0])) for index, pixels in frames]
+
+
+def _scan_folder(folder: Path) -> tuple[list[Picture], list[InputError]]:
+    """Readable pictures with their sizes, and what is wrong with the others."""
 
     def size(path: Path) -> tuple[int, int] | InputError:
         try:
@@ -152,9 +173,8 @@ def _scan_folder(folder: Path) -> tuple[list[Picture], list[InputError], list[tu
     with ThreadPoolExecutor(4) as threads:
         sizes = list(threads.map(size, paths))
     pairs = list(zip(paths, sizes, strict=True))
-    good = [Picture(path) for path, found in pairs if isinstance(found, tuple)]
-    bad = [found for found in sizes if isinstance(found, InputError)]
-    return good, bad, [found for found in sizes if isinstance(found, tuple)]
+    good = [Picture(path, None, folder, found) for path, found in pairs if isinstance(found, tuple)]
+    return good, [found for found in sizes if isinstance(found, InputError)]
 
 
 def split_holdout(domain: Domain, count: int) -> tuple[Domain, Domain]:

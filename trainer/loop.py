@@ -83,6 +83,25 @@ class Training:
         if self.world.first:
             save_checkpoint(self.folder.checkpoint, state)
 
+    def report(self, state: str, why: str = "") -> None:
+        """Write the report, from the first process, with how the run is doing."""
+        if self.world.first:
+            self.watch.report(self, state, why)
+
+    def rate(self) -> float:
+        """The factor of the learning rate for the step that begins now, the same in every process."""
+        rate = self.schedule.rate(self.method.images_seen)
+        return self.world.same(rate) if self.config.run.hours > 0 else rate
+
+    def done(self) -> bool:
+        """Whether this process sees the end; by the clock that is the first one's to say."""
+        by_clock = self.config.run.hours > 0
+        return (self.world.first or not by_clock) and self.schedule.done(self.method.images_seen)
+
+    def agreed_good(self) -> bool:
+        """Whether no process sees anything wrong: only the first one looks at results."""
+        return not self.world.agree(not (self.health.good and _finite(self.method)))
+
 
 def train(training: Training) -> None:
     """Run until the schedule ends. The last checkpoint holds the end.
@@ -93,12 +112,14 @@ def train(training: Training) -> None:
     with _stop_signals() as stop:
         if not training.folder.checkpoint.exists():
             training.save()  # something to go back to from the first step on
+        training.report("running")
         while True:
             problem = _until_problem(training, stop)
             if problem is None:
                 break
             _roll_back(training, problem)
     if stop:
+        training.report("interrupted")
         raise Interrupted(
             f"stopped after {training.method.images_seen} images; "
             f"go on with `cgconvert train resume {training.folder.path}`"
@@ -113,9 +134,9 @@ def _until_problem(training: Training, stop: list[int]) -> str | None:
     last_saved = time.monotonic()
     stream = training.data.source.stream(method.images_seen + training.skipped)
     for batch in stream:
-        if training.world.agree(bool(stop) or training.schedule.done(method.images_seen)):
+        if training.world.agree(bool(stop) or training.done()):
             break
-        rate = training.schedule.rate(method.images_seen)
+        rate = training.rate()
         method.set_rate(rate)
         before = method.images_seen
         losses = method.train_step(batch)
@@ -130,7 +151,7 @@ def _until_problem(training: Training, stop: list[int]) -> str | None:
             speed = (method.images_seen - last_images) / max(now - last_time, 1e-9)
             sums, summed, last_time, last_images = {}, 0, now, method.images_seen
             watch.log_losses(training, means, rate, speed)
-            problem = training.health.look_at_losses(means) if settings.collapse else None
+            problem = _look_at_losses(training, means) if settings.collapse else None
             if problem:
                 stream.close()  # type: ignore[attr-defined]
                 return problem
@@ -141,21 +162,31 @@ def _until_problem(training: Training, stop: list[int]) -> str | None:
             return problem
         due = _crossed(before, method.images_seen, settings.checkpoint_every)
         late = time.monotonic() - last_saved > 60 * settings.checkpoint_minutes
-        if training.world.agree(due or late) and training.health.good and _finite(method):
+        if training.world.agree(due or late) and training.agreed_good():
             training.save()
+            training.report("running")
             last_saved = time.monotonic()
     return _end(training, stop)
 
 
 def _end(training: Training, stop: list[int]) -> str | None:
-    if not _finite(training.method):
+    if training.world.agree(not _finite(training.method)):
         return "weights are not finite"
     training.save()
-    if not stop:
+    if training.world.agree(bool(stop)):
+        stop.append(signal.SIGTERM)  # where only another process was told to, this one stops with it
+    else:
         if training.world.first:
             training.watch.finish(training)
         training.save()  # once more, with the last metrics, which a model's card tells
     return None
+
+
+def _look_at_losses(training: Training, means: dict[str, float]) -> str | None:
+    problem, warning = training.health.look_at_losses(means), training.health.warning()
+    if warning and training.world.first:
+        log.warning("at %d images: %s", training.method.images_seen, warning)
+    return problem
 
 
 def _look(training: Training, before: int) -> str | None:
@@ -175,6 +206,7 @@ def _roll_back(training: Training, problem: str) -> None:
     state = load_checkpoint(training.folder.checkpoint)
     good = int(training.world.own_state(state)["method"]["images_seen"])
     if training.health.rolled_back:
+        training.report("collapsed", problem)
         raise CollapsedError(
             f"stopped at {reached} images, after one roll-back: {problem}. "
             f"The checkpoint of {good} images is kept in {training.folder.checkpoint}. "

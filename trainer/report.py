@@ -35,7 +35,10 @@ MEANINGS = {
     "truth_ssim": "structure of the truth; 1 is all",
     "teacher_l1": "distance to the teacher, of 255; lower is nearer",
     "teacher_ssim": "structure of the teacher's results; 1 is all",
+    "kid": "x 1000; lower is nearer",
+    "fid": "lower is nearer",
 }
+ORIGIN = ("reference", "inception")  # beside KID and FID, which mean nothing without them
 COLOURS = ("#c0392b", "#2471a3", "#1e8449", "#b7950b", "#7d3c98", "#2e4053")
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1200px; padding: 0 1rem; }
@@ -87,7 +90,7 @@ def _samples(folder: Path, cells: str) -> list[str]:
     by_generator: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.glob("*-*.png")):
         by_generator[path.stem.rpartition("-")[0]].append(path)
-    parts = []
+    parts = [] if by_generator else ["<h2>Samples</h2><p>None yet.</p>"]
     for name, paths in by_generator.items():
         count = min(SHOWN, len(paths))
         chosen = {round(i * (len(paths) - 1) / max(count - 1, 1)) for i in range(count)}
@@ -127,8 +130,21 @@ def _metric_curves(lines: Sequence[Mapping[str, Any]]) -> list[str]:
         for name, value in line.items():
             if name != "images" and isinstance(value, (int, float)):
                 groups[name][line["generator"]].append((line["images"], value))
-    plots = [curves(title, series, MEANINGS.get(title, "")) for title, series in groups.items()]
+    told = {line["generator"]: line for line in lines if "inception" in line}
+    plots = [curves(title, series, _meaning(title, told)) for title, series in groups.items()]
     return plots or ["<p>None yet.</p>"]
+
+
+def _meaning(name: str, told: Mapping[str, Mapping[str, Any]]) -> str:
+    """What a figure says; KID's and FID's also against what and by which network, from each last log line."""
+    meaning = MEANINGS.get(name, "")
+    if name not in ("kid", "fid", "kid_spread"):
+        return meaning
+    against = [
+        f"{generator} against {line.get('reference', 'the hold-out')}" for generator, line in told.items()
+    ]
+    by = dict.fromkeys(f"Inception SHA-256 {line['inception']}" for line in told.values())
+    return "; ".join(filter(None, (meaning, *against, *by)))
 
 
 def _metric_table(lines: Sequence[Mapping[str, Any]]) -> str:
@@ -137,12 +153,17 @@ def _metric_table(lines: Sequence[Mapping[str, Any]]) -> str:
     if not last:
         return ""
     names = [key for key, value in next(iter(last.values())).items() if isinstance(value, (int, float))]
+    names += [key for key in ORIGIN if any(key in line for line in last.values())]
     head = "".join(f"<th>{html.escape(name)}</th>" for name in ("", *names))
     rows = []
     for generator, line in last.items():
-        cells = "".join(f"<td>{line[name]:.4g}</td>" if name in line else "<td></td>" for name in names)
+        cells = "".join(f"<td>{_cell(line.get(name, ''))}</td>" for name in names)
         rows.append(f"<tr><td>{html.escape(generator)}</td>{cells}</tr>")
     return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
+
+
+def _cell(value: Any) -> str:
+    return html.escape(value) if isinstance(value, str) else f"{value:.4g}"
 
 
 def _settings(config: Mapping[str, Mapping[str, Any]]) -> str:

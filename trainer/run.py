@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cgconvert.errors import OutputError, UsageError
+from cgconvert.errors import OutputError, UnavailableError, UsageError
 from trainer.checkpoint import load_checkpoint
 from trainer.config import config_from_checkpoint
 from trainer.data import open_data
@@ -50,13 +50,15 @@ def start(folder: RunFolder, changes: Mapping[str, Any] | None = None, resume: b
                 training = prepare(folder, changes or {}, resume, world)
                 train(training)
         except OutputError as error:
-            raise OutputError(_what_stays(error, folder)) from error
+            raise OutputError(_what_stays(folder.without_option(error), folder)) from error
+        except torch.OutOfMemoryError as error:
+            text = "the GPU's memory is too small for this: lower run.batch or data.crop_size"
+            raise UnavailableError(_what_stays(text, folder)) from error
         return training
 
 
-def _what_stays(error: OutputError, folder: RunFolder) -> str:
-    text = folder.without_option(error)
-    if not folder.checkpoint.exists():
+def _what_stays(text: str, folder: RunFolder) -> str:
+    if not folder.has(folder.checkpoint):
         return text
     return f"{text}; the last checkpoint is whole, go on with `cgconvert train resume {folder.path}`"
 
@@ -65,7 +67,7 @@ def prepare(folder: RunFolder, changes: Mapping[str, Any], resume: bool, world: 
     """A training ready to go, its data checked and its state loaded."""
     written = folder.read_config()
     config = written.with_changes(changes)
-    if not resume and folder.checkpoint.exists():
+    if not resume and folder.has(folder.checkpoint):
         raise UsageError(
             f"{folder.path}: has a checkpoint already; "
             "go on with `cgconvert train resume`, or take another folder"
@@ -113,6 +115,8 @@ def _continue(training: Training, state: dict[str, Any]) -> None:
             )
     try:
         training.load_state_dict(state)
+    except torch.OutOfMemoryError:  # a RuntimeError too, but it says nothing about the checkpoint
+        raise
     except (RuntimeError, KeyError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"{training.folder.checkpoint}: does not fit the config ({reason})") from error

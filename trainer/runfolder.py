@@ -65,9 +65,23 @@ class RunFolder:
         """What the error says, but for the converter's option -o: a run's place is its argument."""
         return str(error).replace(" with -o", "")
 
+    def has(self, path: Path) -> bool:
+        """Whether a file of the run is there. Raises `UsageError` where the folder may not be looked into."""
+        try:
+            return path.is_file()
+        except OSError as error:
+            reason = error.strerror or error
+            raise UsageError(
+                f"{path}: cannot be looked at ({reason}); change the folder's permissions"
+            ) from error
+
+    def best_of(self, generator: str) -> Path:
+        """The best checkpoint of a generator beside the one that `best` is of."""
+        return self.path / f"best-{generator}.pt"
+
     def read_config(self) -> Config:
         """The run's config. Raises `UsageError` where the folder is not a run's."""
-        if not self.config.is_file():
+        if not self.has(self.config):
             raise UsageError(
                 f"{self.path}: no config.toml there; make one with `cgconvert train init {self.path}`"
             )

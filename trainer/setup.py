@@ -9,6 +9,7 @@ from typing import Any
 
 from cgconvert.errors import OutputError, UsageError
 from cgconvert.files import write_atomically
+from cgconvert.models.catalog import SHIPPED_FOLDER, find_model, models_folder
 from trainer.config import METHODS, Config, config_from_checkpoint, read_config
 from trainer.runfolder import RunFolder
 from trainer.template import commented_toml
@@ -61,6 +62,29 @@ def _base(recipe: str | None, method: str) -> Config:
     return read_config(path)
 
 
+def completed(config: Config) -> Config:
+    """The config with what its paper chooses by the size: a ResNet has 6 blocks up to 128 pixels, 9 above."""
+    net, blocks = config.network, 6 if config.data.crop_size <= 128 else 9
+    changes: dict[str, Any] = {}
+    if net.generator == "resnet" and "blocks" not in net.arguments:
+        changes["network.arguments"] = {**net.arguments, "blocks": blocks}
+    if net.reverse_generator == "resnet" and "blocks" not in net.reverse_arguments:
+        changes["network.reverse_arguments"] = {**net.reverse_arguments, "blocks": blocks}
+    return config.with_changes(changes)
+
+
+def _teacher_places(changes: Mapping[str, Any]) -> dict[str, str]:
+    """Where a teacher is, given as seen from here: a run may go on from another folder."""
+    places = {}
+    if teacher := str(changes.get("distill.teacher", "")):
+        path = find_model(teacher)
+        named = path.stem == teacher and path.parent in (models_folder(), SHIPPED_FOLDER)
+        places["distill.teacher"] = teacher if named else str(path.resolve())
+    if checkpoint := str(changes.get("distill.checkpoint", "")):
+        places["distill.checkpoint"] = str(Path(checkpoint).expanduser().resolve())
+    return places
+
+
 def init_run(run: Path, changes: Mapping[str, Any], recipe: str | None, overwrite: bool) -> list[str]:
     """Write a commented config into a run's folder; returns lines that say what was found.
 
@@ -69,12 +93,12 @@ def init_run(run: Path, changes: Mapping[str, Any], recipe: str | None, overwrit
     from trainer.data import open_data
 
     folder = RunFolder(run)
-    if folder.config.exists() and not overwrite:
+    if folder.has(folder.config) and not overwrite:
         raise OutputError(f"{folder.config} exists already: use --overwrite to replace it")
     method = str(changes.get("run.method", "cyclegan"))
     if recipe is None and method not in METHODS:
         raise UsageError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
-    config = _base(recipe, method).with_changes(changes)
+    config = completed(_base(recipe, method).with_changes({**changes, **_teacher_places(changes)}))
     found = open_data(config, run).describe()
     try:
         write_atomically(folder.config, commented_toml(config).encode())
@@ -83,13 +107,19 @@ def init_run(run: Path, changes: Mapping[str, Any], recipe: str | None, overwrit
     return [*found, f"{folder.config} written; look it through, then: cgconvert train run {run}"]
 
 
-def sample_run(run: Path, pictures: Sequence[Path], output: Path, which: str, longest: int) -> None:
-    """Write sources and the averaged generator's results side by side. Raises as reading and writing do."""
+def sample_run(
+    run: Path, pictures: Sequence[Path], output: Path, which: str, longest: int, best: bool = False
+) -> None:
+    """Write sources and the averaged generator's results side by side. Raises as reading and writing do.
+
+    `longest` is the edge in pixels that larger pictures are reduced to; `best` takes the checkpoint that was
+    best for the generator instead of the last one.
+    """
     import numpy as np
 
     from cgconvert.generators import build_generator, size_rule
     from trainer.checkpoint import load_checkpoint
-    from trainer.export import architecture_of, choose_generator
+    from trainer.export import architecture_of, best_checkpoint, choose_generator
     from trainer.images import Picture
     from trainer.measures import converter
     from trainer.precision import choose_device
@@ -98,9 +128,10 @@ def sample_run(run: Path, pictures: Sequence[Path], output: Path, which: str, lo
     if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UsageError(f"{output}: its name must end in .png or .jpg")
     folder = RunFolder(run)
-    state = load_checkpoint(folder.checkpoint)
-    config = config_from_checkpoint(state, str(folder.checkpoint))
-    name = choose_generator(state, which, folder.checkpoint)
+    checkpoint = best_checkpoint(folder, which) if best else folder.checkpoint
+    state = load_checkpoint(checkpoint)
+    config = config_from_checkpoint(state, str(checkpoint))
+    name = choose_generator(state, which, checkpoint)
     architecture, arguments = architecture_of(config, name)
     generator = build_generator(architecture, arguments)
     generator.load_state_dict(state["method"]["ema"]["weights"][name])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from trainer.augment import Pixels
+from trainer.augment import Pixels, resize
 from trainer.board import Board
 from trainer.checkpoint import save_checkpoint
 from trainer.config import Config
@@ -86,7 +87,12 @@ class Watch:
         chosen = self._data.holdout[domain].pictures
         count = min(count, len(chosen))
         picked = [chosen[int(index * len(chosen) / count)] for index in range(count)]
-        return load_pictures(picked, self._config.watch.sample_size, half, self._multiple)
+        loaded = load_pictures(picked, self._config.watch.sample_size, half, self._multiple)
+        if not self._paired or half or domain != "b":
+            return loaded
+        # The training may resize the two of a pair to one size; shown and measured they need one as well.
+        partners = self._load("a", count)
+        return [resize(b, a.shape[1], a.shape[0]) for a, b in zip(partners, loaded, strict=True)]
 
     def sample(self, training: Training) -> str | None:
         """Write a grid for each generator; returns what the results show to be wrong."""
@@ -105,20 +111,23 @@ class Watch:
             seen = training.method.images_seen
             found = training.health.look_at_results(name, _range(results), _range(pictures), seen)
             problem = problem or found
-        self._report(training, "running")
+        self.report(training, "running")
         return problem
 
-    def _report(self, training: Training, state: str) -> None:
+    def report(self, training: Training, state: str, why: str = "") -> None:
+        """Write the report: `state` says in a word how the run is doing, `why` what led to it."""
         seen, hours = training.method.images_seen, training.schedule.seconds() / 3600
-        status = f"{state}, {seen} images after {hours:.2f} hours"
+        status = f"{state}, {seen} images after {hours:.2f} hours" + (f": {why}" if why else "")
         write_report(self._folder, self._config.to_dict(), status)
 
     def measure(self, training: Training) -> None:
-        """Metrics of each averaged generator on the hold-out; a checkpoint is kept of the best so far."""
-        seen, better = training.method.images_seen, False
+        """Metrics of each averaged generator on the hold-out; the best checkpoint so far of each is kept."""
+        seen, better = training.method.images_seen, []
         self._measured_last = seen
         for name, (source, target) in training.method.generators.items():
             metrics = self._metrics(training.method, name, source, target)
+            if "fid" in metrics:
+                metrics["reference"] = self._reference(target)
             self.last[name] = metrics
             if self._board:
                 self._board.scalars(name, metrics, seen)
@@ -127,10 +136,17 @@ class Watch:
             score = float(next(metrics[key] for key in SCORES if key in metrics))
             if score < self.best.get(name, float("inf")):
                 self.best[name] = score
-                # With two generators the one that is trained for counts, which is `generators`' last.
-                better = name == list(training.method.generators)[-1]
-        if better:
-            save_checkpoint(self._folder.best, training.own_state_dict())
+                better.append(name)
+        # With two generators `best` is of the one that is trained for, which is `generators`' last.
+        main = list(training.method.generators)[-1]
+        for name in better:
+            path = self._folder.best if name == main else self._folder.best_of(name)
+            save_checkpoint(path, training.own_state_dict())
+
+    def _reference(self, target: str) -> str:
+        """What KID and FID were measured against: no path, since a model's card tells it too."""
+        where = self._data.holdout[target if target in self._data.holdout else "pairs"].where
+        return f"{len(self._measured(target))} hold-out pictures of {Path(where).name}"
 
     def _metrics(self, method: Method, name: str, source: str, target: str) -> Metrics:
         settings = self._config.watch
@@ -172,7 +188,7 @@ class Watch:
             self.sample(training)
         if self._measured_last != training.method.images_seen:
             self.measure(training)
-        self._report(training, "finished")
+        self.report(training, "finished")
         if self._board:
             self._board.close()
 

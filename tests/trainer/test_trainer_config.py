@@ -71,6 +71,9 @@ def test_nothing_is_needed(tmp_path: Path) -> None:
         ("[data]\npreprocess = 'none'\n[run]\nbatch = 2", "use run.batch = 1"),
         ("[loss]\nablation = 'l1-alone'", "'l1-alone' is not one of cyclegan's"),
         ("[loss]\ndiffaugment = ['blur']", "knows color, translation, cutout; got blur"),
+        ("[loss]\nnce_layers = ['1']", r"loss.nce_layers must be a list of int, got \['1'\]"),
+        ("[loss]\nnce_layers = [true]", r"loss.nce_layers must be a list of int, got \[True\]"),
+        ("[loss]\ndiffaugment = [1]", r"loss.diffaugment must be a list of str, got \[1\]"),
         ("[run\n", "is not valid TOML"),
     ],
 )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -13,6 +16,7 @@ import torch
 
 from cgconvert.errors import InputError, UsageError
 from tests.trainer.conftest import SMALL, draw, make_domain, make_pairs, save
+from trainer import dataset, images
 from trainer.augment import augment, prepare
 from trainer.config import Config, DataConfig
 from trainer.data import open_data
@@ -64,12 +68,12 @@ def test_too_few_pictures_are_refused(tmp_path: Path) -> None:
         scan_domain(str(tmp_path / "none"))
 
 
-def make_film(path: Path, frames: int) -> Path:
+def make_film(path: Path, frames: int, size: tuple[int, int] = (64, 48)) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         for index in range(frames):
-            pixels = np.full((48, 64, 3), index * 10, np.uint8)
+            pixels = np.full((size[1], size[0], 3), index * 10 % 256, np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode(None))
     return path
@@ -86,6 +90,42 @@ def test_a_film_is_a_domain_of_frames_evenly_taken(tmp_path: Path) -> None:
     (tmp_path / "no.mp4").write_bytes(b"no film")
     with pytest.raises(InputError, match=r"no\.mp4: cannot be read as a video"):
         read_frames(tmp_path / "no.mp4", count=3)
+
+
+@pytest.fixture
+def frames_alive(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many decoded frames were held at each new one; their memory is the decoder's, not Python's."""
+    counts: list[int] = []
+    inner = images.iterate_frames
+
+    def counted(*arguments: Any, **named: Any) -> Iterator[tuple[int, np.ndarray]]:
+        held: list[weakref.ref[np.ndarray]] = []
+        for index, pixels in inner(*arguments, **named):
+            held.append(weakref.ref(pixels))
+            counts.append(sum(frame() is not None for frame in held))
+            yield index, pixels
+
+    for module in (images, dataset):
+        monkeypatch.setattr(module, "iterate_frames", counted)
+    return counts
+
+
+def test_frames_of_a_film_are_not_held_all_at_once(tmp_path: Path, frames_alive: list[int]) -> None:
+    film, one = make_film(tmp_path / "film.mp4", 60, (640, 480)), 640 * 480 * 3
+    pictures = scan_domain(str(film), frames_per_video=50).pictures
+    assert len(frames_alive) == 50
+    assert max(frames_alive) <= 2, "the one before and the new one"
+    frames_alive.clear()
+    config = DataConfig(preprocess="crop", crop_size=32)
+    cache = PictureCache(pictures, config, 4 * one)
+    assert cache[10].shape == (480, 640, 3)
+    assert len(frames_alive) == 11, "what comes after could not be kept"
+    assert max(frames_alive) <= 6, "those that are kept, the one before and the new one"
+    assert sorted(cache._kept) == [0, 1, 2, 3]
+    whole = PictureCache(pictures, config, 60 * one)
+    for index in (49, 10, 2, 10):
+        assert np.array_equal(cache[index], whole[index])
+    assert len(whole._kept) == 50, "decoded together, once"
 
 
 @pytest.mark.parametrize(
@@ -200,8 +240,9 @@ def test_batches_prepared_ahead_come_in_order(tmp_path: Path) -> None:
     stream.close()  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("mode", ["resize_and_crop", "scale_and_crop", "crop"])
 @pytest.mark.parametrize("joined", [True, False], ids=["side-by-side", "two-folders"])
-def test_pairs_are_augmented_alike(tmp_path: Path, joined: bool) -> None:
+def test_pairs_are_augmented_alike(tmp_path: Path, joined: bool, mode: str) -> None:
     pairs = make_pairs(tmp_path / "pairs")
     if joined:
         places: dict[str, object] = {"data__pairs": str(pairs)}
@@ -212,11 +253,13 @@ def test_pairs_are_augmented_alike(tmp_path: Path, joined: bool) -> None:
             save(tmp_path / "b" / path.name, pixels[:, 48:])
         save(tmp_path / "b" / "alone.png", pixels[:, :48])
         places = {"data__a": str(tmp_path / "a"), "data__b": str(tmp_path / "b")}
-    config = settings(run__method="pix2pix", data__preprocess="resize_and_crop", data__load_size=40, **places)
+    config = settings(
+        run__method="pix2pix", data__preprocess=mode, data__load_size=64, data__crop_size=60, **places
+    )
     data = open_data(config, tmp_path)
     for seen in range(12):
         batch = data.source.batch(seen)
-        assert batch["a"].shape == (1, 3, 32, 32)
+        assert batch["a"].shape == (1, 3, 60, 60)
         # B is the negative of A, so this holds only where both got the same crop and flip.
         total = batch["a"].int() + batch["b"].int()
         assert (total - 255).abs().max() <= 2

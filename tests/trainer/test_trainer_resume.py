@@ -16,8 +16,12 @@ from typing import Any
 import pytest
 import torch
 
+from cgconvert.errors import Interrupted
 from tests.trainer.conftest import make_domain, make_pairs, write_run
 from trainer.checkpoint import load_checkpoint
+from trainer.export import export_model
+from trainer.methods.cut import Cut
+from trainer.methods.distill import Distill
 from trainer.run import start
 from trainer.runfolder import RunFolder
 
@@ -111,9 +115,10 @@ def losses_of(run: Path) -> list[tuple[int, dict[str, float]]]:
     [
         ("cyclegan", CYCLEGAN, 1),
         ("pix2pix", PIX2PIX, 1),
-        ("cyclegan", CYCLEGAN, 2),
+        pytest.param("cyclegan", CYCLEGAN, 2, marks=pytest.mark.slow),
+        pytest.param("pix2pix", PIX2PIX, 2, marks=pytest.mark.slow),
     ],
-    ids=["cyclegan", "pix2pix", "cyclegan-2-processes"],
+    ids=["cyclegan", "pix2pix", "cyclegan-2-processes", "pix2pix-2-processes"],
 )
 def test_killed_run_goes_on_exactly(
     tmp_path: Path, name: str, settings: dict[str, Any], processes: int
@@ -132,6 +137,47 @@ def test_killed_run_goes_on_exactly(
     assert_same(first, second)
     assert losses_of(one) == losses_of(two), "the log has each line once"
     assert len(losses_of(one)) == 20
+
+
+CUT = {"run.method": "cut", "loss.diffaugment": ["color"], "loss.temporal": 1.0, "loss.nce_patches": 16}
+DISTILL = {"run.method": "distill", "loss.temporal": 1.0, "optimizer.disc_lr": 1e-4}
+
+
+@pytest.mark.parametrize("case", ["cut", "distill", "distill-run", "distill-online"])
+def test_stopped_run_goes_on_exactly(
+    tmp_path: Path, domains: dict[str, str], monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    settings, method = ({**CUT}, Cut) if case == "cut" else ({**DISTILL}, Distill)
+    if case != "cut":
+        short = {"run.images": 2, "run.decay_images": 1}
+        teacher = RunFolder(write_run(tmp_path / "teacher", domains | short))
+        start(teacher)
+        if case == "distill":
+            export_model(teacher.checkpoint, tmp_path / "big.safetensors", "gen_ab")
+            settings["distill.teacher"] = str(tmp_path / "big.safetensors")
+        else:
+            settings |= {"distill.checkpoint": str(teacher.path), "distill.online": case == "distill-online"}
+    length = {"run.images": 12, "run.decay_images": 6, "watch.checkpoint_every": 100}
+    runs = [RunFolder(write_run(tmp_path / name, settings | domains | length)) for name in ("one", "two")]
+    start(runs[0])
+    inner = method.train_step
+
+    def step(self: Any, batch: Any) -> Any:
+        if self.images_seen == 4:
+            signal.raise_signal(signal.SIGTERM)
+        return inner(self, batch)
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(method, "train_step", step)
+        with pytest.raises(Interrupted, match="stopped after 5 images"):
+            start(runs[1])
+    torch.manual_seed(99)  # another process's numbers
+    start(runs[1], resume=True)
+    first, second = (load_checkpoint(run.checkpoint) for run in runs)
+    assert first["method"]["step"] == 12
+    assert_same(first, second)
+    assert losses_of(runs[0].path) == losses_of(runs[1].path)
+    assert len(losses_of(runs[0].path)) == 12
 
 
 def test_interrupted_run_says_how_to_go_on(tmp_path: Path, domains: dict[str, str]) -> None:

@@ -57,6 +57,7 @@ class Method(ABC):
         self.device = precision.device
         self.networks: dict[str, nn.Module] = {}
         self._channels: dict[str, int] = {}
+        self._tapped: set[str] = set()  # networks whose inner layers hooks read
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.generators: dict[str, tuple[str, str]] = {}
         self.pools: dict[str, ImagePool] = {}
@@ -168,9 +169,14 @@ class Method(ABC):
             self.phases[phase] = module
 
     def _compile(self) -> None:
-        """Compile every network that sees images, each compared with itself uncompiled."""
+        """Compile every network that sees images, each compared with itself uncompiled.
+
+        Not those with taps: a compiled network does not look for hooks that were added since, so that what
+        they should find would be missing, or that of an earlier pass.
+        """
         edge, count = self.config.data.crop_size, max(self.config.run.batch, 2)
-        for name, channels in self._channels.items():
+        for name in (name for name in self._channels if name not in self._tapped):
+            channels = self._channels[name]
             random = torch.Generator().manual_seed(0)
             images = self.images(torch.rand(count, channels, edge, edge, generator=random) * 2 - 1)
             compile_verified(name, self.networks[name], images, self.precision)

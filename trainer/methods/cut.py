@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cgconvert.generators.sizes import size_rule
 from trainer.config import Config
 from trainer.dataset import Batch
 from trainer.losses import gan_loss
@@ -54,8 +55,10 @@ class Cut(OneWay):
         self._add_configured_generator()
         self._add_discriminator("disc", self.out_channels)
         self._taps = Taps(self.networks[self.name], config.loss.nce_layers)
+        self._tapped.add(self.name)
         with torch.no_grad():
-            probe = torch.zeros(1, self.in_channels, 64, 64, device=self.device)
+            edge = max(64, size_rule(config.network.generator, config.network.arguments)[1])
+            probe = torch.zeros(1, self.in_channels, edge, edge, device=self.device)
             channels = [feature.shape[1] for feature in self._taps.encode(probe)]
         self._add_network("project", PatchProjection(channels))
         self._add_pools((self.target,))

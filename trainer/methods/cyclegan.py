@@ -13,9 +13,9 @@ from trainer.config import Config
 from trainer.consistency import temporal_loss
 from trainer.dataset import Batch
 from trainer.diffaugment import diff_augment
-from trainer.losses import gan_loss, l1
+from trainer.losses import Logits, gan_loss, l1
 from trainer.methods.base import Losses, Method, forward_joined, mixes_images
-from trainer.methods.features import mean_matching_loss
+from trainer.methods.features import logits_of, mean_matching_loss
 from trainer.precision import Precision
 
 Pair = tuple[Tensor, Tensor]
@@ -47,8 +47,9 @@ class CycleGan(Method):
                 self._add_discriminator(f"disc_{domain}", channels[domain])
         self.lambda_a = 0.0 if loss.ablation in ("gan-alone", "gan-backward") else loss.lambda_a
         self.lambda_b = 0.0 if loss.ablation in ("gan-alone", "gan-forward") else loss.lambda_b
-        # The identity loss feeds a generator its own target, so both domains must have as many channels.
-        self.lambda_identity = loss.lambda_identity if channels["a"] == channels["b"] else 0.0
+        # The papers' conditions are about adversarial and cycle losses alone.
+        self.lambda_identity = loss.lambda_identity if loss.ablation == "full" else 0.0
+        # Not only the identity loss needs that, which feeds a generator its own target: so does the data.
         if channels["a"] != channels["b"]:
             raise UsageError("cyclegan needs as many channels in A as in B: pictures are read as RGB")
         self._add_pools(("a", "b"))
@@ -89,10 +90,10 @@ class CycleGan(Method):
         losses: Losses = {}
         if self._judged:
             for name, disc, fake, real in (("ab", "disc_b", fake_b, b), ("ba", "disc_a", fake_a, a)):
-                logits = self._judge(self.networks[disc], fake)
+                logits, matching = self._opinion(self.networks[disc], fake, real)
                 losses[f"gan_{name}"] = loss.lambda_gan * gan_loss(logits, True, loss.gan, for_generator=True)
-                if loss.feature_matching > 0:
-                    losses[f"features_{name}"] = loss.feature_matching * self._matching(disc, fake, real)
+                if matching is not None:
+                    losses[f"features_{name}"] = loss.feature_matching * matching
         if back_a is not None:
             losses["cycle_a"] = self.lambda_a * l1(back_a, a)
         if back_b is not None:
@@ -135,11 +136,17 @@ class CycleGan(Method):
         back_b = gen_ab(fake_a) if cycle_b else None
         return (fake_a, fake_b), (back_a, back_b), (same_a, same_b)
 
-    def _matching(self, disc: str, fake: Tensor, real: Tensor) -> Tensor:
-        features = self.networks[disc].features
+    def _opinion(self, disc: nn.Module, fake: Tensor, real: Tensor) -> tuple[Logits, Tensor | None]:
+        """A discriminator's logits of a fake, and how far its features are from those of the real picture.
+
+        Both come from one pass of the fake; without feature matching the second is None.
+        """
+        if self.config.loss.feature_matching <= 0:
+            return self._judge(disc, fake), None
         with torch.no_grad():
-            wanted = features(diff_augment(real, self._augment))  # type: ignore[operator]
-        return mean_matching_loss(features(diff_augment(fake, self._augment)), wanted)  # type: ignore[operator]
+            wanted = disc.features(diff_augment(real, self._augment))  # type: ignore[operator]
+        found = disc.features(diff_augment(fake, self._augment))  # type: ignore[operator]
+        return logits_of(found), mean_matching_loss(found, wanted)
 
     def _discriminator_losses(self, a: Tensor, b: Tensor, fake_a: Tensor, fake_b: Tensor) -> Losses:
         return self._disc_loss("disc_a", a, fake_a.to(a.dtype)) | self._disc_loss(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,15 @@ def total_variation(images: Tensor) -> Tensor:
     return (down + right).mean()
 
 
+def fingerprint(network: nn.Module) -> str:
+    """SHA-256 of a network's weights: the same for as long as it is the same network, whatever its file."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 class Distill(OneWay):
     """`gen_ab` (or `gen_ba`) is the student; `disc` judges it and gives the features it is compared in.
 
@@ -63,6 +73,8 @@ class Distill(OneWay):
         if config.distill.online and distributed:
             raise UsageError("distill.online needs a single process: each would have a teacher of its own")
         self.teacher = self._load_teacher()
+        # One that learns on is part of this run's state; any other must stay as it is.
+        self._teacher_sha256 = "" if config.distill.online else fingerprint(self.teacher)
         self._add_configured_generator()
         if self._master is not None:
             settings = self._master.config.network
@@ -160,9 +172,17 @@ class Distill(OneWay):
         state = super().state_dict()
         if self._master is not None and self.config.distill.online:
             state["master"] = self._master.state_dict()
-        return state
+        return state | {"teacher_sha256": self._teacher_sha256}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        known = state.get("teacher_sha256", "")
+        if known and self._teacher_sha256 and known != self._teacher_sha256:
+            where = self.config.distill.checkpoint or self.config.distill.teacher
+            raise UsageError(
+                f"{where}: is no longer the teacher that this run began with "
+                f"(SHA-256 of its weights {self._teacher_sha256[:12]}, was {known[:12]}); "
+                "put that one back, or start a new run"
+            )
         super().load_state_dict(state)
         if "master" in state and self._master is not None:
             self._master.load_state_dict(state["master"])

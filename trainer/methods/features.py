@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cgconvert.errors import UsageError
-from trainer.losses import feature_matching, l1
+from trainer.losses import Logits, feature_matching, l1
 
 Features = Sequence[Tensor] | Sequence[Sequence[Tensor]]
 
@@ -17,6 +17,15 @@ Features = Sequence[Tensor] | Sequence[Sequence[Tensor]]
 def by_scale(features: Features) -> list[Sequence[Tensor]]:
     """A list of feature maps for each scale, whether there are several or one."""
     return [features] if isinstance(features[0], Tensor) else list(features)  # type: ignore[list-item, arg-type]
+
+
+def logits_of(features: Features) -> Logits:
+    """What the discriminator's forward pass would give: the last of its features, for each scale.
+
+    One pass then serves the adversarial loss and feature matching.
+    """
+    logits: Any = [scale[-1] for scale in by_scale(features)]
+    return logits[0] if isinstance(features[0], Tensor) else logits
 
 
 def matching_loss(fake: Features, real: Features) -> Tensor:

@@ -10,7 +10,7 @@ from trainer.dataset import Batch
 from trainer.diffaugment import diff_augment
 from trainer.losses import Logits, gan_loss, l1, r1_penalty
 from trainer.methods.base import Losses
-from trainer.methods.features import matching_loss
+from trainer.methods.features import logits_of, matching_loss
 from trainer.methods.oneway import OneWay
 from trainer.precision import Precision
 
@@ -84,14 +84,11 @@ class Pix2Pix(OneWay):
         if self._judged:
             disc = self.networks["disc"]
             if loss.feature_matching > 0:
-                # Real first: one set of features serves both losses of the fake.
                 with torch.no_grad():
                     on_real = disc.features(self._seen(source, target))  # type: ignore[operator]
                 on_fake = disc.features(self._seen(source, fake))  # type: ignore[operator]
                 losses["features"] = loss.feature_matching * matching_loss(on_fake, on_real)
-                logits: Logits = (
-                    [part[-1] for part in on_fake] if isinstance(on_fake[0], list) else on_fake[-1]
-                )
+                logits = logits_of(on_fake)
             else:
                 logits = disc(self._seen(source, fake))
             losses["gan"] = loss.lambda_gan * gan_loss(logits, True, loss.gan, for_generator=True)
