@@ -9,6 +9,7 @@ import torch
 from cgconvert.errors import UnavailableError
 from cgconvert.frames import PlaneFrame
 from cgconvert.media.card import FORMS_ON_CARD, why_not_decoding, why_not_encoding
+from cgconvert.media.codecs import VIDEO_CODECS
 from cgconvert.media.planes import yuv_format
 from cgconvert.media.video_sink import Encoding
 from cgconvert.transfers import own_device
@@ -21,7 +22,8 @@ class FilmPath:
     """The way that was chosen, with what to say about it.
 
     `target` None: frames go as RGB. `decoding_card` and `encoding_card` are CUDA device numbers, None for the
-    processor; `encoding` is the plan's, in the pixel format that the way ends with.
+    processor; `encoding` is the plan's, in the pixel format that the way ends with, or NVENC's in its place
+    where the encoder is left to us.
     """
 
     encoding: Encoding
@@ -73,8 +75,8 @@ def _on_cuda(plan: VideoPlan, target: PlaneTarget, device: torch.device, notes: 
     card, decoding = _decoding(plan, index)
     notes = (*notes, decoding)
     if not plan.encoding.codec.encoder.endswith("_nvenc"):
-        return FilmPath(plan.encoding, target, card, notes=notes)
-    encoding, reason = _encoding_on_card(plan, device, index)
+        return _by_default(plan, FilmPath(plan.encoding, target, card, notes=notes), device, index)
+    encoding, reason = _encoding_on_card(plan, plan.encoding, device, index)
     if encoding is None:
         notes = (*notes, f"frames go to the encoder through host memory: {reason}")
         return FilmPath(plan.encoding, target, card, notes=notes)
@@ -96,16 +98,65 @@ def _decoding(plan: VideoPlan, index: int) -> tuple[int | None, str]:
     return None, f"decoding on the processor: {reason}"
 
 
-def _encoding_on_card(plan: VideoPlan, device: torch.device, index: int) -> tuple[Encoding | None, str]:
+def why_not_nvenc(plan: VideoPlan) -> str | None:
+    """Why NVENC cannot stand in for the codec of a plan, whatever the card; None if it can.
+
+    It does only where the user chose nothing of the encoding and nothing is lost that libx264 would keep.
+    """
+    options = plan.options
+    chosen = {
+        "--codec": options.codec,
+        "--crf": options.crf,
+        "--preset": options.preset,
+        "--pix-fmt": options.pix_fmt,
+    }
+    for option, value in chosen.items():
+        if value is not None:
+            return f"{option} {value:g}" if isinstance(value, float) else f"{option} {value}"
+    if plan.codec_name != "h264":
+        return f"{plan.output.suffix} is written as {plan.codec_name}"
+    if plan.encoding.pixel_format != "yuv420p" or plan.info.bit_depth > 8:
+        return f"NVENC would not keep {plan.encoding.pixel_format}"
+    return None
+
+
+def _by_default(plan: VideoPlan, path: FilmPath, device: torch.device, index: int) -> FilmPath:
+    """The same way with NVENC at its end, if the encoder is left to us and this card has it."""
+    reason = why_not_nvenc(plan)
+    if reason is None:
+        codec = VIDEO_CODECS["h264_nvenc"]
+        wanted = replace(plan.encoding, codec=codec, quality=codec.quality, preset=codec.preset)
+        encoding, reason = _encoding_on_card(plan, wanted, device, index)
+        if encoding is not None:
+            form = yuv_format(encoding.pixel_format, plan.info)
+            assert form is not None and path.target is not None
+            target = replace(path.target, format=form, on_card=True)
+            notes = (*path.notes, "encoding on the card (NVENC)")
+            return FilmPath(encoding, target, path.decoding_card, index, notes)
+    return replace(path, notes=(*path.notes, f"encoding on the processor: {reason}"))
+
+
+def _encoding_on_card(
+    plan: VideoPlan, wanted: Encoding, device: torch.device, index: int
+) -> tuple[Encoding | None, str]:
     """How NVENC takes frames from the card's memory; None and the reason if it does not."""
-    name = FORMS_ON_CARD.get(plan.encoding.pixel_format)
+    name = FORMS_ON_CARD.get(wanted.pixel_format)
     if name is None or any(side % 2 for side in plan.size):
-        return None, f"not as {plan.encoding.pixel_format} of this size"
-    encoding = replace(plan.encoding, pixel_format=name)
+        return None, f"not as {wanted.pixel_format} of this size"
+    encoding = replace(wanted, pixel_format=name)
+    reason = _try_encoding(plan, encoding, device, index)
+    return (encoding, "") if reason is None else (None, reason)
+
+
+def _try_encoding(plan: VideoPlan, encoding: Encoding, device: torch.device, index: int) -> str | None:
+    """Why the card does not encode like this; None if it took a blank frame that lies in its memory."""
+    name = encoding.pixel_format
     form = yuv_format(name, plan.info)
     assert form is not None
     width, height = plan.size
-    blank = PlaneFrame(blank_planes(form, height, width, device), form, width, height, 0, 0, True)
-    torch.cuda.synchronize(device)
-    reason = why_not_encoding(encoding, plan.info, blank, index)
-    return (encoding, "") if reason is None else (None, reason)
+    try:
+        blank = PlaneFrame(blank_planes(form, height, width, device), form, width, height, 0, 0, True)
+        torch.cuda.synchronize(device)
+    except RuntimeError as error:  # short of memory, among others: the run itself will tell
+        return f"no frame could be made on {device} ({str(error).splitlines()[0]:.100})"
+    return why_not_encoding(encoding, plan.info, blank, index)

@@ -314,7 +314,7 @@ class FilmRun:
             busiest=self.clock.busiest,
             busiest_seconds=round(self.clock.seconds[self.clock.busiest], 3),
             engine=self.engine.describe(),
-            encoding={**plan_as_dict(plan), "pixel_format": self.path.encoding.pixel_format},
+            encoding=plan_as_dict(plan, self.path.encoding),
             size=plan.size,
             work_size=plan.work_size,
             streams=[asdict(stream) for stream in plan.streams],

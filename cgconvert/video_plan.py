@@ -206,9 +206,8 @@ def network_size(
     return size
 
 
-def plan_as_dict(plan: VideoPlan) -> dict[str, Any]:
-    """The encoding of a plan as plain data for the report."""
-    encoding = plan.encoding
+def plan_as_dict(plan: VideoPlan, encoding: Encoding) -> dict[str, Any]:
+    """A plan with the encoding that it ended with, as plain data for the report."""
     return {
         "container": plan.muxer,
         "codec": plan.codec_name,

@@ -11,7 +11,8 @@ import click
 @click.command(short_help="Show what works on this machine, and why the rest does not.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def doctor(as_json: bool) -> None:
-    """Try every engine, codec and picture format on a tiny input, and look at cards, drivers and memory.
+    """Try every engine, codec, picture format and hardware decoder on a tiny input, and look at cards,
+    drivers and memory.
 
     Takes some seconds, longer where a compiler is at work.
     """
@@ -43,7 +44,13 @@ def examine(tell: bool) -> dict[str, Any]:
             formats[kind][name] = reason
             if tell:
                 _print_line(reason is None, name, reason or "written and read")
-    decoders = try_hardware_decoders()
+    decoders: dict[str, str | None] = {}
+    if tell:
+        click.echo("hardware decoders")
+    for name, reason in try_hardware_decoders():
+        decoders[name] = reason
+        if tell:
+            _print_line(reason is None, name, reason or "h264 decoded")
     folders = {
         "models": str(models_folder()),
         "engines": str(engines_folder()),
@@ -51,7 +58,8 @@ def examine(tell: bool) -> dict[str, Any]:
         "cache": cache_is_on(),
     }
     if tell:
-        click.echo(f"hardware decoders built in: {', '.join(decoders) or 'none'}")
+        if not decoders:
+            click.echo("  none in this build of PyAV")
         click.echo(f"models in {folders['models']}, engines in {folders['engines']}")
     return {
         "machine": machine,

@@ -50,7 +50,8 @@ def parse_time(text: str | None, option: str) -> float | None:
 @click.option(
     "--codec",
     metavar="NAME",
-    help="h264, h265, av1, vp9, prores, ffv1, or h264_nvenc, hevc_nvenc, av1_nvenc.",
+    help="h264, h265, av1, vp9, prores, ffv1, or h264_nvenc, hevc_nvenc, av1_nvenc. Default: the "
+    "container's; for h264 on an NVIDIA card NVENC, if it is there and keeps as much.",
 )
 @click.option(
     "--crf",

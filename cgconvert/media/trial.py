@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import av
 import cv2
 import numpy as np
+from av.codec.hwaccel import HWAccel, hwdevices_available
 
 from cgconvert.media.codecs import VIDEO_CODECS, VideoCodec
 
@@ -31,7 +32,7 @@ def try_codecs() -> Iterator[tuple[str, str | None]]:
             yield name, None if count == FRAMES else f"{count} of {FRAMES} frames came back"
 
 
-def _encode(codec: VideoCodec) -> bytes:
+def _encode(codec: VideoCodec, pixel_format: str | None = None) -> bytes:
     os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder talks on standard error otherwise
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="matroska") as container:
@@ -39,7 +40,7 @@ def _encode(codec: VideoCodec) -> bytes:
         assert isinstance(stream, av.VideoStream)
         stream.width = stream.height = EDGE
         formats = av.codec.Codec(codec.encoder, "w").video_formats or []
-        stream.pix_fmt = formats[0].name if formats else "yuv420p"
+        stream.pix_fmt = pixel_format or (formats[0].name if formats else "yuv420p")
         for index in range(FRAMES):
             pixels = np.full((EDGE, EDGE, 3), 60 * index, np.uint8)
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format=stream.pix_fmt)
@@ -48,8 +49,8 @@ def _encode(codec: VideoCodec) -> bytes:
     return buffer.getvalue()
 
 
-def _decode(data: bytes) -> int:
-    with av.open(io.BytesIO(data), "r") as container:
+def _decode(data: bytes, hwaccel: HWAccel | None = None) -> int:
+    with av.open(io.BytesIO(data), "r", hwaccel=hwaccel) as container:
         return len(list(container.decode(video=0)))
 
 
@@ -60,11 +61,35 @@ def _reason(encoder: str, error: Exception) -> str:
     return f"this build of PyAV cannot use {encoder} ({text[:120]}): pip install --upgrade av"
 
 
-def try_hardware_decoders() -> list[str]:
-    """The names of hardware decoders that this build of FFmpeg knows; whether a card answers is not asked."""
-    from av.codec.hwaccel import hwdevices_available
+def try_hardware_decoders() -> Iterator[tuple[str, str | None]]:
+    """Each hardware decoder of this build with None if it decoded a clip of h264, or with the reason."""
+    names = hwdevices_available()
+    try:
+        data = _encode(VIDEO_CODECS["h264"], "yuv420p") if names else b""
+    except (av.FFmpegError, ValueError, OSError, RuntimeError) as error:
+        yield from ((name, f"no clip could be made to try it ({_line(error)})") for name in names)
+        return
+    for name in names:
+        yield name, _why_not_in_hardware(name, data)
 
-    return list(hwdevices_available())
+
+def _why_not_in_hardware(name: str, data: bytes) -> str | None:
+    """Why a kind of device does not decode a clip of h264; None if every frame came back."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.PANIC)  # FFmpeg and drivers talk on standard error otherwise
+    try:
+        count = _decode(data, HWAccel(name, allow_software_fallback=False))
+    except (av.FFmpegError, ValueError, OSError, RuntimeError, NotImplementedError) as error:
+        return f"decodes no h264 here ({_line(error)})"
+    finally:
+        av.logging.set_level(level)
+    return None if count == FRAMES else f"{count} of {FRAMES} frames came back"
+
+
+def _line(error: Exception) -> str:
+    """The first line of what an error says."""
+    text = str(getattr(error, "strerror", None) or error).strip()
+    return text.splitlines()[0][:120] if text else type(error).__name__
 
 
 def try_pictures() -> Iterator[tuple[str, str | None]]:
