@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cgconvert.engines.limits import Limits
     from cgconvert.engines.measure import Measurement
 
-HEADINGS = "engine    precision         size  batch  network/s  pictures/s   limit"
+HEADINGS = "engine    precision         size  batch  network/s  pictures/s   arithmetic  memory"
 
 
 @click.command(short_help="Measure every engine on this machine.")
@@ -43,8 +43,9 @@ def bench(
     """Measure engines and precisions with a model.
 
     "network/s" counts images that are on the device already, "pictures/s" pixels in memory to pixels in
-    memory, "limit" is the share of this machine's multiplications, measured in the same run, that the
-    network reaches. Building and loading are not in any of them.
+    memory. "arithmetic" and "memory" are the shares of this machine's multiplications and of its memory's
+    rate, both measured in the same run, that the network reaches; memory's is of each convolution's input,
+    weights and output moved once, and above 100% where caches hold them. Building and loading are in none.
     """
     from cgconvert.engines.choose import ENGINES, PRECISIONS
     from cgconvert.engines.measure import measure
@@ -134,8 +135,8 @@ def _row(result: Measurement) -> str:
     start = f"{result.engine:10}{result.precision:11}{f'{result.width}x{result.height}':>11}{result.batch:>7}"
     if result.network is None or result.convert is None:
         return f"{start}   {result.problem}"
-    share = f"{result.share:.0%}" if result.share is not None else "-"
-    return f"{start}{result.network:>11.2f}{result.convert:>12.2f}{share:>8}"
+    shares = [f"{share:.0%}" if share is not None else "-" for share in (result.share, result.memory_share)]
+    return f"{start}{result.network:>11.2f}{result.convert:>12.2f}{shares[0]:>13}{shares[1]:>8}"
 
 
 def _as_data(model: str, limits: Limits, results: list[Measurement]) -> dict[str, Any]:

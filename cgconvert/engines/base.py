@@ -29,11 +29,12 @@ class Engine(ABC):
     inside. Engines are used by one thread at a time.
 
     `is_reference` says that it is the plain float32 network itself, to which others are compared;
-    `batch` is the number of pictures that go through together best; `verification` is how its results were
-    compared with the reference; `stage_seconds` what the parts of `convert` took (a GPU works on while the
-    next part begins, so there the wait for it counts as postprocessing); `build_seconds` what building or
-    loading what is built took, which is part of no rate; `pixel_bytes` the memory that a pixel of a batch
-    needs, once it has been measured; `notes` says what was chosen or given up on the way, for the report.
+    `batch` is the number of pictures that go through together best; `verifications` says how its results
+    compared with the reference: for the size it was made ready for, then for each that it built something
+    for; `stage_seconds` what the parts of `convert` took (a GPU works on while the next part begins, so there
+    the wait for it counts as postprocessing); `build_seconds` what building or loading what is built took,
+    which is part of no rate; `pixel_bytes` the memory that a pixel of a batch needs, once it has been
+    measured; `notes` says what was chosen or given up on the way, for the report.
     """
 
     name: ClassVar[str]
@@ -51,7 +52,7 @@ class Engine(ABC):
         self.device = device
         self.precision = precision
         self.batch = 1
-        self.verification: Verification | None = None
+        self.verifications: list[Verification] = []
         self.is_reference = False
         self.notes: list[str] = []
         self.prepare_seconds = 0.0
@@ -127,7 +128,7 @@ class Engine(ABC):
             "device": str(self.device),
             "precision": self.precision,
             "batch": self.batch,
-            "verified": self.verification.to_dict() if self.verification else None,
+            "verified": [verification.to_dict() for verification in self.verifications],
             "prepare_seconds": round(self.prepare_seconds, 3),
             "build_seconds": round(self.build_seconds, 3),
             "notes": list(self.notes),

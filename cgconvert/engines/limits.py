@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,14 +15,14 @@ from cgconvert.engines.batches import free_memory
 from cgconvert.engines.eager import DTYPES, exact_float32
 
 REPEATS = 5
+Convolution = nn.Conv2d | nn.ConvTranspose2d
 
 
 @dataclass(frozen=True)
 class Limits:
     """Best of several runs: multiply-adds a second by precision, bytes read and written a second.
 
-    None where a device is not measured. A rate is set beside the arithmetic only: how many bytes a network
-    moves depends on what each engine fuses and on the caches, and none of the engines says.
+    `copy_bytes` is None where a device is not measured.
     """
 
     macs: dict[str, float]
@@ -31,6 +32,13 @@ class Limits:
         """The part of the arithmetic's limit that a rate is; None where that was not measured (int8)."""
         limit = self.macs.get(precision)
         return macs_per_second / limit if limit else None
+
+    def memory_share(self, bytes_per_second: float) -> float | None:
+        """The part of the memory's limit that a rate of `count_bytes` is; None where that was not measured.
+
+        What an engine fuses or keeps in the caches never goes through memory: then it is above 1.
+        """
+        return bytes_per_second / self.copy_bytes if self.copy_bytes else None
 
 
 def synchronise(device: torch.device) -> None:
@@ -85,26 +93,54 @@ def count_macs(generator: nn.Module, channels: int, height: int, width: int) -> 
 
     A transposed convolution is counted by the multiplications it makes: one for each input pixel and tap.
     """
+
+    def count(module: Convolution, given: Tensor, output: Tensor) -> int:
+        taps = module.kernel_size[0] * module.kernel_size[1]
+        positions = (given if isinstance(module, nn.ConvTranspose2d) else output).shape[2:].numel()
+        return taps * positions * module.in_channels * module.out_channels // module.groups
+
+    return _over_convolutions(generator, channels, height, width, count)
+
+
+VALUE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
+"""Bytes of a value in each precision."""
+
+
+def count_bytes(
+    generator: nn.Module, channels: int, height: int, width: int, precision: str, batch: int = 1
+) -> float:
+    """Bytes that a generator's convolutions read and write for one picture of a batch, without running it.
+
+    Each reads its input and its weights and writes its output once, in the values of `precision`; norms,
+    activations and paddings are taken to be fused into them. A batch shares the weights.
+    """
+
+    def count(module: Convolution, given: Tensor, output: Tensor) -> int:
+        return batch * (given.numel() + output.numel()) + module.weight.numel()
+
+    values = _over_convolutions(generator, channels, height, width, count)
+    return VALUE_BYTES[precision] * values / batch
+
+
+def _over_convolutions(
+    generator: nn.Module,
+    channels: int,
+    height: int,
+    width: int,
+    count: Callable[[Convolution, Tensor, Tensor], int],
+) -> int:
+    """The sum of what `count` says of each convolution, its input and its output: tensors without values."""
     total = 0
 
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
         assert isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
-        taps = module.kernel_size[0] * module.kernel_size[1]
-        positions = (inputs[0] if isinstance(module, nn.ConvTranspose2d) else output).shape[2:].numel()
-        total += taps * positions * module.in_channels * module.out_channels // module.groups
+        total += count(module, inputs[0], output)
 
-    ghost = _on_meta(generator)
+    ghost = copy.deepcopy(generator).to("meta")
     for module in ghost.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            module.register_forward_hook(count)
+            module.register_forward_hook(add)
     with torch.inference_mode():
         ghost(torch.zeros(1, channels, height, width, device="meta"))
     return total
-
-
-def _on_meta(generator: nn.Module) -> nn.Module:
-    """A copy of shapes only."""
-    import copy
-
-    return copy.deepcopy(generator).to("meta")

@@ -14,7 +14,7 @@ import torch
 from cgconvert.engines.base import Engine, Samples
 from cgconvert.engines.batches import if_it_fits
 from cgconvert.engines.choose import Candidate
-from cgconvert.engines.limits import Limits, count_macs, synchronise
+from cgconvert.engines.limits import Limits, count_bytes, count_macs, synchronise
 from cgconvert.engines.ready import create_verified_engine
 from cgconvert.errors import CgconvertError
 from cgconvert.models.loading import Model
@@ -34,7 +34,8 @@ class Measurement:
     counts images that are on the device, `convert` pixels in host memory to pixels in host memory;
     both are pictures a second, medians. `processor_seconds` is what `convert` takes of all cores together
     for a picture (on a GPU: of the host's), which neighbours on the same machine disturb far less than a
-    rate. `share` is the network's part of the measured limit.
+    rate. `share` is the network's part of the arithmetic's measured limit, `memory_share` its part of the
+    memory's (`limits.count_bytes`).
     """
 
     engine: str
@@ -48,6 +49,7 @@ class Measurement:
     convert: float | None = None
     processor_seconds: float | None = None
     share: float | None = None
+    memory_share: float | None = None
     psnr_db: float | None = None
     problem: str | None = None
 
@@ -98,14 +100,16 @@ def measure(
     ready = time.perf_counter() - started
     try:
         rates = if_it_fits(lambda: _rates(engine, pixels, seconds)) if engine.batch == batch else None
-        verification = engine.verification
+        verified = engine.verifications[0].to_dict()
     finally:
         engine.close()
     if rates is None:
         return Measurement(*about, problem=_short_of_memory(batch))
     network, convert, spent = rates
-    macs = count_macs(model.generator, model.card.in_channels, *padded_size(height, width, model.card))
-    share = limits.share(candidate.precision, network * macs)
+    shape = (model.card.in_channels, *padded_size(height, width, model.card))
+    share = limits.share(candidate.precision, network * count_macs(model.generator, *shape))
+    moved = count_bytes(model.generator, *shape, candidate.precision, batch)
+    memory_share = limits.memory_share(network * moved)
     return Measurement(
         *about,
         ready_seconds=round(ready, 3),
@@ -113,7 +117,8 @@ def measure(
         convert=round(convert, 3),
         processor_seconds=round(spent, 5),
         share=round(share, 4) if share is not None else None,
-        psnr_db=verification.to_dict()["psnr_db"] if verification else None,
+        memory_share=round(memory_share, 4) if memory_share is not None else None,
+        psnr_db=verified["psnr_db"],
     )
 
 

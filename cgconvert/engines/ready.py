@@ -111,9 +111,10 @@ def _try(
     try:
         if compared_edge is not None and not engine.built_for(*padded_size(height, width, model.card)):
             first_pixels = first_pixels[:, :compared_edge, :compared_edge]
-        engine.verification = verify_what_fits(engine, first_pixels)
-        if not engine.verification.passed:
-            raise VerificationError(_below(engine, candidate))
+        result = verify_what_fits(engine, first_pixels)
+        if not result.passed:
+            raise VerificationError(_below(result, model, candidate))
+        engine.verifications.append(result)
     except BaseException:
         engine.close()
         raise
@@ -132,7 +133,9 @@ def prepare_new_size(engine: Engine, pixels: np.ndarray, progress: Progress) -> 
     if not engine.built_for(height, width):
         return
     result = verify_what_fits(engine, pixels)
-    if not result.passed:
+    if result.passed:
+        engine.verifications.append(result)
+    else:
         told = f"{engine.name} for {width}x{height} has {result.describe()}: that size runs layer by layer"
         engine.refuse(height, width, told)
         progress.note(told)
@@ -168,15 +171,14 @@ def _corner(engine: Engine, pixels: np.ndarray) -> np.ndarray:
     return pixels[:1, :height, :width]
 
 
-def _below(engine: Engine, candidate: Candidate) -> str:
+def _below(result: Verification, model: Model, candidate: Candidate) -> str:
     """What to tell a user whose engine does not keep to the model."""
-    assert engine.verification is not None
     better = [name for name in ("bf16", "fp32") if BOUNDS_DB[name] > BOUNDS_DB[candidate.precision]]
     if candidate.device.type == "cpu" or candidate.precision == "fp16":
         advice = f"use --precision {better[0]}" if better else "use --engine eager"
     else:
         advice = "use --precision fp32" if candidate.precision != "fp32" else "use --engine eager"
     return (
-        f"{candidate} is not accurate enough for model {engine.model.card.name!r}: the first pictures have "
-        f"{engine.verification.describe()}; {advice}, or leave --engine and --precision at auto"
+        f"{candidate} is not accurate enough for model {model.card.name!r}: the first pictures have "
+        f"{result.describe()}; {advice}, or leave --engine and --precision at auto"
     )

@@ -25,11 +25,15 @@ class VerificationError(ModelError):
 
 @dataclass(frozen=True)
 class Verification:
-    """One comparison: the PSNR in decibels (infinite if equal), its bound, and the pictures compared."""
+    """One comparison: the PSNR in decibels (infinite if equal), its bound, how many pictures were compared.
+
+    `size` is their (width, height) in pixels.
+    """
 
     psnr_db: float
     bound_db: float
     pictures: int
+    size: tuple[int, int]
     finite: bool = True
 
     @property
@@ -43,6 +47,7 @@ class Verification:
             "psnr_db": round(self.psnr_db, 2) if math.isfinite(self.psnr_db) else None,
             "bound_db": self.bound_db,
             "pictures": self.pictures,
+            "size": list(self.size),
         }
 
     def describe(self) -> str:
@@ -88,13 +93,13 @@ def reference_images(engine: Engine, pixels: np.ndarray) -> tuple[Tensor, Crop]:
 def verify(engine: Engine, pixels: np.ndarray) -> Verification:
     """Compare an engine with the plain float32 network on pixels (N, H, W, 3). Raises `ModelError`."""
     wanted, crop = reference_images(engine, pixels)
+    bound, size = BOUNDS_DB[engine.precision], (pixels.shape[2], pixels.shape[1])
     if engine.is_reference:
-        return Verification(math.inf, BOUNDS_DB[engine.precision], len(pixels))
+        return Verification(math.inf, bound, len(pixels), size)
     with torch.inference_mode():
         images, _ = pixels_to_images(pixels, engine.model.card, engine.device)
         got = engine(images)[:, :, : crop.height, : crop.width].float().cpu()
-    bound = BOUNDS_DB[engine.precision]
     if got.shape != wanted.shape:
         raise VerificationError(f"{engine.name} returns {tuple(got.shape)} instead of {tuple(wanted.shape)}")
     finite = bool(torch.isfinite(got).all())
-    return Verification(psnr(got, wanted) if finite else math.nan, bound, len(pixels), finite)
+    return Verification(psnr(got, wanted) if finite else math.nan, bound, len(pixels), size, finite)

@@ -17,7 +17,7 @@ from cgconvert.engines import measure, trial
 from cgconvert.engines.base import Samples
 from cgconvert.engines.choose import Candidate
 from cgconvert.engines.eager import EagerEngine
-from cgconvert.engines.limits import Limits, count_macs
+from cgconvert.engines.limits import Limits, count_bytes, count_macs
 from cgconvert.engines.trial import tiny_model
 from cgconvert.errors import UnavailableError
 from cgconvert.generators import build_generator
@@ -123,6 +123,9 @@ def test_bench_measures(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     for result in data["results"]:
         assert result["network"] > 0 and result["convert"] > 0 and result["problem"] is None
         assert 0 < result["share"] < 1.5
+        moved = result["network"] * count_bytes(tiny_model().generator, 3, 64, 64, result["precision"])
+        share = moved / data["limits"]["copy_bytes_per_second"]
+        assert result["memory_share"] == pytest.approx(share, abs=1e-4) and share > 0
     assert data["limits"]["copy_bytes_per_second"] > 1e8
 
 
@@ -249,3 +252,14 @@ def test_doctor_tries_everything() -> None:
 def test_multiplications_are_counted_as_published() -> None:
     """49.55 G for the ResNet-9 at 256x256: a transposed convolution by the multiplications it makes."""
     assert count_macs(build_generator("resnet", {}), 3, 256, 256) == pytest.approx(49.55e9, rel=1e-3)
+
+
+def test_bytes_are_those_of_each_convolution_once() -> None:
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.ConvTranspose2d(8, 4, 2, 2)
+    )
+    values = (3 + 8) * 16 * 16 + 3 * 8 * 9 + 8 * 16 * 16 + 4 * 32 * 32 + 8 * 4 * 4
+    assert count_bytes(network, 3, 16, 16, "fp32") == 4 * values
+    assert count_bytes(network, 3, 16, 16, "int8") == values
+    weights = 3 * 8 * 9 + 8 * 4 * 4
+    assert count_bytes(network, 3, 16, 16, "bf16", batch=4) == 2 * (values - weights + weights / 4)

@@ -133,9 +133,9 @@ def test_what_it_says_of_itself(name: str, precision: str, device: str) -> None:
     engine = create_verified_engine(model, options, make_pixels(3, 40, 52))
     told = engine.describe()
     assert (told["engine"], told["precision"], told["batch"]) == (name, precision, 2)
-    assert told["verified"]["bound_db"] == BOUNDS_DB[precision]
+    assert [(row["bound_db"], row["size"]) for row in told["verified"]] == [(BOUNDS_DB[precision], [52, 40])]
     assert told["notes"] == []
-    assert engine.verification is not None and engine.verification.passed
+    assert [result.passed for result in engine.verifications] == [True]
     again = verify(engine, make_pixels(1, 52, 40, seed=3))
     assert again.psnr_db >= BOUNDS_DB[precision] or math.isinf(again.psnr_db)
     engine.close()

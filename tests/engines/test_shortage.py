@@ -152,6 +152,9 @@ def test_each_size_that_is_built_is_compared(card: type[Built], monkeypatch: pyt
         prepare_new_size(engine, make_pixels(1, *size), Silent())
     assert seen == [(1, 48, 40), (1, 40, 48)]
     assert list(engine.runners) == [(2, 32, 32), (2, 48, 40)]
+    assert [row["size"] for row in engine.describe()["verified"]] == [[40, 48]], (
+        "what is not used is not told"
+    )
     assert len(engine.notes) == 1 and "compile for 48x40 has 20.0 dB" in engine.notes[0]
     pixels = make_pixels(2, 40, 48)
     wanted = EagerEngine(make_model(), CPU).convert(pixels)
