@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--source", required=True)
     parser.add_argument("--target", required=True)
     parser.add_argument("--film", action="append", default=[], type=Path)
+    parser.add_argument("--name", default="model_quality", help="of the file of results")
     parser.add_argument("--seconds", type=float, default=2.0)
     arguments = parser.parse_args()
     table = evaluate(arguments.models, arguments.source, arguments.target, EvaluateOptions())
@@ -58,7 +59,7 @@ def main() -> None:
             print(model, clip.name, films[model][clip.name], flush=True)
     sizes = {model: find_model(model).stat().st_size for model in arguments.models}
     figures = {"rows": table.rows, "sources": table.sources, "targets": table.targets}
-    print(save("model_quality", {**figures, "films": films, "file_bytes": sizes}))
+    print(save(arguments.name, {**figures, "films": films, "file_bytes": sizes}))
 
 
 if __name__ == "__main__":
