@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import signal
 import subprocess
@@ -40,7 +39,8 @@ def go_on(run: Path, minutes: float, keep: Path) -> dict[str, Any]:
     """Begin or resume the training in a run's folder, stop it after some minutes, copy its files to `keep`.
 
     `passed` where it ended or stopped with a checkpoint written. What was learned is in `keep` even where the
-    run's own folder is lost with the machine: put it back there and the training goes on exactly.
+    run's own folder is lost with the machine: put it back there and the training goes on exactly. Only the
+    pictures of its samples are not among it; the report holds them.
     """
     folder = RunFolder(run)
     before = _last(folder)
@@ -57,8 +57,8 @@ def go_on(run: Path, minutes: float, keep: Path) -> dict[str, Any]:
                 process.kill()
                 _, said = process.communicate()
     keep.mkdir(parents=True, exist_ok=True)
-    for path in (folder.config, folder.checkpoint, folder.best, folder.log, folder.report):
-        if path.is_file():
+    for path in sorted(run.iterdir()) if run.is_dir() else ():
+        if path.suffix in (".pt", ".toml", ".jsonl", ".html"):
             shutil.copy2(path, keep / path.name)
     ended_well = process.returncode in (0, Interrupted.exit_code)
     return {
@@ -73,7 +73,5 @@ def go_on(run: Path, minutes: float, keep: Path) -> dict[str, Any]:
 
 def _last(folder: RunFolder) -> dict[str, Any]:
     """The last line of losses of a run."""
-    if not folder.log.is_file():
-        return {}
-    lines = [json.loads(line) for line in folder.log.read_text(encoding="utf-8").splitlines()]
-    return next((line for line in reversed(lines) if line.get("kind") == "losses"), {})
+    losses = [line for line in folder.lines() if line.get("kind") == "losses"]
+    return losses[-1] if losses else {}

@@ -9,10 +9,10 @@ that trained, since the machine is written beside the figures.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -27,9 +27,7 @@ PARTS = 10
 
 def summarise(folder: RunFolder) -> dict[str, Any]:
     """What `save` keeps of a run. Raises `UsageError` where nothing was logged."""
-    lines: list[dict[str, Any]] = []
-    if folder.log.is_file():
-        lines = [json.loads(line) for line in folder.log.read_text(encoding="utf-8").splitlines()]
+    lines = list(folder.lines())
     losses = [line for line in lines if line["kind"] == "losses"]
     if not losses:
         raise UsageError(f"{folder.log}: no losses were logged; name the folder of a run that has trained")
@@ -59,15 +57,19 @@ def settings(config: Config) -> dict[str, Any]:
 
 
 def tenths(losses: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
-    """The mean of each loss over each tenth of the log, and the images seen at its end."""
+    """The mean of each loss over each tenth of the log, and the images seen at its end.
+
+    A loss that is not asked for in every step is averaged over the lines that have it.
+    """
     parts = min(PARTS, len(losses))
     rows = []
     for part in range(parts):
         lines = losses[part * len(losses) // parts : (part + 1) * len(losses) // parts]
-        means = {
-            name: round(sum(line["losses"][name] for line in lines) / len(lines), 5)
-            for name in lines[0]["losses"]
-        }
+        values: dict[str, list[float]] = {}
+        for line in lines:
+            for name, value in line["losses"].items():
+                values.setdefault(name, []).append(value)
+        means = {name: round(fmean(found), 5) for name, found in values.items()}
         rows.append({"images": lines[-1]["images"], **means})
     return rows
 

@@ -74,6 +74,12 @@ def test_a_training_is_begun_and_its_files_are_kept(
     assert load_checkpoint(keep / "checkpoint.pt")["method"]["images_seen"] == 4
 
 
+def test_a_log_that_ends_in_half_a_line_keeps_no_training_from_going_on(tmp_path: Path, run: Path) -> None:
+    (run / "metrics.jsonl").write_text('{"kind": "los')
+    told = gpu_training.go_on(run, 5, tmp_path / "keep")
+    assert told["passed"] and told["before"] == {} and told["after"]["images"] == 4
+
+
 @pytest.mark.slow
 def test_a_training_is_stopped_after_its_minutes_and_goes_on_from_there(tmp_path: Path, run: Path) -> None:
     config = run / "config.toml"

@@ -14,8 +14,6 @@ from cgconvert.errors import ModelError
 from cgconvert.files import write_atomically
 
 FORMAT = 1
-NAME = "checkpoint.pt"
-BEST = "best.pt"
 
 
 def random_state() -> dict[str, Any]:

@@ -184,8 +184,14 @@ def export(
 @click.option("--back", default="", help="The model of the other direction: adds the cycle's PSNR.")
 @click.option("--paired", is_flag=True, help="The target folder holds the truth of each source, by its name.")
 @click.option("--film", type=FOLDER, multiple=True, help="Adds the warp error on this film.")
-@click.option("--frames", default=48, show_default=True, help="Frames of each film.")
-@click.option("--film-size", default=960, show_default=True, help="Longest edge that films are reduced to.")
+@click.option("--frames", type=click.IntRange(2), default=48, show_default=True, help="Frames of each film.")
+@click.option(
+    "--film-size",
+    type=click.IntRange(32),
+    default=960,
+    show_default=True,
+    help="Longest edge that films are reduced to.",
+)
 @click.option(
     "--size",
     type=click.IntRange(32),
@@ -203,6 +209,9 @@ def evaluate(models: tuple[str, ...], source: str, target: str, **options: Any) 
     from trainer.evaluate import EvaluateOptions, evaluate_film
     from trainer.evaluate import evaluate as measure
 
+    for film in options["film"]:
+        if not film.is_file():
+            raise UsageError(f"{film}: no such film")
     size = options["size"]
     settings = EvaluateOptions(
         size, size, options["count"], options["device"], options["inception"], options["inception_sha256"]
@@ -213,7 +222,7 @@ def evaluate(models: tuple[str, ...], source: str, target: str, **options: Any) 
         for film in options["film"]:
             error = evaluate_film(name, film, options["frames"], options["film_size"], options["device"])
             figures = {"source": error.source, "result": error.result, "ratio": error.ratio}
-            films.setdefault(name, {})[film.name] = {**figures, "sharpness": error.sharpness}
+            films.setdefault(name, {})[str(film)] = {**figures, "sharpness": error.sharpness}
     if options["as_json"]:
         click.echo(json.dumps({"rows": table.rows, "films": films, "reference": table.reference}, indent=1))
     else:
@@ -255,7 +264,7 @@ def _print_table(table: Table, films: dict[str, dict[str, dict[str, float]]]) ->
 @click.option("-o", "--output", required=True, type=FOLDER, help="The picture to write (.png or .jpg).")
 @click.option("--generator", default="", help="gen_ab or gen_ba, where the run has both.")
 @click.option("--best", is_flag=True, help="Of the best checkpoint by the metrics, not the last.")
-@click.option("--size", default=512, show_default=True, help="Longest edge.")
+@click.option("--size", type=click.IntRange(32), default=512, show_default=True, help="Longest edge.")
 def sample(
     run: Path, pictures: tuple[Path, ...], output: Path, generator: str, best: bool, size: int
 ) -> None:
@@ -269,7 +278,7 @@ def sample(
 @click.argument("run", type=FOLDER)
 @click.option("--teacher", default="", help="The model file or name to learn from.")
 @click.option("--teacher-run", default="", type=str, help="Its training run, for its discriminator.")
-@click.option("--student", default="small", show_default=True, help="tiny, small (or fast), base, mobile.")
+@click.option("--student", help="tiny, small (or fast), base, mobile.  [default: small]")
 @click.option("--a", help="Pictures that the teacher converts.")
 @click.option("--b", help="Pictures of the domain it converts them to.")
 @written_setting
@@ -278,7 +287,7 @@ def distill(
     run: Path,
     teacher: str,
     teacher_run: str,
-    student: str,
+    student: str | None,
     a: str | None,
     b: str | None,
     settings: tuple[str, ...],
@@ -287,21 +296,24 @@ def distill(
     """Train a small generator in the folder RUN to do what a teacher does."""
     from trainer.run import start
     from trainer.runfolder import RunFolder
-    from trainer.setup import init_run, student_settings
+    from trainer.setup import init_run, refuse_others, student_settings
 
     folder = RunFolder(run)
     started = folder.has(folder.checkpoint)
     if started and not resume:
         raise UsageError(f"{run}: has a checkpoint already; go on with --resume, or take another folder")
-    if not started:
-        changes = {"run.method": "distill", **student_settings(student), **parse_settings(settings)}
-        changes |= {"distill.teacher": teacher} if teacher else {}
-        places = {"data.a": a, "data.b": b, "distill.checkpoint": teacher_run}
-        changes |= {key: str(Path(value).expanduser().resolve()) for key, value in places.items() if value}
-        for line in init_run(run, changes, None, overwrite=True):
+    changed = parse_settings(settings)
+    asked = {"run.method": "distill", **(student_settings(student) if student else {})}
+    asked |= {"distill.teacher": teacher} if teacher else {}
+    places = {"data.a": a, "data.b": b, "distill.checkpoint": teacher_run}
+    asked |= {key: str(Path(value).expanduser().resolve()) for key, value in places.items() if value}
+    if folder.has(folder.config):
+        refuse_others(folder, asked)
+    else:
+        for line in init_run(run, {**student_settings(student or "small"), **asked, **changed}, None, False):
             click.echo(line)
-    # Before the first checkpoint they are in the config already.
-    start(folder, parse_settings(settings) if started else {}, resume=started)
+        changed = {}  # they are in the config now
+    start(folder, changed, resume=started)
 
 
 def main() -> None:

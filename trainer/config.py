@@ -225,6 +225,11 @@ class Config:
         }
 
 
+def absolute(where: str, base: Path) -> str:
+    """A path of the config, relative to the folder of the config file."""
+    return str((base / Path(where).expanduser()).resolve()) if where else ""
+
+
 def config_from_dict(data: Mapping[str, Any], where: str) -> Config:
     """A checked config from nested plain data; `where` names its source in messages. Raises `UsageError`."""
     types = get_type_hints(Config)

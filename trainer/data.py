@@ -12,7 +12,7 @@ from cgconvert.errors import UsageError
 from cgconvert.generators import build_generator
 from cgconvert.generators.sizes import size_rule
 from trainer.augment import WHOLE, SizeRule
-from trainer.config import Config, DataConfig
+from trainer.config import Config, DataConfig, absolute
 from trainer.dataset import BatchSource, MatchedCache, PairCache, PictureCache, Sampler
 from trainer.discriminators import smallest_input
 from trainer.images import Domain, scan_domain, split_holdout
@@ -33,11 +33,6 @@ class TrainingData:
         """Lines for people: what was found."""
         lines = [domain.describe() for domain in self.training.values()]
         return lines + [f"hold-out {domain.describe()}" for domain in self.holdout.values()]
-
-
-def absolute(where: str, base: Path) -> str:
-    """A path of the config, relative to the folder of the config file."""
-    return str((base / Path(where).expanduser()).resolve()) if where else ""
 
 
 def open_data(config: Config, base: Path, rank: int = 0, world: int = 1) -> TrainingData:

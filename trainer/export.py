@@ -18,8 +18,8 @@ from cgconvert.models.files import write_model
 from cgconvert.models.loading import load_model
 from trainer.calibrate import calibrate
 from trainer.checkpoint import load_checkpoint
-from trainer.config import Config, config_from_checkpoint
-from trainer.data import PAIRED, absolute
+from trainer.config import Config, absolute, config_from_checkpoint
+from trainer.data import PAIRED
 from trainer.images import scan_domain
 from trainer.runfolder import RunFolder
 from trainer.samples import load_pictures
@@ -141,6 +141,11 @@ def best_checkpoint(folder: RunFolder, which: str) -> Path:
     """The checkpoint that was best for a generator (the only one, if empty). Raises `UsageError`."""
     if which and folder.has(folder.best_of(which)):
         return folder.best_of(which)
+    if not folder.has(folder.best):
+        raise UsageError(
+            f"{folder.path}: has no {folder.best.name}: nothing was measured yet (watch.metrics_every); "
+            "leave --best out"
+        )
     names = list(load_checkpoint(folder.best)["method"]["ema"]["weights"])
     if which in names[:-1]:
         raise UsageError(

@@ -39,7 +39,7 @@ class Training:
     """A run in progress: all its moving parts, and where in the data it is.
 
     `skipped` images of the stream were passed over after a roll-back, so that the same batches do not lead
-    to the same end.
+    to the same end. `stopped` says that it ended before its end, since it was told to.
     """
 
     folder: RunFolder
@@ -51,6 +51,7 @@ class Training:
     watch: Watch
     world: World = field(default_factory=World)
     skipped: int = 0
+    stopped: bool = False
 
     def own_state_dict(self) -> dict[str, Any]:
         """This process's state, from which the run could go on were it the only one."""
@@ -118,7 +119,7 @@ def train(training: Training) -> None:
             if problem is None:
                 break
             _roll_back(training, problem)
-    if stop:
+    if training.stopped:
         training.report("interrupted")
         raise Interrupted(
             f"stopped after {training.method.images_seen} images; "
@@ -173,9 +174,9 @@ def _end(training: Training, stop: list[int]) -> str | None:
     if training.world.agree(not _finite(training.method)):
         return "weights are not finite"
     training.save()
-    if training.world.agree(bool(stop)):
-        stop.append(signal.SIGTERM)  # where only another process was told to, this one stops with it
-    else:
+    # Where only another process was told to stop, this one stops with it; who is told later has ended.
+    training.stopped = training.world.agree(bool(stop))
+    if not training.stopped:
         if training.world.first:
             training.watch.finish(training)
         training.save()  # once more, with the last metrics, which a model's card tells
@@ -213,7 +214,9 @@ def _roll_back(training: Training, problem: str) -> None:
             f"Try: {advice(training.config.loss.gan)}"
         )
     log.warning("at %d images: %s; going back to %d images, once", reached, problem, good)
+    best = dict(training.watch.best)
     training.load_state_dict(state)
+    training.watch.best |= best  # the files of the best are still there, and nothing worse may replace them
     training.skipped += reached - good
     training.health.rolled_back = True
     # Other random numbers too: the same ones would lead to the same place.

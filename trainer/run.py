@@ -22,6 +22,7 @@ from trainer.methods import build_method
 from trainer.precision import choose_precision
 from trainer.runfolder import RunFolder
 from trainer.schedule import Schedule
+from trainer.setup import located, teacher_places
 from trainer.watch import Watch
 
 log = logging.getLogger("trainer")
@@ -36,6 +37,8 @@ FIXED = (
     "network.reverse_arguments",
 )
 
+SHORT_OF_MEMORY = "the GPU's memory is too small for this: lower run.batch or data.crop_size"
+
 
 def start(folder: RunFolder, changes: Mapping[str, Any] | None = None, resume: bool = False) -> Training:
     """Run the training of a folder from its start, or on from its checkpoint, to its end.
@@ -48,13 +51,23 @@ def start(folder: RunFolder, changes: Mapping[str, Any] | None = None, resume: b
         try:
             with folder.locked() if world.first else nullcontext():
                 training = prepare(folder, changes or {}, resume, world)
-                train(training)
+                _train(training)
         except OutputError as error:
             raise OutputError(_what_stays(folder.without_option(error), folder)) from error
         except torch.OutOfMemoryError as error:
-            text = "the GPU's memory is too small for this: lower run.batch or data.crop_size"
-            raise UnavailableError(_what_stays(text, folder)) from error
+            raise UnavailableError(_what_stays(SHORT_OF_MEMORY, folder)) from error
         return training
+
+
+def _train(training: Training) -> None:
+    """The training itself; where something from outside ends it, the report tells that too."""
+    try:
+        train(training)
+    except (OutputError, torch.OutOfMemoryError) as error:
+        why = RunFolder.without_option(error) if isinstance(error, OutputError) else SHORT_OF_MEMORY
+        with suppress(OutputError):
+            training.report("stopped", why)
+        raise
 
 
 def _what_stays(text: str, folder: RunFolder) -> str:
@@ -65,8 +78,8 @@ def _what_stays(text: str, folder: RunFolder) -> str:
 
 def prepare(folder: RunFolder, changes: Mapping[str, Any], resume: bool, world: World) -> Training:
     """A training ready to go, its data checked and its state loaded."""
-    written = folder.read_config()
-    config = written.with_changes(changes)
+    written = located(folder.read_config(), folder.path)
+    config = written.with_changes({**changes, **teacher_places(changes)})
     if not resume and folder.has(folder.checkpoint):
         raise UsageError(
             f"{folder.path}: has a checkpoint already; "

@@ -9,8 +9,8 @@ from typing import Any
 
 from cgconvert.errors import OutputError, UsageError
 from cgconvert.files import write_atomically
-from cgconvert.models.catalog import SHIPPED_FOLDER, find_model, models_folder
-from trainer.config import METHODS, Config, config_from_checkpoint, read_config
+from cgconvert.models.catalog import SHIPPED_FOLDER, find_model, is_path, models_folder
+from trainer.config import METHODS, Config, absolute, config_from_checkpoint, read_config
 from trainer.runfolder import RunFolder
 from trainer.template import commented_toml
 
@@ -73,7 +73,7 @@ def completed(config: Config) -> Config:
     return config.with_changes(changes)
 
 
-def _teacher_places(changes: Mapping[str, Any]) -> dict[str, str]:
+def teacher_places(changes: Mapping[str, Any]) -> dict[str, str]:
     """Where a teacher is, given as seen from here: a run may go on from another folder."""
     places = {}
     if teacher := str(changes.get("distill.teacher", "")):
@@ -83,6 +83,29 @@ def _teacher_places(changes: Mapping[str, Any]) -> dict[str, str]:
     if checkpoint := str(changes.get("distill.checkpoint", "")):
         places["distill.checkpoint"] = str(Path(checkpoint).expanduser().resolve())
     return places
+
+
+def located(config: Config, base: Path) -> Config:
+    """The config with its teacher's place made absolute: like those of the data it is relative to `base`."""
+    changes = {}
+    if config.distill.teacher and is_path(config.distill.teacher):
+        changes["distill.teacher"] = absolute(config.distill.teacher, base)
+    if config.distill.checkpoint:
+        changes["distill.checkpoint"] = absolute(config.distill.checkpoint, base)
+    return config.with_changes(changes)
+
+
+def refuse_others(folder: RunFolder, asked: Mapping[str, Any]) -> None:
+    """Raises `UsageError` where a folder's config has other settings than those that are asked for."""
+    config = located(folder.read_config(), folder.path)
+    data = {f"data.{name}": absolute(getattr(config.data, name), folder.path) for name in ("a", "b")}
+    config = config.with_changes(data)
+    wanted = config.with_changes({**asked, **teacher_places(asked)})
+    for dotted, (was, now) in wanted.changes_since(config).items():
+        raise UsageError(
+            f"{folder.config}: has {dotted} = {was!r}, asked for is {now!r}; leave that out, or take "
+            "another folder"
+        )
 
 
 def init_run(run: Path, changes: Mapping[str, Any], recipe: str | None, overwrite: bool) -> list[str]:
@@ -98,7 +121,12 @@ def init_run(run: Path, changes: Mapping[str, Any], recipe: str | None, overwrit
     method = str(changes.get("run.method", "cyclegan"))
     if recipe is None and method not in METHODS:
         raise UsageError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
-    config = completed(_base(recipe, method).with_changes({**changes, **_teacher_places(changes)}))
+    config = completed(_base(recipe, method).with_changes({**changes, **teacher_places(changes)}))
+    if config.run.method == "distill" and not (config.distill.teacher or config.distill.checkpoint):
+        raise UsageError(
+            "distillation needs a teacher: a model as distill.teacher (`train distill --teacher`), or its "
+            "training run as distill.checkpoint (--teacher-run)"
+        )
     found = open_data(config, run).describe()
     try:
         write_atomically(folder.config, commented_toml(config).encode())

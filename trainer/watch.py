@@ -13,8 +13,8 @@ import torch
 from trainer.augment import Pixels, resize
 from trainer.board import Board
 from trainer.checkpoint import save_checkpoint
-from trainer.config import Config
-from trainer.data import PAIRED, TrainingData, absolute
+from trainer.config import Config, absolute
+from trainer.data import PAIRED, TrainingData
 from trainer.measures import Metrics, converter, measure_generator, open_inception
 from trainer.methods import Method
 from trainer.metrics.inception import Inception

@@ -50,15 +50,21 @@ def list_models() -> list[InstalledModel]:
     return sorted(found.values(), key=lambda model: (model.origin, model.name))
 
 
-def find_model(name_or_path: str | Path) -> Path:
-    """The file of a model named by path, by an installed name or by a shipped name.
+def is_path(text: str) -> bool:
+    """Whether this names a path, not a model: with a folder in it, "~" before it or ".safetensors" behind."""
+    return (
+        text.endswith(SUFFIX) or text.startswith("~") or len(Path(text).parts) > 1 or text in ("", ".", "..")
+    )
 
-    What has a folder in it, begins with "~" or ends in ".safetensors" is a path, of which the suffix may
-    be left out; anything else is a name, the user's before the shipped.
+
+def find_model(name_or_path: str | Path) -> Path:
+    """The file of a model named by path (`is_path`; the suffix may be left out), or by a name.
+
+    The user's models come before the shipped ones.
     Raises `ModelError` that lists what is known and the nearest name.
     """
     text = str(name_or_path)
-    if text.endswith(SUFFIX) or text.startswith("~") or len(Path(text).parts) > 1 or text in ("", ".", ".."):
+    if is_path(text):
         return _model_at(expanded(text))
     for folder in (models_folder(), SHIPPED_FOLDER):
         candidate = folder / f"{text}{SUFFIX}"

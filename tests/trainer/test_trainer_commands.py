@@ -150,7 +150,7 @@ def test_evaluate_prints_model_and_baselines(trained: Path) -> None:
     film = make_film(trained / "film.mp4", 6)
     more = ["--count", 4, "--json", "--back", model, "--film", film, "--frames", 4, "--film-size", 48]
     data = json.loads(call(*words, *more).output)
-    assert data["films"][str(model)]["film.mp4"].keys() == {"source", "result", "ratio", "sharpness"}
+    assert data["films"][str(model)][str(film)].keys() == {"source", "result", "ratio", "sharpness"}
     assert data["rows"]["unchanged"]["ssim"] == pytest.approx(1.0)
     assert data["rows"]["colour transfer"]["swd_common"] < data["rows"]["unchanged"]["swd_common"]
     assert "cycle_psnr" in data["rows"][str(model)]

@@ -186,6 +186,83 @@ def test_a_teachers_place_does_not_depend_on_where_one_stands(
     assert not Path("none").exists()
 
 
+def test_distill_goes_on_only_with_what_it_began_with(
+    tmp_path: Path, finished: RunFolder, domains: dict[str, str]
+) -> None:
+    teacher = tmp_path / "big.safetensors"
+    export_model(finished.checkpoint, teacher, "gen_ab")
+    words = settings(**{key.replace(".", "__"): value for key, value in SHORT.items()})
+    places = ["--a", domains["data.a"], "--b", domains["data.b"]]
+    run = tmp_path / "tiny"
+    made = call("init", run, "--method", "distill", *places, "--set", f"distill.teacher={teacher}", *words)
+    assert made.exit_code == 0, made.exception
+    config = (run / "config.toml").read_bytes()
+    other = ("distill", run, "--teacher", "identity", *places)
+    for more in ((), ("--resume",)):
+        refused = call(*other, *more)
+        assert isinstance(refused.exception, UsageError)
+        assert str(refused.exception) == (
+            f"{run / 'config.toml'}: has distill.teacher = '{teacher}', asked for is 'identity'; "
+            "leave that out, or take another folder"
+        )
+    done = call("distill", run, "--teacher", teacher, *places)
+    assert done.exit_code == 0, (done.output, done.exception)
+    for words, key in (
+        (("--student", "mobile"), "network.generator"),
+        (("--a", tmp_path), "data.a"),
+        (("--teacher-run", finished.path), "distill.checkpoint"),
+    ):
+        refused = call("distill", run, "--resume", *words)
+        assert f"config.toml: has {key} = " in str(refused.exception)
+    assert (run / "config.toml").read_bytes() == config, "left as it was"
+    refused = call("distill", finished.path, "--resume", "--teacher", teacher)
+    assert "has run.method = 'cyclegan', asked for is 'distill'" in str(refused.exception)
+    again = call("distill", run, "--resume", "--teacher", teacher, *places, "--set", "run.images=5")
+    assert again.exit_code == 0, (again.output, again.exception)
+    assert load_checkpoint(run / "checkpoint.pt")["method"]["images_seen"] == 5
+
+
+def test_a_teacher_in_a_config_is_relative_to_the_config(
+    tmp_path: Path, finished: RunFolder, domains: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_model(finished.checkpoint, tmp_path / "big.safetensors", "gen_ab")
+    monkeypatch.chdir(tmp_path.parent)
+    for name, key, place in (
+        ("file", "distill.teacher", "../big.safetensors"),
+        ("of-run", "distill.checkpoint", "../run"),
+    ):
+        changes = {**domains, **SHORT, "run.method": "distill", key: place, "loss.temporal": 0.0}
+        write_run(tmp_path / name, changes)
+        assert start(RunFolder(tmp_path / name)).method.images_seen == 4
+        kept = load_checkpoint(tmp_path / name / "checkpoint.pt")["config"]["distill"]
+        assert kept[key.split(".")[1]] == str((tmp_path / name / place).resolve())
+
+
+def test_a_best_checkpoint_that_is_not_there_yet_is_one_line(tmp_path: Path, finished: RunFolder) -> None:
+    for path in finished.path.glob("best*.pt"):
+        path.unlink()
+    failed = call("export", finished.path, tmp_path / "x.safetensors", "--best", "--generator", "gen_ba")
+    assert str(failed.exception) == (
+        f"{finished.path}: has no best.pt: nothing was measured yet (watch.metrics_every); leave --best out"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--film", "gone.mp4"), "gone.mp4: no such film"),
+        (("--frames", 1), "1 is not in the range x>=2"),
+        (("--film-size", 8), "8 is not in the range x>=32"),
+    ],
+)
+def test_a_film_that_makes_no_sense_is_refused_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch, words: tuple[object, ...], message: str
+) -> None:
+    monkeypatch.setattr("trainer.evaluate.evaluate", lambda *rest: pytest.fail("measured"))
+    failed = call("evaluate", "identity", "--source", "a", "--target", "b", *words)
+    assert message in failed.output + str(failed.exception)
+
+
 @pytest.mark.parametrize(("crop", "blocks"), [(64, 6), (128, 6), (132, 9), (256, 9)])
 def test_a_resnet_gets_its_papers_blocks_at_init(
     tmp_path: Path, domains: dict[str, str], crop: int, blocks: int

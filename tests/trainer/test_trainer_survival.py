@@ -25,6 +25,7 @@ from trainer.loop import CollapsedError, Training, train
 from trainer.methods import cyclegan
 from trainer.run import prepare, start
 from trainer.runfolder import RunFolder
+from trainer.watch import Watch
 
 
 def training(folder: Path, domains: dict[str, str], **settings: Any) -> Training:
@@ -63,6 +64,43 @@ def test_one_nan_is_taken_back_and_the_run_ends_well(tmp_path: Path, domains: di
     report = run.folder.report.read_text()
     assert "went back to 5 images" in report
     assert "<p>finished, 20 images after" in report
+
+
+def test_a_roll_back_does_not_forget_what_was_best(
+    tmp_path: Path, domains: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The best checkpoint is on disk already: what comes after has to be better than that."""
+    measured: list[int] = []
+
+    def metrics(self: Watch, method: Any, name: str, *way: str) -> dict[str, float]:
+        measured.append(method.images_seen)
+        return {"swd": 1.0 if len(measured) <= 2 else 3.0}
+
+    monkeypatch.setattr(Watch, "_metrics", metrics)
+    every = {"watch__checkpoint_every": 100, "watch__metrics_every": 4}
+    run = training(tmp_path / "run", domains, run__images=12, run__decay_images=0, **every)
+    poison(run, {8})
+    train(run)
+    assert measured[::2] == [4, 4, 8, 12]
+    best = load_checkpoint(run.folder.best)
+    assert best["watch"]["best"] == {"gen_ab": 1.0, "gen_ba": 1.0}
+    assert not best["health"]["rolled_back"], "the one from before"
+
+
+def test_a_signal_while_the_last_metrics_are_measured_finds_the_run_finished(
+    tmp_path: Path, domains: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = Watch.finish
+
+    def told(self: Watch, run: Training) -> None:
+        signal.raise_signal(signal.SIGINT)
+        finish(self, run)
+
+    monkeypatch.setattr(Watch, "finish", told)
+    run = training(tmp_path / "run", domains, run__images=3, run__decay_images=0)
+    train(run)
+    assert not run.stopped
+    assert "<p>finished, 3 images after" in run.folder.report.read_text()
 
 
 def test_a_second_nan_stops_with_advice_and_the_checkpoint_stays(
@@ -235,6 +273,8 @@ def test_where_a_full_disk_stops_a_run_it_says_how_to_go_on(
         f"disk full while writing {folder.samples / 'gen_ab-000000007.png'}: free some space, or choose "
         f"another place; the last checkpoint is whole, go on with `cgconvert train resume {folder.path}`"
     )
+    assert "<p>stopped, 7 images after" in folder.report.read_text()
+    assert "gen_ab-000000007.png: free some space, or choose another place</p>" in folder.report.read_text()
     full[0] = False
     assert start(folder, resume=True).method.images_seen == 20
 
@@ -252,6 +292,9 @@ def test_too_little_memory_on_the_gpu_is_one_line_that_says_what_to_lower(
     assert str(caught.value) == (
         "the GPU's memory is too small for this: lower run.batch or data.crop_size; "
         f"the last checkpoint is whole, go on with `cgconvert train resume {folder.path}`"
+    )
+    assert re.search(
+        r"<p>stopped, 0 images after .*: the GPU.*s memory is too small", folder.report.read_text()
     )
 
 

@@ -22,6 +22,16 @@ def test_losses_are_averaged_by_tenths_of_the_log() -> None:
     assert tenths(losses[:3]) == [{"images": i, "cycle": i / 10} for i in (10, 20, 30)]
 
 
+def test_a_loss_that_comes_and_goes_is_averaged_over_its_lines() -> None:
+    r1 = {2: 0.5, 3: 1.5, 7: 4.0}
+    losses = [
+        {"images": i, "losses": {"gan": 1.0, **({"r1_a": r1[i]} if i in r1 else {})}} for i in range(1, 31)
+    ]
+    rows = tenths(losses)
+    assert [row.get("r1_a") for row in rows[:4]] == [1.0, None, 4.0, None]
+    assert all(row["gan"] == 1.0 for row in rows)
+
+
 def test_a_path_is_told_by_its_last_two_parts() -> None:
     config = Config().with_changes({"data.a": "/home/someone/sets/horse2zebra/trainA", "run.seed": 7})
     assert settings(config) == {"run.seed": 7, "data.a": "horse2zebra/trainA"}
@@ -36,7 +46,8 @@ def test_a_run_is_summarised(tmp_path: Path) -> None:
         {"kind": "metrics", "images": 4, "generator": "gen_ab", "swd": 40.0},
         {"kind": "losses", "images": 20, "seconds": 9.5, "losses": {"disc_a": 0.125}},
     ]
-    folder.log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    whole = "".join(json.dumps(line) + "\n" for line in lines)
+    folder.log.write_text(whole + '{"kind": "los')  # what a killed process leaves
     told = summarise(folder)
     assert (told["images"], told["seconds"]) == (20, 9.5)
     assert told["losses"] == [{"images": 4, "disc_a": 0.25}, {"images": 20, "disc_a": 0.125}]
