@@ -63,6 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clips", nargs="+", type=Path)
     parser.add_argument("--model", default="photo2monet")
+    parser.add_argument("--name", default="end_to_end", help="of the file of results")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--options", default="", help="More options for `cgconvert video`.")
     arguments = parser.parse_args()
@@ -79,7 +80,7 @@ def main() -> None:
         clips[clip.name] = {"median_run": middle, "over_busiest": over, "runs": runs}
         print(f"{clip.name}: {middle['frames_per_second']:.2f} frames/s, {over:.2f} of the busiest stage")
     figures = {"model": arguments.model, "clips": clips, "load_after": round(os.getloadavg()[0], 2)}
-    print(save("end_to_end", figures))
+    print(save(arguments.name, figures))
 
 
 if __name__ == "__main__":

@@ -89,17 +89,18 @@ def training_table(data: dict[str, Any]) -> Iterator[str]:
     yield ""
 
 
-def films_table(data: dict[str, Any]) -> Iterator[str]:
-    """Real clips with everything at its default."""
-    yield f"Films with {data['model']}, sound and all, everything at its default ({place(data)}):"
+def films_table(measured: list[dict[str, Any]]) -> Iterator[str]:
+    """Real clips with everything at its default, by model."""
+    yield f"Films, sound and all, everything at its default ({place(measured[0])}):"
     yield ""
-    yield "| clip | network sees | frames/s | network's share of the work | over the busiest thread |"
-    yield "|---|---|---|---|---|"
-    for clip, found in data["clips"].items():
-        run = found["median_run"]
-        seen = "x".join(map(str, run["work_size"]))
-        share = f"{100 * run['network_share']:.0f}%"
-        yield f"| {clip} | {seen} | {run['frames_per_second']:.1f} | {share} | {found['over_busiest']:.2f} |"
+    yield "| clip | model | network sees | frames/s | network's share of the work | over the busiest thread |"
+    yield "|---|---|---|---|---|---|"
+    for data in measured:
+        for clip, found in data["clips"].items():
+            run = found["median_run"]
+            seen = "x".join(map(str, run["work_size"]))
+            figures = f"{run['frames_per_second']:.1f} | {100 * run['network_share']:.0f}%"
+            yield f"| {clip} | {data['model']} | {seen} | {figures} | {found['over_busiest']:.2f} |"
     yield ""
 
 
@@ -126,7 +127,7 @@ def tables() -> str:
         lines += engines_tables(engines, result("engines_large"))
     if folder or film:
         lines += peers_table(folder, film)
-    if films := result("end_to_end"):
+    if films := [data for name in ("end_to_end", "end_to_end_tiny") if (data := result(name))]:
         lines += films_table(films)
     if training := result("train_step_cpu"):
         lines += training_table(training)
