@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
+from benchmarks.training_curves import collect, picture
 from benchmarks.training_run import settings, summarise, tenths
 from cgconvert.errors import UsageError
 from tests.trainer.conftest import write_run
@@ -35,6 +37,26 @@ def test_a_loss_that_comes_and_goes_is_averaged_over_its_lines() -> None:
 def test_a_path_is_told_by_its_last_two_parts() -> None:
     config = Config().with_changes({"data.a": "/home/someone/sets/horse2zebra/trainA", "run.seed": 7})
     assert settings(config) == {"run.seed": 7, "data.a": "horse2zebra/trainA"}
+
+
+def test_curves_are_drawn_by_kind_of_loss_and_by_metric(tmp_path: Path) -> None:
+    lines = [
+        {"kind": "metrics", "images": 0, "generator": "gen_ab", "swd": 60.0, "grid": 1.5},
+        {"kind": "losses", "images": 4, "losses": {"gan_ab": 0.5, "gan_ba": 0.25}},
+        {"kind": "roll-back", "images": 4},
+        {"kind": "losses", "images": 8, "losses": {"gan_ab": 0.75, "gan_ba": 0.5}},
+        {"kind": "metrics", "images": 8, "generator": "gen_ab", "swd": 40.0, "grid": 2.0},
+    ]
+    plots = collect(lines)
+    assert list(plots) == ["gan loss", "distance, normalised", "grid"]
+    assert plots["gan loss"] == {"gan_ab": [(4, 0.5), (8, 0.75)], "gan_ba": [(4, 0.25), (8, 0.5)]}
+    root = ElementTree.fromstring(picture(plots))
+    name = "{http://www.w3.org/2000/svg}"
+    assert len(root.findall(f".//{name}polyline")) == 4
+    words = [text.text for text in root.findall(f".//{name}text")]
+    assert {"gan loss", "grid", "8 images", "0.75", "60"} <= set(words)
+    with pytest.raises(UsageError, match="no curves to draw"):
+        picture({})
 
 
 def test_a_run_is_summarised(tmp_path: Path) -> None:
