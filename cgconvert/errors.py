@@ -45,3 +45,12 @@ class Interrupted(CgconvertError):
     """The user stopped the run; nothing half-written is left at a final name."""
 
     exit_code = 130
+
+
+def first_line(error: BaseException, most: int = 160) -> str:
+    """The first line of what an error says, at most `most` characters; its kind where it says nothing.
+
+    Of an error of the system or of FFmpeg only what went wrong: with which file, our own messages say.
+    """
+    text = str(getattr(error, "strerror", None) or error).strip()
+    return (text.splitlines() or [type(error).__name__])[0][:most]

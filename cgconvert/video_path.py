@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from cgconvert.errors import UnavailableError
+from cgconvert.errors import UnavailableError, first_line
 from cgconvert.frames import PlaneFrame
 from cgconvert.media.card import FORMS_ON_CARD, why_not_decoding, why_not_encoding
 from cgconvert.media.codecs import VIDEO_CODECS
@@ -74,15 +74,18 @@ def _on_cuda(plan: VideoPlan, target: PlaneTarget, device: torch.device, notes: 
     index = device.index if device.index is not None else torch.cuda.current_device()
     card, decoding = _decoding(plan, index)
     notes = (*notes, decoding)
-    if not plan.encoding.codec.encoder.endswith("_nvenc"):
-        return _by_default(plan, FilmPath(plan.encoding, target, card, notes=notes), device, index)
-    encoding, reason = _encoding_on_card(plan, plan.encoding, device, index)
+    asked = plan.encoding.codec.encoder.endswith("_nvenc")
+    reason = None if asked else why_not_nvenc(plan)
+    encoding = None
+    if reason is None:
+        wanted = plan.encoding if asked else _with_nvenc(plan.encoding)
+        encoding, reason = _encoding_on_card(plan, wanted, device, index)
     if encoding is None:
-        notes = (*notes, f"frames go to the encoder through host memory: {reason}")
-        return FilmPath(plan.encoding, target, card, notes=notes)
+        where = "frames go to the encoder through host memory" if asked else "encoding on the processor"
+        return FilmPath(plan.encoding, target, card, notes=(*notes, f"{where}: {reason}"))
     form = yuv_format(encoding.pixel_format, plan.info)
     assert form is not None
-    notes = (*notes, "frames go to the encoder (NVENC) in the card's memory")
+    notes = (*notes, "encoding on the card (NVENC), frames stay in its memory")
     return FilmPath(encoding, replace(target, format=form, on_card=True), card, index, notes)
 
 
@@ -120,20 +123,10 @@ def why_not_nvenc(plan: VideoPlan) -> str | None:
     return None
 
 
-def _by_default(plan: VideoPlan, path: FilmPath, device: torch.device, index: int) -> FilmPath:
-    """The same way with NVENC at its end, if the encoder is left to us and this card has it."""
-    reason = why_not_nvenc(plan)
-    if reason is None:
-        codec = VIDEO_CODECS["h264_nvenc"]
-        wanted = replace(plan.encoding, codec=codec, quality=codec.quality, preset=codec.preset)
-        encoding, reason = _encoding_on_card(plan, wanted, device, index)
-        if encoding is not None:
-            form = yuv_format(encoding.pixel_format, plan.info)
-            assert form is not None and path.target is not None
-            target = replace(path.target, format=form, on_card=True)
-            notes = (*path.notes, "encoding on the card (NVENC)")
-            return FilmPath(encoding, target, path.decoding_card, index, notes)
-    return replace(path, notes=(*path.notes, f"encoding on the processor: {reason}"))
+def _with_nvenc(encoding: Encoding) -> Encoding:
+    """The same with NVENC's H.264 at its own defaults."""
+    codec = VIDEO_CODECS["h264_nvenc"]
+    return replace(encoding, codec=codec, quality=codec.quality, preset=codec.preset)
 
 
 def _encoding_on_card(
@@ -158,5 +151,5 @@ def _try_encoding(plan: VideoPlan, encoding: Encoding, device: torch.device, ind
         blank = PlaneFrame(blank_planes(form, height, width, device), form, width, height, 0, 0, True)
         torch.cuda.synchronize(device)
     except RuntimeError as error:  # short of memory, among others: the run itself will tell
-        return f"no frame could be made on {device} ({str(error).splitlines()[0]:.100})"
+        return f"no frame could be made on {device} ({first_line(error, 100)})"
     return why_not_encoding(encoding, plan.info, blank, index)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cgconvert.errors import ModelError
+from cgconvert.errors import ModelError, first_line
 from cgconvert.files import write_atomically
 
 FORMAT = 1
@@ -58,8 +58,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except PermissionError as error:
         raise ModelError(f"{path}: no permission to read it") from error
     except Exception as error:  # torch raises many kinds for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"{path}: damaged, or not a checkpoint ({reason[:120]})") from error
+        raise ModelError(f"{path}: damaged, or not a checkpoint ({first_line(error, 120)})") from error
     if not isinstance(state, dict) or "format" not in state or "method" not in state:
         raise ModelError(f"{path}: not a checkpoint of this trainer")
     if state["format"] > FORMAT:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cgconvert.errors import UnavailableError
+from cgconvert.errors import UnavailableError, first_line
 from trainer.precision import Precision
 
 MOST = {"fp32": 0.02, "bf16": 0.25, "fp16": 0.1}
@@ -24,9 +24,8 @@ def compile_verified(name: str, network: nn.Module, images: Tensor, precision: P
     try:
         compiled = _gradients(network, images, precision)
     except Exception as error:  # whatever a compiler raises: it is not for the user to tell its kinds apart
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UnavailableError(
-            f"torch.compile fails for {name} here ({reason[:120]}): set run.compile = false"
+            f"torch.compile fails for {name} here ({first_line(error, 120)}): set run.compile = false"
         ) from error
     difference = float((compiled - plain).norm() / plain.norm().clamp_min(1e-12))
     if not difference <= MOST[precision.name]:

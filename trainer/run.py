@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cgconvert.errors import OutputError, UnavailableError, UsageError
+from cgconvert.errors import OutputError, UnavailableError, UsageError, first_line
 from trainer.checkpoint import load_checkpoint
 from trainer.config import config_from_checkpoint
 from trainer.data import open_data
@@ -131,7 +131,7 @@ def _continue(training: Training, state: dict[str, Any]) -> None:
     except torch.OutOfMemoryError:  # a RuntimeError too, but it says nothing about the checkpoint
         raise
     except (RuntimeError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UsageError(f"{training.folder.checkpoint}: does not fit the config ({reason})") from error
     if training.world.first:
         training.folder.cut_log(training.method.images_seen)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from cgconvert.models.loading import Model
 
@@ -27,7 +28,7 @@ def engine_parts(
         "precision": precision,
         "architecture": model.card.architecture,
         "arguments": dict(model.card.arguments),
-        "weights_sha256": weights_sha256(model),
+        "weights_sha256": weights_sha256(model.generator),
         "device": device_name(device),
         "versions": {
             "cgconvert": package_version("cgconvert"),
@@ -50,10 +51,10 @@ def code_sha256() -> str:
     return sha.hexdigest()
 
 
-def weights_sha256(model: Model) -> str:
-    """The checksum of the weights as they are in memory, names included."""
+def weights_sha256(network: nn.Module) -> str:
+    """The checksum of a network's weights as they are in memory, names included, whatever its file."""
     sha = hashlib.sha256()
-    for name, tensor in model.generator.state_dict().items():
+    for name, tensor in network.state_dict().items():
         sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()

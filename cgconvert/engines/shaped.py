@@ -17,7 +17,7 @@ from cgconvert.engines.eager import DTYPES, exact_float32
 from cgconvert.engines.graphs import record_graph
 from cgconvert.engines.keys import engine_parts
 from cgconvert.engines.surgery import operate
-from cgconvert.errors import CgconvertError, UnavailableError
+from cgconvert.errors import CgconvertError, UnavailableError, first_line
 from cgconvert.models.loading import Model
 from cgconvert.progress import Progress, Silent
 
@@ -157,9 +157,8 @@ class ShapedEngine(Engine):
         except Exception as error:  # the compilers below fail in many ways
             if is_out_of_memory(error):
                 raise torch.OutOfMemoryError(str(error)) from error
-            lines = str(error).strip().splitlines() or [type(error).__name__]
             raise UnavailableError(
-                f"{self.name} cannot build the network for {width}x{height} here ({lines[0]:.200}): "
+                f"{self.name} cannot build the network for {width}x{height} here ({first_line(error, 200)}): "
                 "use --engine eager"
             ) from error
         self.graphs += 1

@@ -23,7 +23,7 @@ from cgconvert.engines.choose import (
 from cgconvert.engines.keys import cpu_name, device_name, driver_versions, package_version
 from cgconvert.engines.measure import example_pixels
 from cgconvert.engines.verify import verify
-from cgconvert.errors import CgconvertError
+from cgconvert.errors import CgconvertError, first_line
 from cgconvert.generators import build_generator, size_rule
 from cgconvert.models.card import ModelCard
 from cgconvert.models.loading import Model
@@ -168,8 +168,8 @@ def _run(candidate: Candidate) -> Trial:
 
 def _told(error: Exception, candidate: Candidate) -> str:
     """An error in one line, with what to do; our own errors say that themselves."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300] if isinstance(error, CgconvertError) else f"{lines[0][:300]}; {remedy(candidate)}"
+    text = first_line(error, 300)
+    return text if isinstance(error, CgconvertError) else f"{text}; {remedy(candidate)}"
 
 
 def remedy(candidate: Candidate) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 from av.codec.hwaccel import HWAccel, hwdevices_available
 
-from cgconvert.errors import CgconvertError
+from cgconvert.errors import CgconvertError, first_line
 from cgconvert.frames import PlaneFrame, StreamInfo
 from cgconvert.media.planes import FromPlanes, stored_size, yuv_format
 from cgconvert.media.video_open import main_video_stream, open_film
@@ -49,7 +49,7 @@ def why_not_decoding(path: Path, info: StreamInfo, index: int) -> str | None:
     except StopIteration:
         return "no frame came back"
     except (av.error.FFmpegError, CgconvertError, RuntimeError, ValueError, TypeError) as error:
-        return f"{info.decoder} on the card: {_line(error)}"
+        return f"{info.decoder} on the card: {first_line(error.__cause__ or error)}"
     return None
 
 
@@ -66,11 +66,5 @@ def why_not_encoding(encoding: Encoding, info: StreamInfo, blank: PlaneFrame, in
             frame = FromPlanes(info, encoding.pixel_format)(blank, info.time_base)
             packets = [*stream.encode(frame), *stream.encode(None)]
     except (av.error.FFmpegError, RuntimeError, ValueError, TypeError) as error:
-        return f"{encoding.codec.encoder} from the card's memory: {_line(error)}"
+        return f"{encoding.codec.encoder} from the card's memory: {first_line(error.__cause__ or error)}"
     return None if packets else f"{encoding.codec.encoder} gave nothing back"
-
-
-def _line(error: Exception) -> str:
-    cause = error.__cause__ or error
-    text = str(getattr(cause, "strerror", None) or cause)
-    return text.splitlines()[0][:160] if text else type(error).__name__

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from av.codec.hwaccel import HWAccel, hwdevices_available
 
+from cgconvert.errors import first_line
 from cgconvert.media.codecs import VIDEO_CODECS, VideoCodec
 
 EDGE = 256
@@ -55,10 +56,10 @@ def _decode(data: bytes, hwaccel: HWAccel | None = None) -> int:
 
 
 def _reason(encoder: str, error: Exception) -> str:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    text = first_line(error, 120)
     if encoder.endswith("_nvenc"):
-        return f"needs an NVIDIA card with an encoder and its driver ({text[:120]})"
-    return f"this build of PyAV cannot use {encoder} ({text[:120]}): pip install --upgrade av"
+        return f"needs an NVIDIA card with an encoder and its driver ({text})"
+    return f"this build of PyAV cannot use {encoder} ({text}): pip install --upgrade av"
 
 
 def try_hardware_decoders() -> Iterator[tuple[str, str | None]]:
@@ -67,7 +68,7 @@ def try_hardware_decoders() -> Iterator[tuple[str, str | None]]:
     try:
         data = _encode(VIDEO_CODECS["h264"], "yuv420p") if names else b""
     except (av.FFmpegError, ValueError, OSError, RuntimeError) as error:
-        yield from ((name, f"no clip could be made to try it ({_line(error)})") for name in names)
+        yield from ((name, f"no clip could be made to try it ({first_line(error, 120)})") for name in names)
         return
     for name in names:
         yield name, _why_not_in_hardware(name, data)
@@ -80,16 +81,10 @@ def _why_not_in_hardware(name: str, data: bytes) -> str | None:
     try:
         count = _decode(data, HWAccel(name, allow_software_fallback=False))
     except (av.FFmpegError, ValueError, OSError, RuntimeError, NotImplementedError) as error:
-        return f"decodes no h264 here ({_line(error)})"
+        return f"decodes no h264 here ({first_line(error, 120)})"
     finally:
         av.logging.set_level(level)
     return None if count == FRAMES else f"{count} of {FRAMES} frames came back"
-
-
-def _line(error: Exception) -> str:
-    """The first line of what an error says."""
-    text = str(getattr(error, "strerror", None) or error).strip()
-    return text.splitlines()[0][:120] if text else type(error).__name__
 
 
 def try_pictures() -> Iterator[tuple[str, str | None]]:

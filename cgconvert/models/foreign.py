@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cgconvert.errors import ModelError, OutputError
+from cgconvert.errors import ModelError, OutputError, first_line
 from cgconvert.generators import generator_shapes, size_rule
 from cgconvert.models.card import ModelCard, check_name
 from cgconvert.models.catalog import installed_path, shipped_path
@@ -203,7 +203,7 @@ def _try(path: Path, network: nn.Module, card: ModelCard) -> None:
         try:
             result = network(ramp)
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise ModelError(f"{path}: its network fails on a {edge}x{edge} picture ({reason})") from error
     if result.shape != (1, card.out_channels, edge, edge):
         raise ModelError(f"{path}: its network turns {edge}x{edge} pixels into {list(result.shape)}")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from cgconvert.engines.keys import weights_sha256
 from cgconvert.errors import CgconvertError, UsageError
 from cgconvert.models.loading import load_model
 from tests.trainer.conftest import SMALL, draw, make_pairs, save, write_run
@@ -23,7 +24,7 @@ from trainer.evaluate import EvaluateOptions, evaluate
 from trainer.export import export_model
 from trainer.images import read_image
 from trainer.methods import build_method
-from trainer.methods.distill import Distill, fingerprint
+from trainer.methods.distill import Distill
 from trainer.precision import Precision
 from trainer.run import start
 from trainer.runfolder import RunFolder
@@ -157,11 +158,11 @@ def test_a_teacher_that_went_on_is_not_taken_for_the_one_before(
 
 def test_a_fingerprint_is_of_names_and_values() -> None:
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
-    first = fingerprint(network)
+    first = weights_sha256(network)
     assert re.fullmatch(r"[0-9a-f]{64}", first)
-    assert fingerprint(network) == first
+    assert weights_sha256(network) == first
     network[1].running_mean[1] += 1e-7
-    assert fingerprint(network) != first
+    assert weights_sha256(network) != first
 
 
 def test_a_teachers_place_does_not_depend_on_where_one_stands(
@@ -318,5 +319,5 @@ def test_a_student_of_a_file_has_its_fingerprint_too(tmp_path: Path, finished: R
     changes = {**SMALL, "run.method": "distill", "distill.teacher": str(tmp_path / "big.safetensors")}
     method = build_method(Config().with_changes(changes), Precision(torch.device("cpu"), "fp32"))
     assert isinstance(method, Distill)
-    assert method.state_dict()["teacher_sha256"] == fingerprint(method.teacher)
+    assert method.state_dict()["teacher_sha256"] == weights_sha256(method.teacher)
     assert json.dumps(method.state_dict()["teacher_sha256"])

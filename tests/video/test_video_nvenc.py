@@ -15,7 +15,7 @@ from cgconvert.video_plan import plan_as_dict, plan_video
 from tests.video.clips import Clip, make_clip
 
 CARD = torch.device("cuda", 0)
-CHOSEN = "encoding on the card (NVENC)"
+CHOSEN = "encoding on the card (NVENC), frames stay in its memory"
 
 
 @pytest.fixture

@@ -175,8 +175,9 @@ class Method(ABC):
         they should find would be missing, or that of an earlier pass.
         """
         edge, count = self.config.data.crop_size, max(self.config.run.batch, 2)
-        for name in (name for name in self._channels if name not in self._tapped):
-            channels = self._channels[name]
+        for name, channels in self._channels.items():
+            if name in self._tapped:
+                continue
             random = torch.Generator().manual_seed(0)
             images = self.images(torch.rand(count, channels, edge, edge, generator=random) * 2 - 1)
             compile_verified(name, self.networks[name], images, self.precision)

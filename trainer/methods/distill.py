@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cgconvert.engines.keys import weights_sha256
 from cgconvert.errors import UsageError
 from cgconvert.models.loading import load_model
 from trainer.checkpoint import load_checkpoint
@@ -48,15 +48,6 @@ def total_variation(images: Tensor) -> Tensor:
     return (down + right).mean()
 
 
-def fingerprint(network: nn.Module) -> str:
-    """SHA-256 of a network's weights: the same for as long as it is the same network, whatever its file."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 class Distill(OneWay):
     """`gen_ab` (or `gen_ba`) is the student; `disc` judges it and gives the features it is compared in.
 
@@ -74,7 +65,7 @@ class Distill(OneWay):
             raise UsageError("distill.online needs a single process: each would have a teacher of its own")
         self.teacher = self._load_teacher()
         # One that learns on is part of this run's state; any other must stay as it is.
-        self._teacher_sha256 = "" if config.distill.online else fingerprint(self.teacher)
+        self._teacher_sha256 = "" if config.distill.online else weights_sha256(self.teacher)
         self._add_configured_generator()
         if self._master is not None:
             settings = self._master.config.network

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cgconvert.errors import ModelError, UsageError
+from cgconvert.errors import ModelError, UsageError, first_line
 from trainer.augment import Pixels
 
 SUBSET, SUBSETS = 100, 100
@@ -45,9 +45,7 @@ class Inception:
         try:
             self._network = torch.jit.load(str(path), map_location=device).eval()
         except RuntimeError as error:
-            raise ModelError(
-                f"{path}: not a TorchScript file ({str(error).splitlines()[0][:100]})"
-            ) from error
+            raise ModelError(f"{path}: not a TorchScript file ({first_line(error, 100)})") from error
         self._device = device
         self._path = path
 
