@@ -14,7 +14,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,openvino,onnx,train]'
 	@touch $@
 
-demo: $(INSTALLED)  ## draw a short film, convert it, show both side by side
+demo: $(INSTALLED)  ## draw a short video, convert it, show both side by side
 	OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py demo
 
 test: $(INSTALLED)  ## the tests that take minutes

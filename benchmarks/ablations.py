@@ -25,13 +25,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.common import save
 from cgconvert.errors import CgconvertError, UsageError
-from trainer.checkpoint import load_checkpoint
 from trainer.cli import parse_settings
 from trainer.config import Config, config_from_checkpoint
-from trainer.loop import CollapsedError
-from trainer.run import start
-from trainer.runfolder import RunFolder
-from trainer.setup import DEFAULTS, completed, init_run
+from trainer.runs.checkpoint import load_checkpoint
+from trainer.runs.folder import RunFolder
+from trainer.runs.loop import CollapsedError
+from trainer.runs.run import start
+from trainer.runs.setup import DEFAULTS, completed, init_run
 
 CONDITIONS = {
     "cyclegan": {

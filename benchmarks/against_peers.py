@@ -3,12 +3,12 @@
 `python benchmarks/against_peers.py dir` : a folder of pictures. The peer is what every CycleGAN repository's
 test script does: PIL reads, the network runs in eager float32 with batch 1, PIL writes PNG.
 
-`python benchmarks/against_peers.py film --clip FILE` : a film. The peer is the usual loop of OpenCV's
+`python benchmarks/against_peers.py video --clip FILE` : a video. The peer is the usual loop of OpenCV's
 VideoCapture, ONNX Runtime and OpenCV's VideoWriter, with the same weights exported to ONNX.
 
 Runs alternate, peer and ours, and each pair gives one ratio; their median counts. Writes
-results/against_peers_dir.json or results/against_peers_film.json. The folder's peer needs Pillow
-(`pip install pillow`), the film's `cgconvert[onnx]`; neither is needed by cgconvert itself.
+results/against_peers_dir.json or results/against_peers_video.json. The folder's peer needs Pillow
+(`pip install pillow`), the video's `cgconvert[onnx]`; neither is needed by cgconvert itself.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def peer_dir(model: str, source: Path, target: Path) -> None:
     import torch
     from PIL import Image
 
-    from cgconvert.engines.surgery import with_plain_norms
+    from cgconvert.engines.fuse import with_plain_norms
     from cgconvert.models.loading import load_model
 
     network = with_plain_norms(load_model(model).generator)  # torch's own layers, as in the original
@@ -56,8 +56,8 @@ def peer_dir(model: str, source: Path, target: Path) -> None:
         Image.fromarray(array.clip(0, 255).astype(np.uint8)).save(target / f"{path.stem}.png")
 
 
-def peer_film(onnx: Path, source: Path, target: Path) -> None:
-    """The plain film loop: OpenCV reads, ONNX Runtime translates, OpenCV writes; sound is lost."""
+def peer_video(onnx: Path, source: Path, target: Path) -> None:
+    """The plain video loop: OpenCV reads, ONNX Runtime translates, OpenCV writes; sound is lost."""
     import cv2
     import numpy as np
     import onnxruntime
@@ -132,7 +132,7 @@ def draw_pictures(folder: Path, count: int, edge: int) -> None:
     """Pictures of one size as PNG, drawn."""
     import cv2
 
-    from cgconvert.engines.measure import example_pixels
+    from cgconvert.doctor.measure import example_pixels
 
     folder.mkdir()
     for index, picture in enumerate(example_pixels(count, edge, edge)):
@@ -191,8 +191,8 @@ def run_dir(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return {"model": arguments.model, "pictures": len(list(source.iterdir())), "size": "256x256", **figures}
 
 
-def run_film(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """The film comparison."""
+def run_video(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The video comparison."""
     onnx, target = folder / "network.onnx", folder / "out.mp4"
     export = [sys.executable, "-m", "cgconvert", "models", "export", arguments.model, "--format", "onnx"]
     subprocess.run([*export, "-o", str(onnx)], check=True, capture_output=True)
@@ -204,21 +204,21 @@ def run_film(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     command += ["-m", arguments.model, "--quiet", "--overwrite"]
     command += ["--preset", arguments.preset, "--work-size", "1x"]
     ours, reports = our_commands(command, arguments, folder)
-    peer = [sys.executable, __file__, "peer-film", str(onnx), str(arguments.clip), str(target)]
+    peer = [sys.executable, __file__, "peer-video", str(onnx), str(arguments.clip), str(target)]
     figures = compare(peer, ours, arguments.pairs, clean, reports)
     return {"model": arguments.model, "clip": arguments.clip.name, "preset": arguments.preset, **figures}
 
 
 def main() -> None:
-    if len(sys.argv) == 5 and sys.argv[1] in ("peer-dir", "peer-film"):
+    if len(sys.argv) == 5 and sys.argv[1] in ("peer-dir", "peer-video"):
         if sys.argv[1] == "peer-dir":
             peer_dir(sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
         else:
-            peer_film(Path(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))
+            peer_video(Path(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))
         return
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["dir", "film"])
-    parser.add_argument("--model", help="Default: resnet9-ngf64 for dir, photo2monet for film.")
+    parser.add_argument("what", choices=["dir", "video"])
+    parser.add_argument("--model", help="Default: resnet9-ngf64 for dir, photo2monet for video.")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--pictures-from", type=Path, help="A folder of pictures; drawn ones otherwise.")
@@ -227,11 +227,11 @@ def main() -> None:
     parser.add_argument("--variants", default=",".join(VARIANTS))
     arguments = parser.parse_args()
     arguments.model = arguments.model or ("resnet9-ngf64" if arguments.what == "dir" else "photo2monet")
-    if arguments.what == "film" and arguments.clip is None:
-        parser.error("film needs --clip")
+    if arguments.what == "video" and arguments.clip is None:
+        parser.error("video needs --clip")
     os.environ["OMP_WAIT_POLICY"] = "passive"
     with tempfile.TemporaryDirectory() as text:
-        figures = (run_dir if arguments.what == "dir" else run_film)(arguments, Path(text))
+        figures = (run_dir if arguments.what == "dir" else run_video)(arguments, Path(text))
     print(save(f"against_peers_{arguments.what}", figures))
 
 

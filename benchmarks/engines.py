@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from common import save
 
+from cgconvert.card import ModelCard
+from cgconvert.doctor.limits import count_macs, measure_limits
+from cgconvert.doctor.measure import example_pixels, measure
 from cgconvert.engines.choose import ENGINES, Candidate, choose_device, engine_class
-from cgconvert.engines.limits import count_macs, measure_limits
-from cgconvert.engines.measure import example_pixels, measure
 from cgconvert.generators import build_generator, size_rule
-from cgconvert.memory import keep_freed_memory
-from cgconvert.models.card import ModelCard
+from cgconvert.host.memory import keep_freed_memory
 from cgconvert.models.loading import Model, load_model
 from cgconvert.progress import Silent
 

@@ -19,15 +19,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.common import save
 from cgconvert.generators import build_generator, size_rule
-from trainer.augment import Pixels
-from trainer.checkpoint import load_checkpoint
 from trainer.config import config_from_checkpoint
-from trainer.export import architecture_of
-from trainer.images import Picture, find_images
-from trainer.measures import converter, measure_truth
+from trainer.data.augment import Pixels
+from trainer.data.pictures import Picture, find_images
+from trainer.exporting.export import architecture_of
 from trainer.metrics.colour import ReinhardTransfer
-from trainer.precision import choose_device
-from trainer.samples import load_pictures
+from trainer.metrics.measures import converter, measure_truth
+from trainer.reporting.samples import load_pictures
+from trainer.runs.checkpoint import load_checkpoint
+from trainer.runs.precision import choose_device
 
 
 def halves(folder: Path, half: str, edge: int) -> list[Pixels]:

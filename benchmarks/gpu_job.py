@@ -12,8 +12,8 @@ Sections: machine; contract (every engine and precision: sizes, batches, close a
 float32); speed (ResNet-9 ngf 64 and H2 at 256, 720p and 1080p, share of the measured limit, ratio to eager
 float32); norms (forms of instance norm); graphs (with and without CUDA graphs at batch 1); wide (the last
 convolution as it is and widened); memory (short memory halves the batch and loses nothing); conversions
-(pixels to images and back); hardware (NVDEC and NVENC through PyAV); planes (films whose frames go to the
-card as YUV planes: equal to the way by RGB, each step, whole films); training (a step of CycleGAN against the
+(pixels to images and back); hardware (NVDEC and NVENC through PyAV); planes (videos whose frames go to the
+card as YUV planes: equal to the way by RGB, each step, whole videos); training (a CycleGAN step against the
 published one).
 """
 
@@ -38,20 +38,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmarks.gpu_film import section_planes
 from benchmarks.gpu_training import go_on, section_training
+from benchmarks.gpu_video import section_planes
+from cgconvert.card import ModelCard
+from cgconvert.doctor.limits import best_seconds, count_macs, measure_limits, synchronise
+from cgconvert.doctor.measure import example_pixels, measure
 from cgconvert.engines.batches import choose_batch, convert_resilient, free_memory
 from cgconvert.engines.choose import ENGINES, Candidate, build, engine_class
 from cgconvert.engines.eager import EagerEngine
-from cgconvert.engines.limits import best_seconds, count_macs, measure_limits, synchronise
-from cgconvert.engines.measure import example_pixels, measure
-from cgconvert.engines.surgery import operate
+from cgconvert.engines.fuse import operate
 from cgconvert.engines.verify import BOUNDS_DB, verify
 from cgconvert.generators import build_generator, size_rule
-from cgconvert.models.card import ModelCard
 from cgconvert.models.loading import Model
 from cgconvert.progress import Silent
-from cgconvert.transforms import images_to_pixels, pixels_to_images
+from cgconvert.tensors.images import images_to_pixels, pixels_to_images
 
 CUDA = torch.device("cuda", 0)
 SIZES = {"256x256": (256, 256), "1280x720": (720, 1280), "1920x1080": (1080, 1920)}
@@ -248,8 +248,8 @@ def section_hardware() -> dict[str, Any]:
     """NVENC and NVDEC: a clip encoded and decoded on the card where driver and card have them."""
     import av
 
-    from cgconvert.media.card import card_access
-    from cgconvert.transfers import own_device
+    from cgconvert.media.video.cuda import card_access
+    from cgconvert.tensors.transfers import own_device
 
     told: dict[str, Any] = {"pyav": av.__version__}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,8 +1,8 @@
-"""How good a model is: distances to its target domain, grid, structure, and how steady its films are.
+"""How good a model is: distances to its target domain, grid, structure, and how steady its videos are.
 
-    python benchmarks/model_quality.py MODEL... --source PHOTOS --target PAINTINGS --film CLIP ...
+    python benchmarks/model_quality.py MODEL... --source PHOTOS --target PAINTINGS --video CLIP ...
 
-Pictures are measured as `cgconvert train evaluate` does. Films are converted with `cgconvert.convert_video`
+Pictures are measured as `cgconvert train evaluate` does. Videos are converted with `cgconvert.convert_video`
 as a user would have them, work size and encoder included, and compared frame by frame with their sources
 (warp error, Lai et al. 2018; the flow is that of the source). Writes results/model_quality.json.
 """
@@ -21,12 +21,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import save
 from cgconvert import VideoOptions, convert_video
 from cgconvert.models.catalog import find_model
-from trainer.evaluate import EvaluateOptions, evaluate
-from trainer.images import read_frames
+from trainer.data.pictures import read_frames
+from trainer.metrics.evaluate import EvaluateOptions, evaluate
 from trainer.metrics.motion import warp_error
 
 
-def film(model: str, clip: Path, seconds: float) -> dict[str, Any]:
+def video(model: str, clip: Path, seconds: float) -> dict[str, Any]:
     """Warp error of the converted clip beside its own, over its first seconds, at the clip's size."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / f"result{clip.suffix}"
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("models", nargs="+")
     parser.add_argument("--source", required=True)
     parser.add_argument("--target", required=True)
-    parser.add_argument("--film", action="append", default=[], type=Path)
+    parser.add_argument("--video", action="append", default=[], type=Path)
     parser.add_argument("--name", default="model_quality", help="of the file of results")
     parser.add_argument("--seconds", type=float, default=2.0)
     arguments = parser.parse_args()
@@ -52,14 +52,14 @@ def main() -> None:
     for name, row in table.rows.items():
         plain = {key: round(value, 4) for key, value in row.items() if isinstance(value, float)}
         print(name, plain, flush=True)
-    films: dict[str, dict[str, Any]] = {}
+    videos: dict[str, dict[str, Any]] = {}
     for model in arguments.models:
-        for clip in arguments.film:
-            films.setdefault(model, {})[clip.name] = film(model, clip, arguments.seconds)
-            print(model, clip.name, films[model][clip.name], flush=True)
+        for clip in arguments.video:
+            videos.setdefault(model, {})[clip.name] = video(model, clip, arguments.seconds)
+            print(model, clip.name, videos[model][clip.name], flush=True)
     sizes = {model: find_model(model).stat().st_size for model in arguments.models}
     figures = {"rows": table.rows, "sources": table.sources, "targets": table.targets}
-    print(save(arguments.name, {**figures, "films": films, "file_bytes": sizes}))
+    print(save(arguments.name, {**figures, "videos": videos, "file_bytes": sizes}))
 
 
 if __name__ == "__main__":

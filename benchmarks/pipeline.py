@@ -1,4 +1,4 @@
-"""How well a film's stages overlap, and whether memory grows with its length.
+"""How well a video's stages overlap, and whether memory grows with its length.
 
 `python benchmarks/pipeline.py` draws clips of 10 s and 120 s, converts them in processes of their own and
 writes results/pipeline.json:
@@ -6,7 +6,7 @@ writes results/pipeline.json:
 - overlap: wall seconds of a 10 s clip of 960x540 with photo2monet, from its first translated frame to the
   finished file, over the busy seconds of its busiest stage (1.0 is perfect), the median of three runs;
 - memory: the highest resident memory of the process for 120 s over that for 10 s, at 320x180, where a long
-  film takes minutes rather than an hour. Channels are bounded in bytes, so the size of a frame does not
+  video takes minutes rather than an hour. Channels are bounded in bytes, so the size of a frame does not
   change what is tested.
 """
 
@@ -27,7 +27,7 @@ import json, os, resource, sys
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import cgconvert
 source, output, model = sys.argv[1:4]
-options = cgconvert.VideoOptions(overwrite=True, work_size="1x")  # the network sees the film's own size
+options = cgconvert.VideoOptions(overwrite=True, work_size="1x")  # the network sees the video's own size
 report = cgconvert.convert_video(source, output, model, options)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({**report.to_dict(), "peak_mib": peak}))
@@ -91,7 +91,7 @@ def overlap(folder: Path) -> dict[str, Any]:
 
 
 def memory(folder: Path) -> dict[str, Any]:
-    """Peak memory of a long and a short film."""
+    """Peak memory of a long and a short video."""
     peaks = {}
     for seconds in (10, 120):
         clip = folder / f"{seconds}s.mp4"

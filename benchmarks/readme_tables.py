@@ -54,9 +54,9 @@ def _rate_and_share(row: dict[str, Any]) -> str:
     return f"{row['convert']:.3g}{share}"
 
 
-def peers_table(folder: dict[str, Any] | None, film: dict[str, Any] | None) -> Iterator[str]:
+def peers_table(folder: dict[str, Any] | None, video: dict[str, Any] | None) -> Iterator[str]:
     """How many times faster than the usual loops, whole process to whole process."""
-    known = [data for data in (folder, film) if data]
+    known = [data for data in (folder, video) if data]
     yield "Against the usual loops: whole processes in turn, the same weights and files, medians of the pairs"
     yield f"({place(known[0])}):"
     yield ""
@@ -64,7 +64,7 @@ def peers_table(folder: dict[str, Any] | None, film: dict[str, Any] | None) -> I
     yield "|---|---|---|---|---|---|"
     rows = (
         (folder, "folder", "PIL, eager float32, one picture at a time"),
-        (film, "film", "OpenCV, ONNX Runtime float32 (loses the sound)"),
+        (video, "video", "OpenCV, ONNX Runtime float32 (loses the sound)"),
     )
     for data, what, usual in rows:
         if data is None:
@@ -89,9 +89,9 @@ def training_table(data: dict[str, Any]) -> Iterator[str]:
     yield ""
 
 
-def films_table(measured: list[dict[str, Any]]) -> Iterator[str]:
+def videos_table(measured: list[dict[str, Any]]) -> Iterator[str]:
     """Real clips with everything at its default, by model."""
-    yield f"Films, sound and all, everything at its default ({place(measured[0])}):"
+    yield f"Videos, sound and all, everything at its default ({place(measured[0])}):"
     yield ""
     yield "| clip | model | network sees | frames/s | network's share of the work | over the busiest thread |"
     yield "|---|---|---|---|---|---|"
@@ -108,10 +108,10 @@ def pipeline_lines(data: dict[str, Any]) -> Iterator[str]:
     """Overlap and memory."""
     overlap, memory = data["overlap"], data["memory"]
     engine = f"{overlap['engine']['engine']} {overlap['engine']['precision']}"
-    yield f"A film of {overlap['clip']} with photo2monet at full size takes"
+    yield f"A video of {overlap['clip']} with photo2monet at full size takes"
     yield f"{overlap['ratio_median']:.2f} times the time of its busiest stage alone ({engine}; {place(data)};"
     yield "1.0 is perfect overlap)."
-    yield f"A film of 120 s takes {memory['ratio']:.2f} times the memory of one of 10 s"
+    yield f"A video of 120 s takes {memory['ratio']:.2f} times the memory of one of 10 s"
     yield f"({memory['peak_mib']['120']:.0f} MiB at 320x180)."
     yield ""
 
@@ -120,15 +120,15 @@ def tables() -> str:
     """Everything that has been measured, as Markdown."""
     lines: list[str] = []
     pipeline, engines = result("pipeline"), result("engines")
-    folder, film = result("against_peers_dir"), result("against_peers_film")
+    folder, video = result("against_peers_dir"), result("against_peers_video")
     if pipeline:
         lines += pipeline_lines(pipeline)
     if engines:
         lines += engines_tables(engines, result("engines_large"))
-    if folder or film:
-        lines += peers_table(folder, film)
-    if films := [data for name in ("end_to_end", "end_to_end_tiny") if (data := result(name))]:
-        lines += films_table(films)
+    if folder or video:
+        lines += peers_table(folder, video)
+    if videos := [data for name in ("end_to_end", "end_to_end_tiny") if (data := result(name))]:
+        lines += videos_table(videos)
     if training := result("train_step_cpu"):
         lines += training_table(training)
     return "\n".join(lines)

@@ -33,7 +33,7 @@ from benchmarks.common import save
 from trainer.config import Config
 from trainer.methods import build_method
 from trainer.methods.base import Method, use_library_norms
-from trainer.precision import Precision
+from trainer.runs.precision import Precision
 
 CASES = {
     "resnet9_ngf64_256": {

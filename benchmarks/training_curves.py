@@ -17,8 +17,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cgconvert.errors import UsageError
-from trainer.report import COLOURS, HEIGHT, WIDTH, curves
-from trainer.runfolder import RunFolder
+from trainer.reporting.report import COLOURS, HEIGHT, WIDTH, curves
+from trainer.runs.folder import RunFolder
 
 METRICS = {
     "swd": "distance, normalised",

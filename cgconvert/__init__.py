@@ -1,4 +1,4 @@
-"""cgconvert: films and folders of images into another look, with CycleGAN-family generators.
+"""cgconvert: videos and folders of images into another look, with CycleGAN-family generators.
 
     import cgconvert
     report = cgconvert.convert_video("in.mp4", model="photo2monet")
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cgconvert.errors import CgconvertError
-    from cgconvert.image_pipeline import convert_dir, convert_images
     from cgconvert.models.loading import Model, load_model
     from cgconvert.options import EngineOptions, ImageOptions, VideoOptions
-    from cgconvert.report import VideoReport
-    from cgconvert.video_pipeline import convert_video
+    from cgconvert.pictures.pipeline import convert_dir, convert_images
+    from cgconvert.video.pipeline import convert_video
+    from cgconvert.video.report import VideoReport
 
 _HOMES = {
     "CgconvertError": "cgconvert.errors",
@@ -29,10 +29,10 @@ _HOMES = {
     "ImageOptions": "cgconvert.options",
     "Model": "cgconvert.models.loading",
     "VideoOptions": "cgconvert.options",
-    "VideoReport": "cgconvert.report",
-    "convert_dir": "cgconvert.image_pipeline",
-    "convert_images": "cgconvert.image_pipeline",
-    "convert_video": "cgconvert.video_pipeline",
+    "VideoReport": "cgconvert.video.report",
+    "convert_dir": "cgconvert.pictures.pipeline",
+    "convert_images": "cgconvert.pictures.pipeline",
+    "convert_video": "cgconvert.video.pipeline",
     "load_model": "cgconvert.models.loading",
 }
 
@@ -52,7 +52,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        from cgconvert.engines.threads import wait_without_spinning
+        from cgconvert.host.threads import wait_without_spinning
 
         wait_without_spinning()  # has an effect if this is what brings torch in
         return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,4 +1,4 @@
-"""Frames, batches of frames and what a film says of itself: types that check themselves once, at birth."""
+"""Frames, batches of frames and what a video says of itself: types that check themselves once, at birth."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ class EngineOptions:
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """How a film is converted and written.
+    """How a video is converted and written.
 
     `codec`: h264, h265, av1, vp9, prores, ffv1 or an NVENC encoder's name; None: what the container
     calls for. `size` and `work_size`: "WxH", "720p" or "0.5x"; None: the source's, the card's advice.

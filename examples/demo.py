@@ -1,4 +1,4 @@
-"""`make demo`: draw a short film, convert it with a model, and put source and result side by side.
+"""`make demo`: draw a short video, convert it with a model, and put source and result side by side.
 
 `python examples/demo.py FOLDER [MODEL]` writes FOLDER/landscape.mp4, its conversion and a PNG.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-from landscape import write_film
+from landscape import write_video
 
 import cgconvert
 from cgconvert.cli.status import create_progress
@@ -21,7 +21,7 @@ FRAME_SHOWN = 60
 
 
 def read_frame(path: Path, index: int) -> np.ndarray:
-    """Frame number `index` of a film as uint8 RGB."""
+    """Frame number `index` of a video as uint8 RGB."""
     with av.open(str(path)) as container:
         for number, frame in enumerate(container.decode(video=0)):
             if number == index:
@@ -34,8 +34,8 @@ def main(folder: Path, model: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     source, result = folder / "landscape.mp4", folder / f"landscape.{model}.mp4"
     picture = folder / f"landscape.{model}.png"
-    print("drawing a film of 4 s, 640x360, with sound")
-    write_film(source)
+    print("drawing a video of 4 s, 640x360, with sound")
+    write_video(source)
     options = cgconvert.VideoOptions(overwrite=True)
     report = cgconvert.convert_video(source, result, model, options, progress=create_progress(quiet=False))
     print(summary(report))

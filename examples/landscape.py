@@ -1,4 +1,4 @@
-"""Draws a short film of a landscape with sound, from nothing but noise and arithmetic.
+"""Draws a short video of a landscape with sound, from nothing but noise and arithmetic.
 
 `python examples/landscape.py OUT.mp4 [SECONDS]` writes 640x360 at 24 frames/s with stereo sound: a camera
 that pans over hills, trees and a lake under moving clouds. It is the demo's input and the picture in the
@@ -194,8 +194,8 @@ def sound(seconds: float) -> np.ndarray:
     return np.clip(np.stack(channels), -1, 1).astype(np.float32)
 
 
-def write_film(path: Path, seconds: float = 4.0) -> None:
-    """Draw the film and write it as H.264 with AAC."""
+def write_video(path: Path, seconds: float = 4.0) -> None:
+    """Draw the video and write it as H.264 with AAC."""
     scene = Landscape(seconds)
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=RATE, options={"crf": "14", "preset": "medium"})
@@ -216,4 +216,4 @@ def write_film(path: Path, seconds: float = 4.0) -> None:
 
 
 if __name__ == "__main__":
-    write_film(Path(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 4.0)
+    write_video(Path(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 4.0)

@@ -13,27 +13,21 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LEVELS = [
     {"cgconvert.errors"},
-    {"cgconvert.files", "cgconvert.frames", "cgconvert.memory", "cgconvert.options", "cgconvert.progress"},
-    {"cgconvert.report"},
-    {"cgconvert.generators"},
-    {"cgconvert.models", "cgconvert.transforms", "cgconvert.media", "cgconvert.yuv", "cgconvert.transfers"},
+    {"cgconvert.options", "cgconvert.progress", "cgconvert.frames", "cgconvert.card"},
+    {"cgconvert.host"},
+    {"cgconvert.generators", "cgconvert.media", "cgconvert.tensors"},
+    {"cgconvert.models"},
     {"cgconvert.engines"},
-    {"cgconvert.pipeline", "cgconvert.translators"},
-    {"cgconvert.video_target"},
-    {"cgconvert.video_plan", "cgconvert.image_plan", "cgconvert.image_files"},
-    {"cgconvert.video_path"},
-    {"cgconvert.image_result", "cgconvert.image_workers", "cgconvert.image_batching"},
-    {"cgconvert.image_network", "cgconvert.image_watch"},
-    {"cgconvert.video_pipeline", "cgconvert.image_pipeline"},
+    {"cgconvert.video", "cgconvert.pictures", "cgconvert.doctor"},
     {"cgconvert"},
     {"cgconvert.cli"},
     {"trainer"},
 ]
-"""From the ground up: a room may import those below it and its own level."""
+"""From the ground up: a room imports those of lower levels only, and none beside it."""
 
 ONLY_IN = {
-    "av": ("cgconvert/media/", "trainer/"),
-    "cv2": ("cgconvert/media/", "trainer/"),
+    "av": ("cgconvert/media/", "trainer/", "cgconvert/doctor/codecs"),
+    "cv2": ("cgconvert/media/", "trainer/", "cgconvert/doctor/codecs"),
     "torch_tensorrt": ("cgconvert/engines/tensorrt",),
     "openvino": ("cgconvert/engines/openvino",),
     "click": ("cgconvert/cli/", "trainer/cli"),

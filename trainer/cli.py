@@ -16,7 +16,7 @@ import click
 from cgconvert.errors import CgconvertError, UsageError
 
 if TYPE_CHECKING:
-    from trainer.evaluate import Table
+    from trainer.metrics.evaluate import Table
 
 ABLATION_HELP = "Leave parts of the method out, as the papers' tables do (cycle-alone, gan-alone ...)."
 FOLDER = click.Path(path_type=Path)
@@ -79,7 +79,7 @@ def init(
     overwrite: bool,
 ) -> None:
     """Make the folder RUN with a config in which every setting is explained; the pictures are checked."""
-    from trainer.setup import init_run
+    from trainer.runs.setup import init_run
 
     if pairs and (a or b):
         raise UsageError("give --pairs, or --a and --b: pictures side by side hold both domains")
@@ -102,8 +102,8 @@ def init(
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint, if there is one.")
 def run(run: Path, ablation: str | None, settings: tuple[str, ...], resume: bool) -> None:
     """Run the training in the folder RUN (made by `init`)."""
-    from trainer.run import start
-    from trainer.runfolder import RunFolder
+    from trainer.runs.folder import RunFolder
+    from trainer.runs.run import start
 
     folder = RunFolder(run)
     changes = parse_settings(settings) | ({"loss.ablation": ablation} if ablation else {})
@@ -115,8 +115,8 @@ def run(run: Path, ablation: str | None, settings: tuple[str, ...], resume: bool
 @passing_setting
 def resume(run: Path, settings: tuple[str, ...]) -> None:
     """Go on with the training in RUN, exactly from its last checkpoint."""
-    from trainer.run import start
-    from trainer.runfolder import RunFolder
+    from trainer.runs.folder import RunFolder
+    from trainer.runs.run import start
 
     start(RunFolder(run), parse_settings(settings), resume=True)
 
@@ -163,8 +163,8 @@ def export(
     work_size: int | None,
 ) -> None:
     """Write the averaged generator of RUN to the file MODEL (.safetensors), and check it by loading it."""
-    from trainer.export import CardText, best_checkpoint, export_model
-    from trainer.runfolder import RunFolder
+    from trainer.exporting.export import CardText, best_checkpoint, export_model
+    from trainer.runs.folder import RunFolder
 
     if average_share is not None and not average:
         raise UsageError("--average-share needs --average, the other checkpoint")
@@ -183,14 +183,14 @@ def export(
 @click.option("--target", required=True, help="Pictures of the domain they should look like.")
 @click.option("--back", default="", help="The model of the other direction: adds the cycle's PSNR.")
 @click.option("--paired", is_flag=True, help="The target folder holds the truth of each source, by its name.")
-@click.option("--film", type=FOLDER, multiple=True, help="Adds the warp error on this film.")
-@click.option("--frames", type=click.IntRange(2), default=48, show_default=True, help="Frames of each film.")
+@click.option("--video", type=FOLDER, multiple=True, help="Adds the warp error on this video.")
+@click.option("--frames", type=click.IntRange(2), default=48, show_default=True, help="Frames of each video.")
 @click.option(
-    "--film-size",
+    "--video-size",
     type=click.IntRange(32),
     default=960,
     show_default=True,
-    help="Longest edge that films are reduced to.",
+    help="Longest edge that videos are reduced to.",
 )
 @click.option(
     "--size",
@@ -206,30 +206,30 @@ def export(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(models: tuple[str, ...], source: str, target: str, **options: Any) -> None:
     """Measure models beside the unchanged pictures and classical colour transfer."""
-    from trainer.evaluate import EvaluateOptions, evaluate_film
-    from trainer.evaluate import evaluate as measure
+    from trainer.metrics.evaluate import EvaluateOptions, evaluate_video
+    from trainer.metrics.evaluate import evaluate as measure
 
-    for film in options["film"]:
-        if not film.is_file():
-            raise UsageError(f"{film}: no such film")
+    for video in options["video"]:
+        if not video.is_file():
+            raise UsageError(f"{video}: no such video")
     size = options["size"]
     settings = EvaluateOptions(
         size, size, options["count"], options["device"], options["inception"], options["inception_sha256"]
     )
     table = measure(models, source, target, settings, options["back"], options["paired"])
-    films: dict[str, dict[str, dict[str, float]]] = {}
+    videos: dict[str, dict[str, dict[str, float]]] = {}
     for name in dict.fromkeys(models):
-        for film in options["film"]:
-            error = evaluate_film(name, film, options["frames"], options["film_size"], options["device"])
+        for video in options["video"]:
+            error = evaluate_video(name, video, options["frames"], options["video_size"], options["device"])
             figures = {"source": error.source, "result": error.result, "ratio": error.ratio}
-            films.setdefault(name, {})[str(film)] = {**figures, "sharpness": error.sharpness}
+            videos.setdefault(name, {})[str(video)] = {**figures, "sharpness": error.sharpness}
     if options["as_json"]:
-        click.echo(json.dumps({"rows": table.rows, "films": films, "reference": table.reference}, indent=1))
+        click.echo(json.dumps({"rows": table.rows, "videos": videos, "reference": table.reference}, indent=1))
     else:
-        _print_table(table, films)
+        _print_table(table, videos)
 
 
-def _print_table(table: Table, films: dict[str, dict[str, dict[str, float]]]) -> None:
+def _print_table(table: Table, videos: dict[str, dict[str, dict[str, float]]]) -> None:
     from rich.console import Console
     from rich.table import Table as RichTable
 
@@ -253,9 +253,9 @@ def _print_table(table: Table, films: dict[str, dict[str, dict[str, float]]]) ->
         for name, metrics in table.rows.items():
             levels.add_row(name, *(f"{value:.1f}" for value in metrics[key].values()))
         console.print(levels)
-    for model, by_film in films.items():
-        for film, error in by_film.items():
-            console.print(f"{model} on {film}: " + ", ".join(f"{k} {v:.4g}" for k, v in error.items()))
+    for model, by_video in videos.items():
+        for video, error in by_video.items():
+            console.print(f"{model} on {video}: " + ", ".join(f"{k} {v:.4g}" for k, v in error.items()))
 
 
 @train.command()
@@ -269,7 +269,7 @@ def sample(
     run: Path, pictures: tuple[Path, ...], output: Path, generator: str, best: bool, size: int
 ) -> None:
     """Show what the generator of RUN makes of PICTURES, source and result side by side."""
-    from trainer.setup import sample_run
+    from trainer.runs.setup import sample_run
 
     sample_run(run, pictures, output, generator, size, best)
 
@@ -294,9 +294,9 @@ def distill(
     resume: bool,
 ) -> None:
     """Train a small generator in the folder RUN to do what a teacher does."""
-    from trainer.run import start
-    from trainer.runfolder import RunFolder
-    from trainer.setup import init_run, refuse_others, student_settings
+    from trainer.runs.folder import RunFolder
+    from trainer.runs.run import start
+    from trainer.runs.setup import init_run, refuse_others, student_settings
 
     folder = RunFolder(run)
     started = folder.has(folder.checkpoint)

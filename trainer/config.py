@@ -124,7 +124,7 @@ class LossConfig:
     )
     temporal_ramp: int = _setting(0, "images over which it grows from 0", minimum=0)
     temporal_noise: float = _setting(
-        0.002, "largest deviation of its noise, on [-1, 1]; films have about 0.02", minimum=0
+        0.002, "largest deviation of its noise, on [-1, 1]; videos have about 0.02", minimum=0
     )
     lambda_nce: float = _setting(1.0, "cut: weight of the patch-wise contrastive loss", minimum=0)
     nce_identity: bool = _setting(True, "cut: the same loss on pictures of the target (CUT; off: FastCUT)")

@@ -14,12 +14,12 @@ from typing import Any
 
 import click
 
-from cgconvert.engines.threads import wait_without_spinning
 from cgconvert.errors import CgconvertError, Interrupted
-from cgconvert.memory import keep_freed_memory
+from cgconvert.host.memory import keep_freed_memory
+from cgconvert.host.threads import wait_without_spinning
 
 COMMANDS = {
-    "video": ("cgconvert.cli.video:video", "Convert a film; sound, subtitles and timestamps are kept."),
+    "video": ("cgconvert.cli.video:video", "Convert a video; sound, subtitles and timestamps are kept."),
     "dir": ("cgconvert.cli.images:directory", "Convert a folder of images, and the folders in it."),
     "image": ("cgconvert.cli.images:image", "Convert image files."),
     "models": ("cgconvert.cli.models:models", "List, inspect, import and remove models."),
@@ -69,7 +69,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="cgconvert")
 def cgconvert() -> None:
-    """Put films and folders of images into another look, with everything else kept."""
+    """Put videos and folders of images into another look, with everything else kept."""
 
 
 def main(args: list[str] | None = None) -> Any:

@@ -12,9 +12,9 @@ from cgconvert.cli.status import create_progress
 from cgconvert.errors import UsageError
 
 if TYPE_CHECKING:
+    from cgconvert.doctor.limits import Limits
+    from cgconvert.doctor.measure import Measurement
     from cgconvert.engines.choose import Candidate
-    from cgconvert.engines.limits import Limits
-    from cgconvert.engines.measure import Measurement
 
 HEADINGS = "engine    precision         size  batch  network/s  pictures/s   arithmetic  memory"
 
@@ -47,8 +47,8 @@ def bench(
     rate, both measured in the same run, that the network reaches; memory's is of each convolution's input,
     weights and output moved once, and above 100% where caches hold them. Building and loading are in none.
     """
+    from cgconvert.doctor.measure import measure
     from cgconvert.engines.choose import ENGINES, PRECISIONS
-    from cgconvert.engines.measure import measure
     from cgconvert.models.loading import load_model
 
     wanted = read_sizes(sizes or ("512x512",))
@@ -104,8 +104,8 @@ def _candidates(device: str, names: list[str], kinds: list[str], skip: bool) -> 
 
 def _limits(found: list[Candidate], kinds: list[str]) -> Limits:
     """Of the device that is measured; none of an Intel GPU, which torch does not reach."""
+    from cgconvert.doctor.limits import Limits, measure_limits
     from cgconvert.engines.eager import EagerEngine
-    from cgconvert.engines.limits import Limits, measure_limits
 
     if not found or found[0].plugin:
         return Limits({}, None)

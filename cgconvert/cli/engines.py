@@ -16,7 +16,7 @@ from cgconvert.models.describe import describe_bytes
 from cgconvert.options import EngineOptions
 
 if TYPE_CHECKING:
-    from cgconvert.models.card import ModelCard
+    from cgconvert.card import ModelCard
 
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 
@@ -40,7 +40,7 @@ def read_sizes(texts: tuple[str, ...]) -> list[tuple[int, int]]:
     multiple=True,
     required=True,
     metavar="WxH",
-    help="Of the film's frames; may be repeated.",
+    help="Of the video's frames; may be repeated.",
 )
 @click.option(
     "--work-size",
@@ -59,19 +59,19 @@ def compile_command(
     batch: str,
     quiet: bool,
 ) -> None:
-    """Build the engine that `cgconvert video` will use for a film of this size, and keep it.
+    """Build the engine that `cgconvert video` will use for a video of this size, and keep it.
 
-    The first film starts as fast as any later one then. A model may advise that the network sees large frames
-    smaller; the engine is built for that size then, and with --work-size 1x for the whole frame. A folder's
-    pictures are seen as they are: for them, give their size as --work-size too. What is kept is shown by
-    `cgconvert engines list`.
+    The first video then starts as fast as any later one. A model may advise that the network sees large
+    frames smaller; the engine is built for that size then, and with --work-size 1x for the whole frame.
+    A folder's pictures are seen as they are: for them, give their size as --work-size too. What is kept
+    is shown by `cgconvert engines list`.
     """
     options = read_engine_options(device, engine, precision, batch)
     wanted = read_sizes(sizes)
     if precision == "int8":
         raise UsageError("int8 is calibrated on a job's own pictures, when the job starts; nothing to build")
     from cgconvert.models.loading import load_model
-    from cgconvert.video_plan import network_size
+    from cgconvert.video.plan import network_size
 
     loaded = load_model(model)
     progress = create_progress(quiet)

@@ -14,12 +14,12 @@ import click
 from cgconvert.cli.common import check_report_path, engine_options, read_engine_options
 from cgconvert.cli.status import create_progress, seconds_as_clock
 from cgconvert.errors import CgconvertError
-from cgconvert.image_files import FORMATS, printable
-from cgconvert.image_plan import ImagePlan, plan_dir, plan_images
 from cgconvert.options import ImageOptions
+from cgconvert.pictures.files import FORMATS, printable
+from cgconvert.pictures.plan import ImagePlan, plan_dir, plan_images
 
 if TYPE_CHECKING:
-    from cgconvert.image_pipeline import ImagesResult
+    from cgconvert.pictures.pipeline import ImagesResult
 
 SHOWN = 20
 """Failures that are printed; the report has them all."""
@@ -134,8 +134,8 @@ def _run(plan: ImagePlan, dry_run: bool, report: Path | None, quiet: bool) -> in
         return 0
     check_report_path(report, plan.model)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    from cgconvert.image_network import still_running
-    from cgconvert.image_pipeline import ImageRun
+    from cgconvert.pictures.network import still_running
+    from cgconvert.pictures.pipeline import ImageRun
 
     run = ImageRun(plan, create_progress(quiet))
     try:
@@ -155,7 +155,7 @@ def _run(plan: ImagePlan, dry_run: bool, report: Path | None, quiet: bool) -> in
 
 def _write_report(path: Path | None, result: ImagesResult) -> None:
     if path is not None:
-        from cgconvert.report import write_report
+        from cgconvert.video.report import write_report
 
         write_report(path, result.to_dict())
 

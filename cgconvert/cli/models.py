@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
+from cgconvert.card import ModelCard
 from cgconvert.cli.export import export
 from cgconvert.errors import UsageError
-from cgconvert.models.card import ModelCard
 from cgconvert.models.catalog import (
     InstalledModel,
     find_model,
@@ -83,7 +83,7 @@ def import_command(file: Path, name: str, title: str | None, domains: str | None
     What kind of network it is, is read off the file. Nothing in the file is run.
     """
     pair = _read_domains(domains)
-    from cgconvert.models.foreign import import_checkpoint
+    from cgconvert.models.importing import import_checkpoint
 
     card = import_checkpoint(file, name, title, pair, overwrite)
     path = installed_path(name)

@@ -11,12 +11,12 @@ import click
 
 from cgconvert.cli.common import check_report_path, engine_options, read_engine_options
 from cgconvert.cli.status import create_progress, seconds_as_clock
-from cgconvert.engines.threads import wait_without_spinning
 from cgconvert.errors import UsageError
+from cgconvert.host.threads import wait_without_spinning
 from cgconvert.options import EngineOptions, VideoOptions
 
 if TYPE_CHECKING:
-    from cgconvert.report import VideoReport
+    from cgconvert.video.report import VideoReport
 
 _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)")
 
@@ -34,7 +34,7 @@ def parse_time(text: str | None, option: str) -> float | None:
     return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(seconds)
 
 
-@click.command(short_help="Convert a film; sound, subtitles and timestamps are kept.")
+@click.command(short_help="Convert a video; sound, subtitles and timestamps are kept.")
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.option(
     "-o",
@@ -112,7 +112,7 @@ def video(
     report: Path | None,
     quiet: bool,
 ) -> None:
-    """Put the film IN into another look.
+    """Put the video IN into another look.
 
     Every frame, every timestamp, sound, subtitles and chapters are kept. The result appears at OUT when it
     is complete, and not before.
@@ -145,7 +145,7 @@ def _run(
     report: Path | None,
     quiet: bool,
 ) -> None:
-    from cgconvert.video_plan import plan_video
+    from cgconvert.video.plan import plan_video
 
     plan = plan_video(source, output, model, options, engine)
     check_report_path(report, plan.source, plan.output, plan.model)
@@ -154,8 +154,8 @@ def _run(
         return
     wait_without_spinning()  # before the imports below bring torch in
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    from cgconvert.report import write_report
-    from cgconvert.video_pipeline import run_video
+    from cgconvert.video.pipeline import run_video
+    from cgconvert.video.report import write_report
 
     result = run_video(plan, create_progress(quiet))
     if report is not None:

@@ -107,7 +107,7 @@ class Engine(ABC):
 
     def convert(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels (N, H, W, 3), uint8 or uint16, to pixels of the same shape and type."""
-        from cgconvert.transforms import images_to_pixels, pixels_to_images
+        from cgconvert.tensors.images import images_to_pixels, pixels_to_images
 
         started = time.perf_counter()
         with torch.inference_mode():

@@ -11,8 +11,8 @@ import torch
 
 from cgconvert.engines.base import Engine
 from cgconvert.errors import CgconvertError
-from cgconvert.memory import available_memory
-from cgconvert.transforms import padded_size
+from cgconvert.host.memory import available_memory
+from cgconvert.tensors.images import padded_size
 
 LIMIT = 64
 """No more pictures than this at once: beyond it nothing gets faster, and the first result comes later."""
@@ -139,7 +139,7 @@ def pixels_that_fit(engine: Engine) -> int:
 def scaled_batch(height: int, width: int, enough: int, most: int, limit: int = LIMIT) -> int:
     """How many pictures of this padded size go through together: `limit` at most, one at least.
 
-    From `enough` pixels on the device is busy; `most` pixels fit into its memory. The one rule for films,
+    From `enough` pixels on the device is busy; `most` pixels fit into its memory. The one rule for videos,
     folders and engines built ahead: another batch is another engine in the cache.
     """
     pixels = height * width

@@ -20,9 +20,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cgconvert.engines.locks import locked
 from cgconvert.errors import UnavailableError
-from cgconvert.files import output_error
+from cgconvert.host.files import output_error
+from cgconvert.host.locks import locked
 
 Loaded = TypeVar("Loaded")
 Note = Callable[[str], None]

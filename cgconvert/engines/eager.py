@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from cgconvert.engines.base import Engine
 from cgconvert.engines.cpu import for_cpu
+from cgconvert.engines.fuse import operate
 from cgconvert.engines.streams import Streams, count_streams
-from cgconvert.engines.surgery import operate
 from cgconvert.models.loading import Model
-from cgconvert.transforms import padded_size
+from cgconvert.tensors.images import padded_size
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -34,7 +34,7 @@ class EagerEngine(Engine):
     """The generator layer by layer, in channels_last memory.
 
     In float32 it is the network as it was trained, the reference for every other engine; in bf16 and fp16
-    it is changed first where that is faster (`cgconvert.engines.surgery`, `cgconvert.engines.cpu`). On a CPU
+    it is changed first where that is faster (`cgconvert.engines.fuse`, `cgconvert.engines.cpu`). On a CPU
     the pictures of a batch go through side by side (`cgconvert.engines.streams`).
     """
 

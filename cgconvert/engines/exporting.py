@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cgconvert.engines.surgery import with_plain_norms
+from cgconvert.engines.fuse import with_plain_norms
 from cgconvert.engines.verify import BOUNDS_DB, VerificationError, psnr
 from cgconvert.errors import ModelError, UnavailableError, UsageError
-from cgconvert.files import atomic_path
 from cgconvert.generators import build_generator
+from cgconvert.host.files import atomic_path
 from cgconvert.models.loading import Model
-from cgconvert.transforms import padded_size
+from cgconvert.tensors.images import padded_size
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "pth": ".pth"}
 INPUT, OUTPUT = "images", "translated"

@@ -19,13 +19,13 @@ from torch import Tensor
 
 from cgconvert.engines.base import Engine, Samples
 from cgconvert.engines.cache import cache_is_on, engines_folder, get_or_build
+from cgconvert.engines.fuse import operate, with_plain_norms
 from cgconvert.engines.keys import engine_parts, package_version, pixels_sha256
 from cgconvert.engines.streams import count_streams
-from cgconvert.engines.surgery import operate, with_plain_norms
 from cgconvert.errors import UnavailableError
 from cgconvert.models.loading import Model
 from cgconvert.progress import Progress, Silent
-from cgconvert.transforms import padded_size, pixels_to_images
+from cgconvert.tensors.images import padded_size, pixels_to_images
 
 INSTALL = "pip install 'cgconvert[openvino]'"
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}

@@ -15,7 +15,7 @@ from cgconvert.errors import CgconvertError, UnavailableError
 from cgconvert.models.loading import Model
 from cgconvert.options import EngineOptions
 from cgconvert.progress import Progress, Silent, shown_stage
-from cgconvert.transforms import padded_size
+from cgconvert.tensors.images import padded_size
 
 VERIFIED_PIXELS = 4 * 256 * 256
 """Pixels compared, in one picture at least: the plain float32 network is slow beside what it checks."""

@@ -14,9 +14,9 @@ from cgconvert.engines.base import Engine, Samples
 from cgconvert.engines.batches import is_out_of_memory
 from cgconvert.engines.cache import get_or_build
 from cgconvert.engines.eager import DTYPES, exact_float32
+from cgconvert.engines.fuse import operate
 from cgconvert.engines.graphs import record_graph
 from cgconvert.engines.keys import engine_parts
-from cgconvert.engines.surgery import operate
 from cgconvert.errors import CgconvertError, UnavailableError, first_line
 from cgconvert.models.loading import Model
 from cgconvert.progress import Progress, Silent

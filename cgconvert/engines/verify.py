@@ -13,7 +13,7 @@ from torch import Tensor
 from cgconvert.engines.base import Engine
 from cgconvert.engines.eager import EagerEngine
 from cgconvert.errors import ModelError
-from cgconvert.transforms import Crop, pixels_to_images
+from cgconvert.tensors.images import Crop, pixels_to_images
 
 BOUNDS_DB = {"fp32": 60.0, "bf16": 40.0, "fp16": 40.0, "int8": 30.0}
 """Least PSNR, in decibels on images in [-1, 1], that a precision must reach."""

@@ -1,7 +1,7 @@
 """Statistics of instance norms: read out on some pictures, and frozen into a generator.
 
 An instance norm ties every pixel of a result to the whole picture: tiles of one picture come out unlike each
-other, and a film's background changes when something enters the frame. With frozen statistics the network is
+other, and a video's background changes when something enters the frame. With frozen statistics the network is
 a plain function of each pixel's neighbourhood.
 """
 

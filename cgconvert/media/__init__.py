@@ -1,1 +1,1 @@
-"""Files of pictures and films: all knowledge of containers, codecs, image formats and time is here."""
+"""Files of pictures and videos: all knowledge of containers, codecs, image formats and time is here."""

@@ -1,9 +1,9 @@
 """Models: what they say of themselves (card), where they are (catalog), and how they are loaded safely.
 
-Nothing here imports torch; `cgconvert.models.loading` and `cgconvert.models.foreign` do.
+Nothing here imports torch; `cgconvert.models.loading` and `cgconvert.models.importing` do.
 """
 
-from cgconvert.models.card import ModelCard
+from cgconvert.card import ModelCard
 from cgconvert.models.catalog import InstalledModel, find_model, list_models, models_folder
 
 __all__ = ["InstalledModel", "ModelCard", "find_model", "list_models", "models_folder"]

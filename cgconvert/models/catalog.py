@@ -7,9 +7,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from cgconvert.card import NAME_PATTERN, ModelCard, check_name
 from cgconvert.errors import ModelError, UsageError
-from cgconvert.files import output_error
-from cgconvert.models.card import NAME_PATTERN, ModelCard, check_name
+from cgconvert.host.files import output_error
 from cgconvert.models.files import SUFFIX, expanded, is_regular_file, read_card
 
 SHIPPED_FOLDER = Path(__file__).parent / "shipped"

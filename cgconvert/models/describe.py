@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cgconvert.models.card import ModelCard
+from cgconvert.card import ModelCard
 
 NORMS = {
     "instance": "instance norm",

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cgconvert.card import ModelCard, card_from_json
 from cgconvert.errors import ModelError
-from cgconvert.files import write_atomically
-from cgconvert.models.card import ModelCard, card_from_json
+from cgconvert.host.files import write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from cgconvert.models.card import ModelCard
+from cgconvert.card import ModelCard
 from cgconvert.models.catalog import SHIPPED_FOLDER
 from cgconvert.models.files import SUFFIX, write_model
 

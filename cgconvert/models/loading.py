@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cgconvert.card import ModelCard
 from cgconvert.errors import ModelError
 from cgconvert.generators import build_generator, generator_shapes
-from cgconvert.models.card import ModelCard
 from cgconvert.models.catalog import find_model
 from cgconvert.models.files import read_card, read_weights
-from cgconvert.transforms import images_to_pixels, pixels_to_images
+from cgconvert.tensors.images import images_to_pixels, pixels_to_images
 
 
 @dataclass(frozen=True)

@@ -38,13 +38,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_plain_lines(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     """One line at the start, then one every ten seconds, with rate, time left and busiest stage."""
     progress = status.LineProgress()
-    progress.begin("film.mp4", 100, "frame")
+    progress.begin("video.mp4", 100, "frame")
     for second, done in ((1, 4), (10, 40), (12, 48), (20, 80)):
         clock.now = 100.0 + second
         progress.advance(done, "translate")
     progress.finish()
     assert capsys.readouterr().err.splitlines() == [
-        "film.mp4: 100 frames",
+        "video.mp4: 100 frames",
         "40 of 100 frames, 4.0 frames/s, 0:15 left, busiest: translate",
         "80 of 100 frames, 4.0 frames/s, 0:05 left, busiest: translate",
     ]
@@ -67,12 +67,12 @@ def test_the_live_line_fits_into_80_columns(clock: Clock, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(console, "Console", narrow)
     progress = status.LiveProgress()
-    progress.begin("a film with a very long name indeed.mp4", 12345, "frame")
+    progress.begin("a video with a very long name indeed.mp4", 12345, "frame")
     clock.now += 100
     progress.advance(1200, "translate")
     progress.finish()
     line = next(line for line in reversed(screen.getvalue().splitlines()) if "1200" in line)
-    for part in ("a film with a very", "1200/12345 frames", "12.0/s", "15:29 left", "busiest: translate"):
+    for part in ("a video with a very", "1200/12345 frames", "12.0/s", "15:29 left", "busiest: translate"):
         assert part in line, line
 
 
@@ -118,7 +118,7 @@ def test_a_stage_on_the_live_line_counts_seconds(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(console, "Console", narrow)
     progress = status.LiveProgress()
     if within:
-        progress.begin("film.mp4", 10, "frame")
+        progress.begin("video.mp4", 10, "frame")
     with shown_stage(progress, "making ready openvino bf16 on cpu for 1920x1080"):
         time.sleep(1.3)
     assert (progress.rich is not None) == within

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from cgconvert.card import ModelCard
 from cgconvert.generators import build_generator, size_rule
-from cgconvert.models.card import ModelCard
 from cgconvert.models.loading import Model
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from cgconvert.cli import main
-from cgconvert.engines import measure, trial
+from cgconvert.doctor import engines, measure
+from cgconvert.doctor.engines import tiny_model
+from cgconvert.doctor.limits import Limits, count_bytes, count_macs
 from cgconvert.engines.base import Samples
 from cgconvert.engines.choose import Candidate
 from cgconvert.engines.eager import EagerEngine
-from cgconvert.engines.limits import Limits, count_bytes, count_macs
-from cgconvert.engines.trial import tiny_model
 from cgconvert.errors import UnavailableError
 from cgconvert.generators import build_generator
 from cgconvert.models.catalog import models_folder
@@ -60,7 +60,7 @@ def test_an_engine_built_ahead_is_listed_and_cleared(model: str, capsys: pytest.
     assert json.loads(run(capsys, "engines", "list", "--json")[1]) == []
 
 
-def test_what_a_film_would_use_is_built(own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_video_would_use_is_built(own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The size that the card advises for large frames, unless another is asked for."""
     tiny = tiny_model()
     models_folder().mkdir(parents=True)
@@ -188,11 +188,11 @@ def test_bench_calibrates_on_other_pictures_than_it_compares(monkeypatch: pytest
 
 def test_doctor_tries_an_intel_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino")
-    monkeypatch.setattr(trial, "ENGINES", ())
+    monkeypatch.setattr(engines, "ENGINES", ())
     monkeypatch.setattr("cgconvert.engines.openvino.available_gpus", list)
-    assert list(trial.try_engines()) == []
+    assert list(engines.try_engines()) == []
     monkeypatch.setattr("cgconvert.engines.openvino.available_gpus", lambda: ["GPU.7"])
-    tried = list(trial.try_engines())
+    tried = list(engines.try_engines())
     assert [one.name for one in tried] == ["openvino fp16 on gpu.7", "openvino fp32 on gpu.7"]
     assert all(not one.works and "use --device cpu" in one.detail for one in tried)
 
@@ -200,7 +200,7 @@ def test_doctor_tries_an_intel_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("libOpenCL.so is too old")
 
     monkeypatch.setattr("cgconvert.engines.openvino.available_gpus", broken)
-    (one,) = trial.try_engines()
+    (one,) = engines.try_engines()
     assert (
         not one.works and one.name == "openvino on gpu" and one.detail.startswith("libOpenCL.so is too old; ")
     )
@@ -225,8 +225,8 @@ def test_doctor_says_what_to_do_about_what_is_broken(
     def broken(model: Model, candidate: Candidate) -> None:
         raise RuntimeError("symbol not found\nin a library")
 
-    monkeypatch.setattr(trial, "build", broken)
-    told = trial._run(Candidate(name, "fp32", torch.device(device)))
+    monkeypatch.setattr(engines, "build", broken)
+    told = engines._run(Candidate(name, "fp32", torch.device(device)))
     assert not told.works and told.detail.startswith("symbol not found; ") and remedy in told.detail
 
 

@@ -16,7 +16,7 @@ from cgconvert.engines.verify import BOUNDS_DB, psnr, verify
 from cgconvert.models.loading import Model
 from cgconvert.options import EngineOptions
 from cgconvert.progress import Silent
-from cgconvert.transforms import padded_size
+from cgconvert.tensors.images import padded_size
 from tests.engines.models import KINDS, make_model, make_pixels
 
 CUDA = pytest.mark.needs_cuda

@@ -14,8 +14,8 @@ from cgconvert.engines import cpu
 from cgconvert.engines.batches import choose_batch, pixels_that_fit
 from cgconvert.engines.cpu import for_cpu
 from cgconvert.engines.eager import EagerEngine
+from cgconvert.engines.fuse import operate
 from cgconvert.engines.streams import Streams
-from cgconvert.engines.surgery import operate
 from cgconvert.engines.verify import psnr
 from tests.engines.models import KINDS, make_model
 

@@ -10,7 +10,7 @@ import torch
 
 from cgconvert.errors import ModelError
 from cgconvert.models.catalog import models_folder
-from cgconvert.models.foreign import import_checkpoint
+from cgconvert.models.importing import import_checkpoint
 
 
 def saved(tmp_path: Path, content: Any, **options: Any) -> Path:

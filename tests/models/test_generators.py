@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import reference_networks as reference
 import torch
 from torch import nn
 
-from cgconvert.engines.limits import count_macs
+from cgconvert.doctor.limits import count_macs
 from cgconvert.errors import ModelError
 from cgconvert.generators import ARCHITECTURES, build_generator, generator_shapes, size_rule
 from cgconvert.generators.layers import GridFilter, InstanceNorm2d, NarrowGridFilter
+from tests.models import reference_networks as reference
 
 SMALL: dict[str, dict[str, Any]] = {
     "resnet": {"ngf": 4, "blocks": 2},

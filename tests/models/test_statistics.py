@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-import reference_networks as reference
 import torch
 from torch import nn
 
 from cgconvert.generators import build_generator
 from cgconvert.generators.layers import InstanceNorm2d
 from cgconvert.generators.statistics import freeze_statistics, read_statistics
+from tests.models import reference_networks as reference
 
 ARCHITECTURES = {
     "h2": {"half_channels": 4, "channels": 8, "blocks": 2},

@@ -81,7 +81,7 @@ def make_pairs(folder: Path, count: int = 12, edge: int = 48) -> Path:
 def write_run(folder: Path, settings: dict[str, Any]) -> Path:
     """A run's folder with a small config, changed by `settings`."""
     from trainer.config import Config
-    from trainer.template import commented_toml
+    from trainer.runs.template import commented_toml
 
     folder.mkdir(parents=True, exist_ok=True)
     text = commented_toml(Config().with_changes({**SMALL, **settings}))

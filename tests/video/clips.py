@@ -1,4 +1,4 @@
-"""Clips that tests make for themselves, and what can be read back from any film."""
+"""Clips that tests make for themselves, and what can be read back from any video."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _write(container: Any, video: Any, audio: Any, clip: Clip) -> None:
 
 @dataclass
 class Facts:
-    """What a film holds, read with nothing of ours: times as exact fractions of a second."""
+    """What a video holds, read with nothing of ours: times as exact fractions of a second."""
 
     pts: list[Fraction]
     durations: list[Fraction]

@@ -1,4 +1,4 @@
-"""Models and shortcuts for tests that convert films."""
+"""Models and shortcuts for tests that convert videos."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cgconvert.models.card import ModelCard
+from cgconvert.card import ModelCard
 from cgconvert.models.catalog import installed_path
 from cgconvert.models.files import write_model
 from cgconvert.options import EngineOptions

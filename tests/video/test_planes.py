@@ -1,4 +1,4 @@
-"""Films whose frames go to the network as YUV planes: the same result as by way of RGB on the host."""
+"""Videos whose frames go to the network as YUV planes: the same result as by way of RGB on the host."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import torch
 from cgconvert.errors import OutputError, UnavailableError, UsageError
 from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.progress import Silent
-from cgconvert.report import VideoReport
-from cgconvert.video_pipeline import run_video
-from cgconvert.video_plan import plan_video
+from cgconvert.video.pipeline import run_video
+from cgconvert.video.plan import plan_video
+from cgconvert.video.report import VideoReport
 from tests.video.clips import Clip, Facts, make_clip, read_facts
-from tests.video.test_video_fidelity import BFRAMES, TAGGED, TIMED, lossless
+from tests.video.test_fidelity import BFRAMES, TAGGED, TIMED, lossless
 
 FFV1 = VideoOptions(codec="ffv1")
 
@@ -27,7 +27,7 @@ FFV1 = VideoOptions(codec="ffv1")
 def convert(
     source: Path, output: Path, model: str, options: VideoOptions, engine: EngineOptions, as_planes: bool
 ) -> tuple[VideoReport, Facts]:
-    """A film by one of the two ways, and what it holds."""
+    """A video by one of the two ways, and what it holds."""
     report = run_video(plan_video(source, output, model, options, engine), Silent(), as_planes)
     assert any("planes" in note for note in report.path) == as_planes
     return report, read_facts(output)
@@ -84,7 +84,7 @@ def test_identity_changes_nothing_and_equals_the_other_way(
         ({"codec": "ffv1", "options": {}, "width": 97, "height": 65}, {}, 16),
     ],
 )
-def test_a_network_makes_the_same_film_by_both_ways(
+def test_a_network_makes_the_same_video_by_both_ways(
     changes: dict[str, Any], options: dict[str, Any], bound: int, tmp_path: Path, small_model: str
 ) -> None:
     """Seven frames in batches of three. What the network sees differs by the rounding of RGB to 8 bits, half
@@ -107,7 +107,7 @@ def test_a_network_makes_the_same_film_by_both_ways(
 
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
-def test_a_turned_film_comes_out_upright(rotation: int, tmp_path: Path, exact: EngineOptions) -> None:
+def test_a_turned_video_comes_out_upright(rotation: int, tmp_path: Path, exact: EngineOptions) -> None:
     source = make_clip(tmp_path / "in.mp4", Clip(frames=2, rotation=rotation))
     outputs = [tmp_path / "planes.mkv", tmp_path / "pixels.mkv"]
     ways = [convert(source, path, "identity", FFV1, exact, path.stem == "planes")[1] for path in outputs]
@@ -128,8 +128,8 @@ def test_chroma_stays_where_it_was(tmp_path: Path, exact: EngineOptions) -> None
         assert np.abs(last - first)[64:].mean() < 1.5, "half a pixel each time makes more than 6"
 
 
-def film_of_two_sizes(path: Path) -> Path:
-    """A raw H.264 stream in which a film of one size follows upon another."""
+def video_of_two_sizes(path: Path) -> Path:
+    """A raw H.264 stream in which a video of one size follows upon another."""
     parts = [
         make_clip(path.with_name(f"{width}.h264"), Clip(frames=3, width=width, options=BFRAMES))
         for width in (96, 64)
@@ -138,8 +138,8 @@ def film_of_two_sizes(path: Path) -> Path:
     return path
 
 
-def test_pictures_of_another_size_in_mid_film(tmp_path: Path, exact: EngineOptions) -> None:
-    source = film_of_two_sizes(tmp_path / "in.h264")
+def test_pictures_of_another_size_in_mid_video(tmp_path: Path, exact: EngineOptions) -> None:
+    source = video_of_two_sizes(tmp_path / "in.h264")
     reports = []
     for as_planes in (True, False):
         output = tmp_path / f"{as_planes}.mkv"
@@ -159,9 +159,9 @@ def test_an_error_anywhere_ends_the_run(
         raise OutputError("broken on purpose")
 
     where = {
-        "engine": "cgconvert.video_pipeline.create_verified_engine",
-        "encoder": "cgconvert.media.video_sink.VideoSink.write",
-        "copying": "cgconvert.media.video_sink.VideoSink.copy",
+        "engine": "cgconvert.video.pipeline.create_verified_engine",
+        "encoder": "cgconvert.media.video.sink.VideoSink.write",
+        "copying": "cgconvert.media.video.sink.VideoSink.copy",
     }
     source = make_clip(tmp_path / "in.mp4", Clip(audio="aac", audio_offset=0.1))
     plan = plan_video(source, tmp_path / "out.mp4", "identity", VideoOptions(), exact)
@@ -209,8 +209,8 @@ def test_a_card_that_is_not_there_is_refused_where_it_was_asked_for(
 
 
 def test_asking_for_a_card_says_why_there_is_none(tmp_path: Path) -> None:
-    from cgconvert.media.card import why_not_decoding
-    from cgconvert.media.video_probe import probe
+    from cgconvert.media.video.cuda import why_not_decoding
+    from cgconvert.media.video.probe import probe
 
     source = make_clip(tmp_path / "in.mp4", Clip(frames=2))
     if not torch.cuda.is_available():
@@ -223,7 +223,7 @@ def test_asking_for_a_card_says_why_there_is_none(tmp_path: Path) -> None:
 
 @pytest.mark.needs_cuda
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv420p10le"])
-def test_a_film_on_a_card_equals_one_on_the_processor(pix_fmt: str, tmp_path: Path) -> None:
+def test_a_video_on_a_card_equals_one_on_the_processor(pix_fmt: str, tmp_path: Path) -> None:
     """Decoded on the card or not, as the card has it; both results are compared with the way by RGB."""
     source = make_clip(tmp_path / "in.mp4", Clip(frames=30, width=320, height=192, pix_fmt=pix_fmt))
     engine = EngineOptions("cuda", "eager", "fp32", 4)

@@ -16,8 +16,8 @@ from cgconvert.engines.base import Engine
 from cgconvert.engines.batches import OutOfMemoryError
 from cgconvert.engines.eager import EagerEngine
 from cgconvert.frames import PlaneFrame, YuvFormat
-from cgconvert.transfers import HostTransfers, taken_over, transfers_for
-from cgconvert.translators import PlaneTarget, PlaneTranslator, _joined
+from cgconvert.tensors.transfers import HostTransfers, taken_over, transfers_for
+from cgconvert.video.translators import PlaneTarget, PlaneTranslator, _joined
 from tests.engines.models import make_model
 
 FORM = YuvFormat(8, 2, 2, 0.2126, 0.0722, False)

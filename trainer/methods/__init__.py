@@ -9,7 +9,7 @@ from trainer.methods.cut import Cut
 from trainer.methods.cyclegan import CycleGan
 from trainer.methods.distill import Distill
 from trainer.methods.pix2pix import Pix2Pix
-from trainer.precision import Precision
+from trainer.runs.precision import Precision
 
 METHODS: dict[str, type[Method]] = {"cyclegan": CycleGan, "pix2pix": Pix2Pix, "cut": Cut, "distill": Distill}
 

@@ -13,17 +13,17 @@ from cgconvert.errors import UsageError
 from cgconvert.generators import build_generator
 from cgconvert.generators.layers import InstanceNorm2d
 from cgconvert.generators.sizes import size_rule
-from trainer.augment import MULTIPLE
-from trainer.compiling import compile_verified
 from trainer.config import Config
-from trainer.dataset import Batch
-from trainer.diffaugment import diff_augment
-from trainer.discriminators import build_discriminator, smallest_input
-from trainer.ema import Ema
-from trainer.image_pool import ImagePool
-from trainer.initialization import init_weights
-from trainer.losses import Logits, gan_loss, r1_penalty
-from trainer.precision import Precision
+from trainer.data.augment import MULTIPLE
+from trainer.data.batches import Batch
+from trainer.losses.basic import Logits, gan_loss, r1_penalty
+from trainer.losses.diffaugment import diff_augment
+from trainer.methods.image_pool import ImagePool
+from trainer.networks.compiling import compile_verified
+from trainer.networks.discriminators import build_discriminator, smallest_input
+from trainer.networks.ema import Ema
+from trainer.networks.initialization import init_weights
+from trainer.runs.precision import Precision
 
 Losses = dict[str, Tensor]
 

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from cgconvert.generators.sizes import size_rule
 from trainer.config import Config
-from trainer.dataset import Batch
-from trainer.losses import gan_loss
+from trainer.data.batches import Batch
+from trainer.losses.basic import gan_loss
 from trainer.methods.base import Losses
 from trainer.methods.features import Taps
 from trainer.methods.oneway import OneWay
-from trainer.precision import Precision
+from trainer.runs.precision import Precision
 
 WIDTH = 256
 

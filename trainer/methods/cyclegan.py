@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from cgconvert.errors import UsageError
-from trainer.colour_loss import DomainColours, colour_loss
 from trainer.config import Config
-from trainer.consistency import temporal_loss
-from trainer.dataset import Batch
-from trainer.diffaugment import diff_augment
-from trainer.losses import Logits, gan_loss, l1
+from trainer.data.batches import Batch
+from trainer.losses.basic import Logits, gan_loss, l1
+from trainer.losses.colour import DomainColours, colour_loss
+from trainer.losses.diffaugment import diff_augment
+from trainer.losses.temporal import temporal_loss
 from trainer.methods.base import Losses, Method, forward_joined, mixes_images
 from trainer.methods.features import logits_of, mean_matching_loss
-from trainer.precision import Precision
+from trainer.runs.precision import Precision
 
 Pair = tuple[Tensor, Tensor]
 OptionalPair = tuple[Tensor | None, Tensor | None]

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from cgconvert.engines.keys import weights_sha256
 from cgconvert.errors import UsageError
 from cgconvert.models.loading import load_model
-from trainer.checkpoint import load_checkpoint
 from trainer.config import Config, config_from_checkpoint
-from trainer.dataset import Batch
-from trainer.losses import gan_loss, l1
+from trainer.data.batches import Batch
+from trainer.losses.basic import gan_loss, l1
 from trainer.methods.base import Losses
 from trainer.methods.cyclegan import CycleGan
 from trainer.methods.features import Features, Taps, by_scale
 from trainer.methods.oneway import OneWay
 from trainer.metrics.ssim import ssim_map
-from trainer.precision import Precision
+from trainer.runs.checkpoint import load_checkpoint
+from trainer.runs.precision import Precision
 
 
 def relative_l1(fake: Features, real: Features) -> Tensor:

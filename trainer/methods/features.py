@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cgconvert.errors import UsageError
-from trainer.losses import Logits, feature_matching, l1
+from trainer.losses.basic import Logits, feature_matching, l1
 
 Features = Sequence[Tensor] | Sequence[Sequence[Tensor]]
 

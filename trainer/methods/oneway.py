@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from trainer.config import Config
-from trainer.consistency import temporal_loss
+from trainer.losses.temporal import temporal_loss
 from trainer.methods.base import Losses, Method
-from trainer.precision import Precision
+from trainer.runs.precision import Precision
 
 
 class OneWay(Method):

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from trainer.config import Config
-from trainer.dataset import Batch
-from trainer.diffaugment import diff_augment
-from trainer.losses import Logits, gan_loss, l1, r1_penalty
+from trainer.data.batches import Batch
+from trainer.losses.basic import Logits, gan_loss, l1, r1_penalty
+from trainer.losses.diffaugment import diff_augment
 from trainer.methods.base import Losses
 from trainer.methods.features import logits_of, matching_loss
 from trainer.methods.oneway import OneWay
-from trainer.precision import Precision
+from trainer.runs.precision import Precision
 
 
 class Pix2Pix(OneWay):

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from cgconvert.errors import UsageError
-from trainer.augment import Pixels
+from trainer.data.augment import Pixels
 
 
 def _lab(pixels: Pixels) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cgconvert.errors import UsageError
-from trainer.augment import Pixels
+from trainer.data.augment import Pixels
 from trainer.metrics.swd import square
 
 RING = 3  # bins

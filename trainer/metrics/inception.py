@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from cgconvert.errors import ModelError, UsageError, first_line
-from trainer.augment import Pixels
+from trainer.data.augment import Pixels
 
 SUBSET, SUBSETS = 100, 100
 Features = NDArray[np.float64]

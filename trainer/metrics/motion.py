@@ -1,4 +1,4 @@
-"""How steady results are: the warp error of films (Lai et al. 2018), and that of shifted pictures."""
+"""How steady results are: the warp error of videos (Lai et al. 2018), and that of shifted pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from cgconvert.errors import UsageError
-from trainer.augment import Pixels
+from trainer.data.augment import Pixels
 
 SHIFT = (3, 5)  # pixels down and right; odd, so that no stride divides them
 
@@ -18,7 +18,8 @@ SHIFT = (3, 5)  # pixels down and right; odd, so that no stride divides them
 class WarpError:
     """Mean squared difference of a frame and its predecessor moved onto it, in [0, 1], where both are seen.
 
-    `source` is that of the film itself (what flow and noise alone give), `result` that of the converted film.
+    `source` is the figure of the video itself (what flow and noise alone give), `result` that of the
+    converted video.
     `sharpness` is the mean gradient of the result over the source's, or a blur would win.
     """
 
@@ -77,8 +78,8 @@ def warp_error(source: Sequence[Pixels], result: Sequence[Pixels]) -> WarpError:
         if not seen.any():
             continue
         pair = []
-        for film in (source, result):
-            now, before = (film[i].astype(np.float32) / 255 for i in (index, index - 1))
+        for video in (source, result):
+            now, before = (video[i].astype(np.float32) / 255 for i in (index, index - 1))
             pair.append(float(((now - _warped(before, forward)) ** 2)[seen].mean()))
         errors.append((pair[0], pair[1]))
     if not errors:

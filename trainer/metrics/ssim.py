@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer.augment import Pixels
+from trainer.data.augment import Pixels
 
 WINDOW, SIGMA = 11, 1.5
 K1, K2 = 0.01, 0.03

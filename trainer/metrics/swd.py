@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgconvert.errors import UsageError
-from trainer.augment import Pixels
+from trainer.data.augment import Pixels
 
 PATCH = 7
 PATCHES = 128  # an image and level

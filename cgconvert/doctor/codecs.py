@@ -1,0 +1,101 @@
+"""Codecs and picture formats tried on a tiny input: what can really be written and read here."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+
+import av
+import cv2
+import numpy as np
+from av.codec.hwaccel import HWAccel, hwdevices_available
+
+from cgconvert.errors import first_line
+from cgconvert.media.video.codecs import VIDEO_CODECS, VideoCodec
+
+EDGE = 256
+"""Pixels; hardware encoders refuse much smaller pictures."""
+
+FRAMES = 3
+PICTURE_SUFFIXES = (".png", ".jpg", ".webp", ".tiff", ".avif", ".bmp")
+
+
+def try_codecs() -> Iterator[tuple[str, str | None]]:
+    """Each codec's name with None if three frames could be written and read again, or with the reason."""
+    for name, codec in VIDEO_CODECS.items():
+        try:
+            data = _encode(codec)
+            count = _decode(data)
+        except (av.FFmpegError, ValueError, OSError, RuntimeError) as error:
+            yield name, _reason(codec.encoder, error)
+        else:
+            yield name, None if count == FRAMES else f"{count} of {FRAMES} frames came back"
+
+
+def _encode(codec: VideoCodec, pixel_format: str | None = None) -> bytes:
+    os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder talks on standard error otherwise
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="matroska") as container:
+        stream = container.add_stream(codec.encoder, rate=25, options=codec.options)
+        assert isinstance(stream, av.VideoStream)
+        stream.width = stream.height = EDGE
+        formats = av.codec.Codec(codec.encoder, "w").video_formats or []
+        stream.pix_fmt = pixel_format or (formats[0].name if formats else "yuv420p")
+        for index in range(FRAMES):
+            pixels = np.full((EDGE, EDGE, 3), 60 * index, np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format=stream.pix_fmt)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def _decode(data: bytes, hwaccel: HWAccel | None = None) -> int:
+    with av.open(io.BytesIO(data), "r", hwaccel=hwaccel) as container:
+        return len(list(container.decode(video=0)))
+
+
+def _reason(encoder: str, error: Exception) -> str:
+    text = first_line(error, 120)
+    if encoder.endswith("_nvenc"):
+        return f"needs an NVIDIA card with an encoder and its driver ({text})"
+    return f"this build of PyAV cannot use {encoder} ({text}): pip install --upgrade av"
+
+
+def try_hardware_decoders() -> Iterator[tuple[str, str | None]]:
+    """Each hardware decoder of this build with None if it decoded a clip of h264, or with the reason."""
+    names = hwdevices_available()
+    try:
+        data = _encode(VIDEO_CODECS["h264"], "yuv420p") if names else b""
+    except (av.FFmpegError, ValueError, OSError, RuntimeError) as error:
+        yield from ((name, f"no clip could be made to try it ({first_line(error, 120)})") for name in names)
+        return
+    for name in names:
+        yield name, _why_not_in_hardware(name, data)
+
+
+def _why_not_in_hardware(name: str, data: bytes) -> str | None:
+    """Why a kind of device does not decode a clip of h264; None if every frame came back."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.PANIC)  # FFmpeg and drivers talk on standard error otherwise
+    try:
+        count = _decode(data, HWAccel(name, allow_software_fallback=False))
+    except (av.FFmpegError, ValueError, OSError, RuntimeError, NotImplementedError) as error:
+        return f"decodes no h264 here ({first_line(error, 120)})"
+    finally:
+        av.logging.set_level(level)
+    return None if count == FRAMES else f"{count} of {FRAMES} frames came back"
+
+
+def try_pictures() -> Iterator[tuple[str, str | None]]:
+    """Each picture format with None if a picture could be written and read again, or with the reason."""
+    pixels = np.arange(32 * 32 * 3, dtype=np.uint8).reshape(32, 32, 3)
+    for suffix in PICTURE_SUFFIXES:
+        try:
+            written, data = cv2.imencode(suffix, pixels)
+            read = cv2.imdecode(data, cv2.IMREAD_COLOR) if written else None
+        except cv2.error as error:
+            yield suffix, f"this build of OpenCV cannot write it ({error.err})"
+        else:
+            whole = read is not None and read.shape == pixels.shape
+            yield suffix, None if whole else "it did not come back whole"

@@ -1,0 +1,184 @@
+"""Engines tried on a tiny network and picture: what works on this machine, and why the rest does not."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from cgconvert.card import ModelCard
+from cgconvert.doctor.measure import example_pixels
+from cgconvert.engines.batches import free_memory
+from cgconvert.engines.choose import (
+    ENGINES,
+    GPU_PRECISIONS,
+    Candidate,
+    build,
+    cpu_has_bf16,
+    engine_class,
+    intel_gpu,
+)
+from cgconvert.engines.keys import cpu_name, device_name, driver_versions, package_version
+from cgconvert.engines.verify import verify
+from cgconvert.errors import CgconvertError, first_line
+from cgconvert.generators import build_generator, size_rule
+from cgconvert.models.loading import Model
+from cgconvert.progress import Silent
+
+EDGE = 64
+LIBRARIES = (
+    "cgconvert",
+    "torch",
+    "openvino",
+    "nncf",
+    "torch-tensorrt",
+    "av",
+    "opencv-python-headless",
+    "numpy",
+)
+
+REMEDIES = {
+    "eager": "pip install --force-reinstall --no-deps torch",
+    "compile": "install g++ anew, or pip install --force-reinstall --no-deps torch",
+    "tensorrt": "pip install --force-reinstall 'cgconvert[tensorrt]'",
+    "openvino": "pip install --force-reinstall 'cgconvert[openvino]'",
+}
+"""What to try where an engine is installed and fails all the same."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One thing that was tried: what kind, its name, whether it works, and how well or why not."""
+
+    kind: str
+    name: str
+    works: bool
+    detail: str
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+def tiny_model() -> Model:
+    """A generator of a few thousand weights, random but the same each time."""
+    arguments = {"half_channels": 8, "channels": 16, "blocks": 1}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        generator = build_generator("h2", arguments).eval().requires_grad_(False)
+    multiple, minimum = size_rule("h2", arguments)
+    card = ModelCard("tiny", "h2", arguments, size_multiple=multiple, size_minimum=minimum)
+    return Model(card, generator)
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, memory, cards, drivers and the versions of what does the work."""
+    cards = []
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        device = torch.device("cuda", index)
+        total = torch.cuda.get_device_properties(device).total_memory
+        cards.append(
+            {
+                "name": device_name(device),
+                "memory_bytes": total,
+                "free_bytes": free_memory(device),
+                **driver_versions(device),
+            }
+        )
+    return {
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "cpu": cpu_name(),
+        "threads": torch.get_num_threads(),
+        "free_memory_bytes": free_memory(torch.device("cpu")),
+        "bf16_in_hardware": cpu_has_bf16(),
+        "cards": cards,
+        "no_cards_because": None if cards else why_no_cards(),
+        "versions": {name: package_version(name) for name in LIBRARIES},
+    }
+
+
+def why_no_cards() -> str:
+    """Why torch sees no CUDA device, with what would change it."""
+    if torch.version.cuda is None:
+        return (
+            "this torch is built without CUDA; with an NVIDIA card, install a CUDA build of torch "
+            "(https://pytorch.org/get-started/locally)"
+        )
+    return f"torch is built for CUDA {torch.version.cuda} but sees no card: look at nvidia-smi and the driver"
+
+
+def try_engines() -> Iterator[Trial]:
+    """Every engine in every precision on the CPU and on the first card of each make, run and compared."""
+    devices = [torch.device("cpu")]
+    if torch.cuda.is_available():
+        devices.append(torch.device("cuda", 0))
+    for device in devices:
+        for name in ENGINES:
+            yield from _try_engine(name, device)
+    yield from _try_intel_gpu()
+
+
+def _try_intel_gpu() -> Iterator[Trial]:
+    """OpenVINO on an Intel GPU; nothing where it sees none."""
+    host = torch.device("cpu")
+    try:
+        plugin = intel_gpu()
+    except Exception as error:  # as in `_run`
+        yield Trial(
+            "engine", "openvino on gpu", False, _told(error, Candidate("openvino", "fp16", host, "GPU"))
+        )
+        return
+    for precision in GPU_PRECISIONS if plugin else ():
+        yield _run(Candidate("openvino", precision, host, plugin or ""))
+
+
+def _try_engine(name: str, device: torch.device) -> Iterator[Trial]:
+    """The precisions of one engine, or one line where it does not run on this kind of device at all."""
+    kind = engine_class(name)
+    precisions = kind.precisions(device)
+    if not precisions:
+        yield Trial("engine", f"{name} on {device}", False, kind.why_not(device, "fp32") or "")
+    for precision in precisions:
+        candidate, reason = Candidate(name, precision, device), kind.why_not(device, precision)
+        yield Trial("engine", str(candidate), False, reason) if reason else _run(candidate)
+
+
+def _run(candidate: Candidate) -> Trial:
+    started = time.perf_counter()
+    try:
+        engine = build(tiny_model(), candidate)
+        try:
+            pixels = example_pixels(2, EDGE, EDGE)
+            engine.calibrate(lambda count: list(example_pixels(4, EDGE, EDGE)), Silent())
+            engine.prepare(EDGE, EDGE, 2)
+            result = verify(engine, pixels)
+        finally:
+            engine.close()
+    except Exception as error:  # a broken driver or library may raise anything; all of it is an answer
+        return Trial("engine", str(candidate), False, _told(error, candidate), time.perf_counter() - started)
+    detail = result.describe() if result.passed else f"{result.describe()}; {remedy(candidate)}"
+    return Trial("engine", str(candidate), result.passed, detail, time.perf_counter() - started)
+
+
+def _told(error: Exception, candidate: Candidate) -> str:
+    """An error in one line, with what to do; our own errors say that themselves."""
+    text = first_line(error, 300)
+    return text if isinstance(error, CgconvertError) else f"{text}; {remedy(candidate)}"
+
+
+def remedy(candidate: Candidate) -> str:
+    """What may mend an engine that fails here, and what works without it."""
+    command = REMEDIES[candidate.engine]
+    if candidate.device.type == "cuda":
+        command = f"look at nvidia-smi and the driver, or {command}"
+    elif candidate.plugin:
+        command = f"look at Intel's compute driver, or {command}"
+    if candidate.engine != "eager":
+        return f"{command}; without it: --engine eager"
+    return f"{command}; without it: --device cpu" if candidate.device.type == "cuda" else command

@@ -1,0 +1,158 @@
+"""How fast an engine is on this machine: the time to make it ready, and pictures a second."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from cgconvert.doctor.limits import Limits, count_bytes, count_macs, synchronise
+from cgconvert.engines.base import Engine, Samples
+from cgconvert.engines.batches import if_it_fits
+from cgconvert.engines.choose import Candidate
+from cgconvert.engines.ready import create_verified_engine
+from cgconvert.errors import CgconvertError
+from cgconvert.models.loading import Model
+from cgconvert.options import EngineOptions
+from cgconvert.progress import Progress
+from cgconvert.tensors.images import padded_size, pixels_to_images
+
+CALIBRATION_SEED, CALIBRATION_EDGE = 1, 256
+"""Of the pictures that int8 learns from: others than those that it is compared and measured on."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One engine at one size and batch; `problem` says why there are no figures.
+
+    `ready_seconds` is what it took to build, load and verify it, which is never part of a rate. `network`
+    counts images that are on the device, `convert` pixels in host memory to pixels in host memory;
+    both are pictures a second, medians. `processor_seconds` is what `convert` takes of all cores together
+    for a picture (on a GPU: of the host's), which neighbours on the same machine disturb far less than a
+    rate. `share` is the network's part of the arithmetic's measured limit, `memory_share` its part of the
+    memory's (`limits.count_bytes`).
+    """
+
+    engine: str
+    precision: str
+    device: str
+    width: int
+    height: int
+    batch: int
+    ready_seconds: float | None = None
+    network: float | None = None
+    convert: float | None = None
+    processor_seconds: float | None = None
+    share: float | None = None
+    memory_share: float | None = None
+    psnr_db: float | None = None
+    problem: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+def example_pixels(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Pictures with edges, gradients and some noise: what a network sees, without a file; uint8 RGB."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    pictures = []
+    for _ in range(count):
+        low, high = random.uniform(0.005, 0.05, (2, 3)), random.uniform(0, 6, 3)
+        wave = np.sin(y[..., None] * low[0] + x[..., None] * low[1] + high)
+        edges = ((x + 2 * y) // random.integers(20, 90) % 2)[..., None] * 40
+        pictures.append(110 + 70 * wave + edges + random.normal(0, 4, wave.shape))
+    return np.stack(pictures).clip(0, 255).astype(np.uint8)
+
+
+def measure(
+    model: Model,
+    candidate: Candidate,
+    size: tuple[int, int],
+    batch: int,
+    limits: Limits,
+    progress: Progress,
+    seconds: float = 3.0,
+    samples: Samples | None = None,
+) -> Measurement:
+    """Make an engine ready for (height, width) and time it for about `seconds`, at least three times.
+
+    Without `samples` int8 is calibrated on examples that are not among those measured. Whatever fails is told
+    in the measurement's `problem`.
+    """
+    height, width = size
+    where = "gpu" if candidate.plugin else str(candidate.device)
+    about = (candidate.engine, candidate.precision, where, width, height, batch)
+    pixels = example_pixels(batch, height, width)
+    options = EngineOptions(where, candidate.engine, candidate.precision, batch)
+    samples = samples or _calibration(height, width)
+    started = time.perf_counter()
+    try:
+        engine = create_verified_engine(model, options, pixels, progress, samples)
+    except CgconvertError as error:
+        return Measurement(*about, problem=str(error))
+    ready = time.perf_counter() - started
+    try:
+        rates = if_it_fits(lambda: _rates(engine, pixels, seconds)) if engine.batch == batch else None
+        verified = engine.verifications[0].to_dict()
+    finally:
+        engine.close()
+    if rates is None:
+        return Measurement(*about, problem=_short_of_memory(batch))
+    network, convert, spent = rates
+    shape = (model.card.in_channels, *padded_size(height, width, model.card))
+    share = limits.share(candidate.precision, network * count_macs(model.generator, *shape))
+    moved = count_bytes(model.generator, *shape, candidate.precision, batch)
+    memory_share = limits.memory_share(network * moved)
+    return Measurement(
+        *about,
+        ready_seconds=round(ready, 3),
+        network=round(network, 3),
+        convert=round(convert, 3),
+        processor_seconds=round(spent, 5),
+        share=round(share, 4) if share is not None else None,
+        memory_share=round(memory_share, 4) if memory_share is not None else None,
+        psnr_db=verified["psnr_db"],
+    )
+
+
+def _short_of_memory(batch: int) -> str:
+    return f"out of memory at batch {batch}: use a smaller --batch or --size"
+
+
+def _calibration(height: int, width: int) -> Samples:
+    """Examples of at most this size for int8 to learn from."""
+    edges = min(height, CALIBRATION_EDGE), min(width, CALIBRATION_EDGE)
+    return lambda count: list(example_pixels(count, *edges, CALIBRATION_SEED))
+
+
+def _rates(engine: Engine, pixels: np.ndarray, seconds: float) -> tuple[float, float, float]:
+    """Of `network` and `convert` in pictures a second, and the processor seconds of `convert` a picture."""
+    images, _ = pixels_to_images(pixels, engine.model.card, engine.device)
+    network, _ = _rate(lambda: engine(images), engine.device, len(pixels), seconds / 2)
+    convert, spent = _rate(lambda: engine.convert(pixels), engine.device, len(pixels), seconds / 2)
+    return network, convert, spent
+
+
+def _rate(
+    work: Callable[[], object], device: torch.device, batch: int, seconds: float
+) -> tuple[float, float]:
+    """Pictures a second and processor seconds a picture: medians of three runs or more, after a first one."""
+    work()
+    times: list[float] = []
+    spent: list[float] = []
+    finish = time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < finish:
+        synchronise(device)
+        started, before = time.perf_counter(), time.process_time()
+        work()
+        synchronise(device)
+        times.append(time.perf_counter() - started)
+        spent.append(time.process_time() - before)
+    return batch / statistics.median(times), statistics.median(spent) / batch

@@ -1,0 +1,1 @@
+"""What the machine offers: files, locks, memory, threads, channels between them."""

@@ -1,0 +1,1 @@
+"""Picture files through OpenCV: formats, orientation, metadata."""

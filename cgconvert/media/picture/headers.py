@@ -1,0 +1,203 @@
+"""What a picture's file says before it is decoded: format, size, number of pictures. Bytes only."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cgconvert.errors import InputError
+from cgconvert.media.picture import avif
+from cgconvert.media.picture.tiff_tags import Directory, TagError, read_directories
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """`width` and `height` in pixels as stored, before any turning; `frames` pictures or pages in the file.
+
+    `lossless`: the file's compression loses nothing. `gray_key`: the gray value that a PNG calls
+    transparent. `tiff`: the first directory of a TIFF file.
+    """
+
+    format: str
+    width: int
+    height: int
+    frames: int = 1
+    lossless: bool = True
+    gray_key: int | None = None
+    tiff: Directory | None = None
+
+
+def identify(data: bytes) -> str | None:
+    """The format by content: jpeg, png, webp, tiff, avif, bmp; None for anything else."""
+    if data[:3] == b"\xff\xd8\xff":
+        return "jpeg"
+    if data[:8] == PNG_SIGNATURE:
+        return "png"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "tiff"
+    if data[4:8] == b"ftyp" and avif.is_avif(data):
+        return "avif"
+    if data[:2] == b"BM" and len(data) >= 26:
+        return "bmp"
+    return None
+
+
+_OTHERS = (
+    (b"GIF8", 0, "a GIF: convert it as a video with `cgconvert video`"),
+    (b"\xff\x0a", 0, "a JPEG XL picture, which is not supported: save it as PNG first"),
+    (b"\0\0\0\x0cJXL ", 0, "a JPEG XL picture, which is not supported: save it as PNG first"),
+    (b"\0\0\0\x0cjP  ", 0, "a JPEG 2000 picture, which is not supported: save it as PNG first"),
+    (b"8BPS", 0, "a Photoshop file, which is not supported: save it as PNG or TIFF first"),
+    (b"%PDF", 0, "a PDF, not a picture"),
+    (b"ftyphei", 4, "a HEIC picture, which is not supported: save it as JPEG or AVIF first"),
+    (b"ftypmif1", 4, "a HEIF picture, which is not supported: save it as JPEG or AVIF first"),
+    (b"<svg", 0, "an SVG drawing, not a picture of pixels"),
+)
+
+
+def describe_unknown(data: bytes) -> str:
+    """Why bytes that `identify` does not know are no input."""
+    if not data:
+        return "the file is empty"
+    for signature, offset, text in _OTHERS:
+        if data[offset : offset + len(signature)] == signature:
+            return text
+    return "not a picture that can be read (JPEG, PNG, WebP, TIFF, AVIF, BMP)"
+
+
+def read_header(data: bytes) -> ImageHeader:
+    """Read the header of a picture's file. Raises `InputError` (without the file's name)."""
+    kind = identify(data)
+    if kind is None:
+        raise InputError(describe_unknown(data))
+    readers = {"jpeg": _jpeg, "png": _png, "webp": _webp, "tiff": _tiff, "avif": _avif, "bmp": _bmp}
+    try:
+        header = readers[kind](data)
+    except (struct.error, IndexError, TagError, avif.BoxError) as error:
+        raise InputError(f"damaged or cut short: its {kind.upper()} header cannot be read") from error
+    if header.width < 1 or header.height < 1:
+        raise InputError(f"damaged: its {kind.upper()} header says {header.width}x{header.height} pixels")
+    return header
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """The segments of a JPEG before its pixels: marker, offset of the marker, payload."""
+    at = 2
+    while at + 4 <= len(data):
+        if data[at] != 0xFF:
+            return
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill bytes
+            at += 1
+            continue
+        if marker in (0xD9, 0xDA):
+            return
+        if marker == 0x01 or 0xD0 <= marker <= 0xD7:
+            at += 2
+            continue
+        length = struct.unpack_from(">H", data, at + 2)[0]
+        yield marker, at, data[at + 4 : at + 2 + length]
+        at += 2 + length
+
+
+def _jpeg(data: bytes) -> ImageHeader:
+    for marker, _, payload in jpeg_segments(data):
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", payload, 1)
+            return ImageHeader("jpeg", width, height, lossless=marker in (0xC3, 0xC7, 0xCB, 0xCF))
+    raise InputError("damaged or cut short: a JPEG without a frame header")
+
+
+def png_chunks(data: bytes, checked: bool = False) -> Iterator[tuple[bytes, bytes]]:
+    """Type and payload of every chunk of a PNG; `checked`: with a look at each checksum.
+
+    Raises `InputError` if the file is cut short or a checksum is wrong.
+    """
+    at = 8
+    while True:
+        if at + 12 > len(data):
+            raise InputError("cut short: the end of the PNG is missing")
+        length = struct.unpack_from(">I", data, at)[0]
+        kind, end = data[at + 4 : at + 8], at + 8 + length
+        if end + 4 > len(data):
+            raise InputError("cut short: the end of the PNG is missing")
+        view = memoryview(data)[at + 4 : end]
+        if checked and zlib.crc32(view) != struct.unpack_from(">I", data, end)[0]:
+            raise InputError(f"damaged: the checksum of its {kind.decode('latin-1')} chunk is wrong")
+        yield kind, bytes(view[4:]) if kind != b"IDAT" else b""
+        if kind == b"IEND":
+            return
+        at = end + 4
+
+
+def _png(data: bytes) -> ImageHeader:
+    width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
+    frames, key = 1, None
+    for kind, payload in png_chunks(data, checked=True):
+        if kind == b"acTL":
+            frames = struct.unpack_from(">I", payload)[0]
+        elif kind == b"tRNS" and colour == 0 and len(payload) >= 2:
+            value = struct.unpack_from(">H", payload)[0] & ((1 << depth) - 1)
+            key = value if depth in (8, 16) else value * 255 // ((1 << depth) - 1)
+    return ImageHeader("png", width, height, max(frames, 1), gray_key=key)
+
+
+def webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Type and payload of every chunk of a WebP file."""
+    at = 12
+    while at + 8 <= len(data):
+        kind, length = data[at : at + 4], struct.unpack_from("<I", data, at + 4)[0]
+        yield kind, data[at + 8 : at + 8 + length]
+        at += 8 + length + length % 2
+
+
+def _webp(data: bytes) -> ImageHeader:
+    if struct.unpack_from("<I", data, 4)[0] + 8 > len(data) + 1:
+        raise InputError("cut short: the end of the WebP is missing")
+    size: tuple[int, int] | None = None
+    frames, lossless = 0, False
+    for kind, payload in webp_chunks(data):
+        if kind == b"VP8X":
+            size = 1 + int.from_bytes(payload[4:7], "little"), 1 + int.from_bytes(payload[7:10], "little")
+        elif kind == b"VP8 ":
+            width, height = struct.unpack_from("<HH", payload, 6)
+            size = size or (width & 0x3FFF, height & 0x3FFF)
+        elif kind == b"VP8L":
+            bits = struct.unpack_from("<I", payload, 1)[0]
+            size, lossless = size or (1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)), True
+        elif kind == b"ANMF":
+            frames += 1
+    if size is None:
+        raise InputError("damaged or cut short: a WebP without a picture")
+    return ImageHeader("webp", *size, max(frames, 1), lossless)
+
+
+def _tiff(data: bytes) -> ImageHeader:
+    pages = read_directories(data)
+    if not pages:
+        raise InputError("damaged: a TIFF without a picture")
+    # Reduced copies and masks (NewSubfileType) are no pages of their own.
+    frames = sum(not page.number(0x00FE) & 0b101 for page in pages) or 1
+    first = pages[0]
+    lossless = first.number(0x0103, 1) not in (6, 7, 34712, 50001, 50002)
+    return ImageHeader("tiff", first.number(0x0100), first.number(0x0101), frames, lossless, tiff=first)
+
+
+def _avif(data: bytes) -> ImageHeader:
+    info = avif.read_avif(data)
+    return ImageHeader("avif", info.width, info.height, info.frames, lossless=False)
+
+
+def _bmp(data: bytes) -> ImageHeader:
+    header_size = struct.unpack_from("<I", data, 14)[0]
+    if header_size == 12:
+        width, height = struct.unpack_from("<HH", data, 18)
+    else:
+        width, height = struct.unpack_from("<ii", data, 18)
+    return ImageHeader("bmp", abs(width), abs(height))

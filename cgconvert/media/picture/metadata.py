@@ -1,0 +1,214 @@
+"""EXIF, XMP and ICC profile of picture files: read from every format, put into those that hold them.
+
+Byte for byte, apart from what turning the picture upright makes untrue (`for_result`). OpenCV hands out
+only part of this and refuses a profile that libpng does not like, so JPEG, PNG and TIFF are done here; for
+WebP and AVIF OpenCV's writers carry all three (`cgconvert.media.picture.codec` hands them over).
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from dataclasses import dataclass, replace
+
+from cgconvert.errors import InputError
+from cgconvert.media.picture import avif, exif
+from cgconvert.media.picture.headers import ImageHeader, jpeg_segments, png_chunks, webp_chunks
+from cgconvert.media.picture.tiff_tags import Tag, read_directories, short, write_tree
+
+JPEG_EXIF = b"Exif\0\0"
+JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+JPEG_XMP_MORE = b"http://ns.adobe.com/xmp/extension/\0"
+JPEG_ICC = b"ICC_PROFILE\0"
+SEGMENT_LIMIT = 65533
+PNG_XMP = b"XML:com.adobe.xmp"
+PNG_KEPT = (b"cHRM", b"gAMA", b"sRGB", b"cICP", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"tIME")
+PROFILE_LIMIT = 64 << 20
+TIFF_XMP, TIFF_ICC, TIFF_EXTRA_SAMPLES = 0x02BC, 0x8773, 0x0152
+
+_XMP_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>\s*))[1-8]")
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a picture's file carries beside its pixels.
+
+    `orientation`: how the stored pixels must be turned (EXIF numbers). `chunks`: PNG chunks that only PNG
+    holds. `left_out`: what there was and cannot be carried, in words.
+    """
+
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    icc: bytes | None = None
+    orientation: int = 1
+    chunks: tuple[tuple[bytes, bytes], ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+def read_metadata(data: bytes, header: ImageHeader) -> Metadata:
+    """The metadata of a file whose header has been read. Never raises: damaged parts count as absent."""
+    readers = {
+        "jpeg": _from_jpeg,
+        "png": _from_png,
+        "webp": _from_webp,
+        "tiff": _from_tiff,
+        "avif": _from_avif,
+    }
+    reader = readers.get(header.format)
+    try:
+        return reader(data) if reader else Metadata()
+    except (struct.error, IndexError, ValueError, zlib.error, InputError):
+        return Metadata(left_out=("metadata that is damaged",))
+
+
+def for_result(metadata: Metadata, width: int, height: int) -> Metadata:
+    """The metadata of the result: an upright colour picture of `width` x `height` pixels."""
+    block = metadata.exif and exif.made_upright(metadata.exif, width, height)
+    xmp = metadata.xmp and _XMP_ORIENTATION.sub(rb"\g<1>1", metadata.xmp)
+    icc, left_out = metadata.icc, metadata.left_out
+    if icc and icc[16:20] not in (b"RGB ",):
+        space = {b"GRAY": "gray", b"CMYK": "CMYK"}.get(icc[16:20], "foreign")
+        icc, left_out = None, (*left_out, f"a {space} colour profile, which says nothing of a colour picture")
+    return replace(metadata, exif=block, xmp=xmp, icc=icc, orientation=1, left_out=left_out)
+
+
+def embed(encoded: bytes, kind: str, metadata: Metadata, alpha: bool) -> tuple[bytes, tuple[str, ...]]:
+    """Put metadata into an encoded JPEG, PNG or TIFF; also what it could not hold, in words."""
+    if kind == "jpeg":
+        return _into_jpeg(encoded, metadata)
+    if kind == "png":
+        return _into_png(encoded, metadata), ()
+    if kind == "tiff":
+        return _into_tiff(encoded, metadata, alpha), ()
+    kinds = [
+        name for name, part in (("EXIF", metadata.exif), ("XMP", metadata.xmp), ("ICC", metadata.icc)) if part
+    ]
+    return encoded, tuple(f"{name} data, which {kind.upper()} does not hold" for name in kinds)
+
+
+def _from_jpeg(data: bytes) -> Metadata:
+    block = xmp = None
+    pieces: dict[int, bytes] = {}
+    left_out: list[str] = []
+    for marker, _, payload in jpeg_segments(data):
+        if marker == 0xE1 and payload.startswith(JPEG_EXIF) and block is None:
+            block = payload[len(JPEG_EXIF) :]
+        elif marker == 0xE1 and payload.startswith(JPEG_XMP) and xmp is None:
+            xmp = payload[len(JPEG_XMP) :]
+        elif marker == 0xE1 and payload.startswith(JPEG_XMP_MORE):
+            left_out.append("extended XMP data")
+        elif marker == 0xE2 and payload.startswith(JPEG_ICC) and len(payload) > 14:
+            pieces[payload[12]] = payload[14:]
+        elif marker == 0xE2 and payload.startswith(b"MPF\0"):
+            left_out.append("further pictures in the file (a gain map, a preview)")
+    icc = b"".join(pieces[number] for number in sorted(pieces)) or None
+    turn = exif.orientation(block) if block else 1
+    return Metadata(block, xmp, icc, turn, left_out=tuple(dict.fromkeys(left_out)))
+
+
+def _from_png(data: bytes) -> Metadata:
+    block = xmp = icc = None
+    chunks: list[tuple[bytes, bytes]] = []
+    for kind, payload in png_chunks(data):
+        if kind == b"eXIf":
+            block = payload.removeprefix(JPEG_EXIF)
+        elif kind == b"iCCP":
+            compressed = payload[payload.index(b"\0") + 2 :]
+            icc = zlib.decompressobj().decompress(compressed, PROFILE_LIMIT)
+        elif kind == b"iTXt" and payload.startswith(PNG_XMP + b"\0"):
+            xmp = _international_text(payload)
+        elif kind in PNG_KEPT:
+            chunks.append((kind, payload))
+    return Metadata(block, xmp, icc, exif.orientation(block) if block else 1, tuple(chunks))
+
+
+def _international_text(payload: bytes) -> bytes:
+    """The text of an iTXt chunk: keyword, compressed or not, language, translated keyword, text."""
+    rest = payload[payload.index(b"\0") + 1 :]
+    compressed = rest[0] == 1
+    text = rest[2:].split(b"\0", 2)[2]
+    return zlib.decompressobj().decompress(text, PROFILE_LIMIT) if compressed else text
+
+
+def _from_webp(data: bytes) -> Metadata:
+    chunks = dict(webp_chunks(data))
+    block = chunks.get(b"EXIF")
+    block = block.removeprefix(JPEG_EXIF) if block else None
+    turn = exif.orientation(block) if block else 1
+    return Metadata(block, chunks.get(b"XMP "), chunks.get(b"ICCP"), turn)
+
+
+def _from_tiff(data: bytes) -> Metadata:
+    tags = read_directories(data, limit=1)[0].tags
+    parts = [tags[number].data if number in tags else None for number in (TIFF_XMP, TIFF_ICC)]
+    return Metadata(exif.from_tiff(data), parts[0], parts[1])  # the decoder has turned the pixels
+
+
+def _from_avif(data: bytes) -> Metadata:
+    info = avif.read_avif(data)
+    return Metadata(info.exif, info.xmp, info.icc, info.orientation)  # its EXIF orientation is not valid
+
+
+def _into_jpeg(encoded: bytes, metadata: Metadata) -> tuple[bytes, tuple[str, ...]]:
+    payloads: list[tuple[int, bytes]] = []
+    left_out: list[str] = []
+    for name, prefix, part in (("EXIF", JPEG_EXIF, metadata.exif), ("XMP", JPEG_XMP, metadata.xmp)):
+        if part and len(prefix) + len(part) <= SEGMENT_LIMIT:
+            payloads.append((0xE1, prefix + part))
+        elif part:
+            left_out.append(f"{name} data of {len(part)} bytes, more than a JPEG holds")
+    if metadata.icc:
+        room = SEGMENT_LIMIT - len(JPEG_ICC) - 2
+        pieces = [metadata.icc[at : at + room] for at in range(0, len(metadata.icc), room)]
+        if len(pieces) > 255:
+            left_out.append("a colour profile larger than a JPEG holds")
+            pieces = []
+        for number, piece in enumerate(pieces, 1):
+            payloads.append((0xE2, JPEG_ICC + bytes((number, len(pieces))) + piece))
+    at = 2
+    if encoded[2:4] == b"\xff\xe0":  # JFIF stays first
+        at += 2 + struct.unpack_from(">H", encoded, 4)[0]
+    segments = b"".join(struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body for marker, body in payloads)
+    return encoded[:at] + segments + encoded[at:], tuple(left_out)
+
+
+def png_chunk(kind: bytes, payload: bytes) -> bytes:
+    """One chunk with its length and checksum."""
+    return struct.pack(">I", len(payload)) + kind + payload + struct.pack(">I", zlib.crc32(kind + payload))
+
+
+def _into_png(encoded: bytes, metadata: Metadata) -> bytes:
+    chunks: list[tuple[bytes, bytes]] = []
+    if metadata.icc:
+        chunks.append((b"iCCP", b"icc\0\0" + zlib.compress(metadata.icc)))
+    # A profile and an sRGB tag exclude each other.
+    chunks += [chunk for chunk in metadata.chunks if not (metadata.icc and chunk[0] == b"sRGB")]
+    if metadata.xmp:
+        chunks.append((b"iTXt", PNG_XMP + b"\0\0\0\0\0" + metadata.xmp))
+    if metadata.exif:
+        chunks.append((b"eXIf", metadata.exif))
+    at = 8 + 12 + 13
+    return encoded[:at] + b"".join(png_chunk(*chunk) for chunk in chunks) + encoded[at:]
+
+
+def _into_tiff(encoded: bytes, metadata: Metadata, alpha: bool) -> bytes:
+    """Append a directory with all tags and let the header point to it; the old directory is dead space."""
+    tags = dict(read_directories(encoded, limit=1)[0].tags)
+    children: dict[int, dict[int, Tag]] = {}
+    if metadata.exif:
+        described, children = exif.tags_for_tiff(metadata.exif)
+        tags |= described
+    if metadata.xmp:
+        tags[TIFF_XMP] = Tag(1, metadata.xmp, 0)
+    if metadata.icc:
+        tags[TIFF_ICC] = Tag(7, metadata.icc, 0)
+    if alpha:
+        tags[TIFF_EXTRA_SAMPLES] = short(2)  # unassociated alpha, which OpenCV writes without saying so
+    base = len(encoded) + len(encoded) % 2
+    return (
+        b"II*\0"
+        + struct.pack("<I", base)
+        + encoded[8:].ljust(base - 8, b"\0")
+        + write_tree(tags, children, base)
+    )

@@ -1,0 +1,138 @@
+"""Decoded frames to RGB pixels and back: matrix, range and bit depth of the source are honoured.
+
+The conversion itself is swscale's. Its fast paths shift colours by up to two levels, so they are switched
+off; what remains is rounding, and the averaging of chroma where the format subsamples it.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+
+from cgconvert.frames import StreamInfo
+from cgconvert.media.video.siting import Siting
+
+EXACT = (
+    Interpolation.BICUBIC
+    | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+)
+MATRIX_OF_TAG = {
+    1: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    5: Colorspace.ITU601,
+    6: Colorspace.SMPTE170M,
+    7: Colorspace.SMPTE240M,
+    9: Colorspace.BT2020,
+}
+"""AVCOL_SPC tags (ITU-T H.273 matrix coefficients) that swscale has a matrix for."""
+
+HD_HEIGHT = 720
+"""Untagged videos from this height on are taken as BT.709, smaller ones as BT.601, as players do."""
+
+
+def matrix(info: StreamInfo) -> Colorspace:
+    """The YUV matrix of a stream, guessed by its height where it is untagged."""
+    guess = Colorspace.ITU709 if info.height >= HD_HEIGHT else Colorspace.ITU601
+    return MATRIX_OF_TAG.get(info.colorspace, guess)
+
+
+def yuv_range(info: StreamInfo) -> ColorRange:
+    """Full or limited range of a stream; untagged means limited, but for the yuvj formats."""
+    full = info.color_range == ColorRange.JPEG or info.pixel_format.startswith("yuvj")
+    return ColorRange.JPEG if full else ColorRange.MPEG
+
+
+def is_rgb(pixel_format: str) -> bool:
+    """Whether a pixel format holds RGB, which has no matrix."""
+    return bool(av.VideoFormat(pixel_format, 16, 16).is_rgb)
+
+
+def rgb_format(bit_depth: int) -> str:
+    """The pixel format of our pixels: 8 bits a channel, or 16 for anything deeper."""
+    return "rgb24" if bit_depth <= 8 else "rgb48le"
+
+
+def _stored_range(info: StreamInfo, pixel_format: str) -> ColorRange:
+    """The range of the result: RGB is always full, YUV as the source is."""
+    return ColorRange.JPEG if is_rgb(pixel_format) else yuv_range(info)
+
+
+def tag(
+    frame: av.VideoFrame,
+    info: StreamInfo,
+    pixel_format: str,
+    pts: int,
+    time_base: Fraction,
+    duration: int,
+) -> av.VideoFrame:
+    """The frame of this pixel format with its time and the source's colours written on it."""
+    frame.pts, frame.time_base, frame.duration = pts, time_base, duration
+    frame.colorspace = 0 if is_rgb(pixel_format) else info.colorspace
+    frame.color_range = _stored_range(info, pixel_format) if info.color_range else ColorRange.UNSPECIFIED
+    frame.color_primaries, frame.color_trc = info.color_primaries, info.color_trc
+    return frame
+
+
+class ToPixels:
+    """Decoded frames to upright RGB pixels of one size; keeps its scaler between frames."""
+
+    def __init__(self, info: StreamInfo, width: int, height: int) -> None:
+        turned = info.rotation in (90, 270)
+        self.info = info
+        self.width, self.height = (height, width) if turned else (width, height)
+        self.reformatter = VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        """uint8 or uint16 RGB (H, W, 3)."""
+        colours = matrix(self.info)
+        source_range = ColorRange.JPEG if is_rgb(frame.format.name) else yuv_range(self.info)
+        rgb = self.reformatter.reformat(
+            frame,
+            self.width,
+            self.height,
+            rgb_format(self.info.bit_depth),
+            src_colorspace=colours,
+            dst_colorspace=colours,
+            src_color_range=source_range,
+            dst_color_range=ColorRange.JPEG,
+            interpolation=EXACT,
+            threads=1,
+        )
+        pixels: np.ndarray = rgb.to_ndarray()
+        if self.info.rotation:
+            pixels = np.rot90(pixels, -self.info.rotation // 90).copy()
+        return pixels
+
+
+class FromPixels:
+    """RGB pixels to frames in the encoder's format and size, tagged with the source's colours."""
+
+    def __init__(self, info: StreamInfo, width: int, height: int, pixel_format: str) -> None:
+        self.info = info
+        self.width, self.height, self.pixel_format = width, height, pixel_format
+        self.siting = Siting(info.siting)
+        self.reformatter = VideoReformatter()
+
+    def __call__(self, pixels: np.ndarray, pts: int, time_base: Fraction, duration: int) -> av.VideoFrame:
+        """A frame with this time, ready to encode."""
+        source = av.VideoFrame.from_ndarray(pixels, "rgb24" if pixels.dtype == np.uint8 else "rgb48le")
+        source = self.siting(source)
+        colours = matrix(self.info)
+        frame = self.reformatter.reformat(
+            source,
+            self.width,
+            self.height,
+            self.pixel_format,
+            src_colorspace=colours,
+            dst_colorspace=colours,
+            src_color_range=ColorRange.JPEG,
+            dst_color_range=_stored_range(self.info, self.pixel_format),
+            interpolation=EXACT,
+            threads=1,
+        )
+        return tag(frame, self.info, self.pixel_format, pts, time_base, duration)

@@ -1,0 +1,62 @@
+"""Opening a video, and which of its streams is converted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+from av.codec.hwaccel import HWAccel
+from av.container import InputContainer
+
+from cgconvert.errors import InputError, UsageError
+
+MAX_PIXELS = 16384 * 16384
+"""Frames larger than this are taken for an attack on memory, not for a video."""
+
+OPEN_OPTIONS = {"protocol_whitelist": "file,crypto,data", "max_pixels": str(MAX_PIXELS)}
+"""A video is a local file: a playlist inside it cannot make us fetch anything."""
+
+LISTS = {"concat", "hls", "dash"}
+"""Formats that only name other files, which whoever wrote the list may choose."""
+
+
+def open_video(path: Path, card: HWAccel | None = None) -> InputContainer:
+    """Open a video for reading, its video to be decoded on `card` if there is one.
+
+    Raises `UsageError`, `InputError`.
+    """
+    if not path.exists():
+        raise UsageError(f"no such file: {path}")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: for a folder of images use `cgconvert dir`")
+    if not path.is_file():
+        raise UsageError(f"{path} is not a regular file: save the video to a file first")
+    try:
+        container = av.open(
+            f"file:{path.resolve()}",
+            "r",
+            options=dict(OPEN_OPTIONS),
+            metadata_errors="replace",
+            hwaccel=card,
+        )
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{path}: not a video that can be read ({reason})") from error
+    if container.format.name in LISTS:
+        container.close()
+        raise InputError(f"{path}: a list of other files, not a video; convert those files themselves")
+    return container
+
+
+def main_video_stream(container: InputContainer, path: Path) -> av.VideoStream:
+    """The video stream to convert: the one FFmpeg would play, never a cover picture. Raises `InputError`."""
+    pictures = av.stream.Disposition.attached_pic
+    candidates = [s for s in container.streams.video if not s.disposition & pictures and s.codec_context]
+    best = container.streams.best("video")
+    if best in candidates:
+        assert isinstance(best, av.VideoStream)
+        return best
+    if candidates:
+        return candidates[0]
+    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "no streams"
+    raise InputError(f"{path}: has no video to convert (it holds: {kinds})")

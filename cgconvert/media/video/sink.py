@@ -1,0 +1,289 @@
+"""Writes a video: translated frames encoded anew, packets of the other streams as they were."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.codec.hwaccel import HWAccel
+from av.container import InputContainer, OutputContainer
+
+from cgconvert.errors import OutputError, UnavailableError
+from cgconvert.frames import Frame, PlaneFrame, StreamInfo
+from cgconvert.host.files import output_error
+from cgconvert.media.video.codecs import VideoCodec
+from cgconvert.media.video.colour import FromPixels
+from cgconvert.media.video.open import open_video
+from cgconvert.media.video.planes import FromPlanes
+from cgconvert.media.video.source import WHOLE, CopiedPacket, Cut
+from cgconvert.media.video.streams import StreamPlan, read_cover
+
+MILLISECONDS = 1000
+"""Units a second in which MP4 and MOV store where a track begins, if nothing else is asked for."""
+
+MOST_UNITS = 2**31 - 1
+
+PICTURE_TYPES = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
+"""What covers are called as attachments, by codec."""
+
+OWN_TAGS = {"encoder", "duration", "major_brand", "minor_version", "compatible_brands", "vendor_id", "bps"}
+"""Metadata that describes the old file rather than its content."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How frames are encoded: all decided, nothing left to choose. Sizes in pixels."""
+
+    codec: VideoCodec
+    width: int
+    height: int
+    pixel_format: str
+    quality: float | None
+    preset: str | None
+
+    def options(self) -> dict[str, str]:
+        """The encoder's options as FFmpeg takes them."""
+        options = dict(self.codec.options)
+        if self.quality is not None:
+            options[self.codec.quality_option] = f"{self.quality:g}"
+        if self.preset is not None:
+            options[self.codec.preset_option] = self.preset
+        return options
+
+
+def video_metadata(metadata: dict[str, str]) -> dict[str, str]:
+    """Metadata worth keeping: all but what describes the old file or the old encoding."""
+    return {
+        key: value
+        for key, value in metadata.items()
+        if key.lower() not in OWN_TAGS and not key.startswith(("_STATISTICS", "NUMBER_OF_"))
+    }
+
+
+def _muxer_options(
+    muxer: str, source: InputContainer, info: StreamInfo, plans: Sequence[StreamPlan]
+) -> dict[str, str]:
+    """MP4 and MOV: the index in front, and a clock that every track's beginning is a whole number of."""
+    if muxer not in ("mp4", "mov"):
+        return {}
+    units = MILLISECONDS
+    bases = [source.streams[plan.index].time_base for plan in plans if plan.action == "copied"]
+    for base in [info.time_base, *bases]:
+        finer = math.lcm(units, base.denominator) if base else units
+        units = finer if finer <= MOST_UNITS else units
+    return {"movflags": "+faststart", "movie_timescale": str(units)}
+
+
+class VideoSink:
+    """Writes one video to `path`, a temporary name whose renaming to `target` is the caller's.
+
+    `path` None writes into memory: how `check_writable` finds out whether codec and container agree. The
+    streams of `plans` that are not dropped are created in the source's order. With `card` the encoder takes
+    frames from the memory of that card. Frames must come in order of pts. Use: `write` and `copy`, then
+    `finish`; `abort` leaves an unusable file to be removed.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        target: Path,
+        muxer: str,
+        source: InputContainer,
+        info: StreamInfo,
+        encoding: Encoding,
+        plans: Sequence[StreamPlan],
+        cut: Cut = WHOLE,
+        card: HWAccel | None = None,
+    ) -> None:
+        self.path, self.target, self.info, self.card = path, target, info, card
+        self.from_planes = FromPlanes(info, encoding.pixel_format)
+        self.from_pixels = FromPixels(info, encoding.width, encoding.height, encoding.pixel_format)
+        self.frames = 0
+        self.packets: dict[int, int] = {}
+        self.durations: dict[int, int] = {}
+        try:
+            self.container = av.open(
+                f"file:{path.resolve()}" if path else io.BytesIO(),
+                "w",
+                format=muxer,
+                container_options=_muxer_options(muxer, source, info, plans),
+            )
+            self.container.metadata.update(video_metadata(source.metadata))
+            self.outputs: dict[int, Any] = {}
+            for plan in plans:
+                template = source.streams[plan.index]
+                if plan.action == "converted":
+                    self.video = self._add_video(self.container, template, encoding)
+                    self.outputs[plan.index] = self.video
+                elif plan.action == "copied":
+                    self.outputs[plan.index] = self._add_copy(self.container, template, plan, muxer)
+            self._mark_the_video(plans)
+            self._copy_chapters(source, cut)
+            self.container.start_encoding()
+        except (av.error.FFmpegError, OSError) as error:
+            raise _as_output_error(target, error) from error
+
+    def _add_video(self, container: OutputContainer, template: Any, encoding: Encoding) -> av.VideoStream:
+        os.environ.setdefault("SVT_LOG", "1")  # or SVT-AV1 prints its banner into our messages
+        stream = container.add_stream(
+            encoding.codec.encoder, rate=self.info.rate, options=encoding.options(), hwaccel=self.card
+        )
+        assert isinstance(stream, av.VideoStream)
+        context = stream.codec_context
+        context.width, context.height = encoding.width, encoding.height
+        context.pix_fmt = encoding.pixel_format
+        # The source's own units of time: with any other the encoder would round the time stamps.
+        context.time_base = stream.time_base = self.info.time_base
+        if self.info.sample_aspect_ratio:
+            context.sample_aspect_ratio = self.info.sample_aspect_ratio
+        sample = self.from_pixels(np.zeros((16, 16, 3), np.uint8), 0, self.info.time_base, 0)
+        context.colorspace, context.color_range = sample.colorspace, sample.color_range
+        context.color_primaries, context.color_trc = sample.color_primaries, sample.color_trc
+        stream.metadata.update(video_metadata(template.metadata))
+        stream.disposition = template.disposition
+        return stream
+
+    def _add_copy(self, container: OutputContainer, template: Any, plan: StreamPlan, muxer: str) -> Any:
+        if plan.goes_into_header(muxer) and plan.kind == "cover":
+            name, mimetype = PICTURE_TYPES.get(plan.codec, ("cover", "application/octet-stream"))
+            name = template.metadata.get("filename") or name
+            return container.add_attachment(name, mimetype, read_cover(template.container.name, plan.index))
+        if template.type == "attachment":
+            name = template.metadata.get("filename", "attachment")
+            return container.add_attachment(
+                name, template.mimetype or "application/octet-stream", template.data
+            )
+        stream = container.add_stream_from_template(template, opaque=True)
+        stream.metadata.update(template.metadata)
+        stream.disposition = template.disposition
+        return stream
+
+    def _mark_the_video(self, plans: Sequence[StreamPlan]) -> None:
+        """Of several videos in one file, the converted one is what a player is to show."""
+        videos = [plan for plan in plans if plan.kind == "video" and plan.index in self.outputs]
+        if len(videos) < 2:
+            return
+        default = av.stream.Disposition.default
+        for plan in videos:
+            stream = self.outputs[plan.index]
+            others = stream.disposition & ~default
+            stream.disposition = others | default if plan.action == "converted" else others
+
+    def _copy_chapters(self, source: InputContainer, cut: Cut) -> None:
+        """The chapters, as far as they lie within the cut."""
+        chapters = source.chapters()
+        for chapter in chapters:
+            base = chapter["time_base"] or Fraction(1, av.time_base)
+            offset = round(cut.start / base)
+            if cut.end is not None:
+                chapter["end"] = min(chapter["end"], round(cut.end / base))
+            chapter["start"], chapter["end"] = max(0, chapter["start"] - offset), chapter["end"] - offset
+        chapters = [chapter for chapter in chapters if chapter["end"] > chapter["start"]]
+        if chapters:
+            self.container.set_chapters(chapters)
+
+    def write(self, frame: Frame | PlaneFrame) -> None:
+        """Encode one frame. Raises `OutputError`."""
+        if isinstance(frame, PlaneFrame):
+            picture = self.from_planes(frame, self.info.time_base)
+        else:
+            picture = self.from_pixels(frame.pixels, frame.pts, self.info.time_base, frame.duration)
+        if frame.duration:
+            self.durations[frame.pts] = frame.duration
+        try:
+            self._mux_video(self.video.encode(picture))
+        except (av.error.FFmpegError, OSError) as error:
+            raise _as_output_error(self.target, error) from error
+
+    def copy(self, item: CopiedPacket) -> None:
+        """Write a packet of another stream as it is. Raises `OutputError`."""
+        packet = item.packet
+        packet.stream = self.outputs[item.stream]
+        try:
+            self.container.mux_one(packet)
+        except (av.error.FFmpegError, OSError) as error:
+            raise _as_output_error(self.target, error) from error
+        self.packets[item.stream] = self.packets.get(item.stream, 0) + 1
+
+    def _mux_video(self, packets: list[av.Packet[Any]]) -> None:
+        for packet in packets:
+            # Not every encoder hands durations on; without them the last frame would have none.
+            if packet.pts is not None and not packet.duration:
+                packet.duration = self.durations.get(packet.pts, 0)
+            self.durations.pop(packet.pts or 0, None)
+            self.container.mux_one(packet)
+            self.frames += 1
+
+    def finish(self) -> None:
+        """Drain the encoder, write the end of the file and check what was written. Raises `OutputError`."""
+        try:
+            self._mux_video(self.video.encode(None))
+            self.container.close()
+        except (av.error.FFmpegError, OSError) as error:
+            raise _as_output_error(self.target, error) from error
+        self._check()
+
+    def abort(self) -> None:
+        """Give up: close the file as far as that is possible; what is in it is not to be used."""
+        with contextlib.suppress(av.error.FFmpegError, OSError, ValueError):
+            self.container.close()
+
+    def _check(self) -> None:
+        """Read the file back, without decoding it, and count what each stream holds."""
+        assert self.path is not None
+        index_of = {stream.index: source for source, stream in self.outputs.items()}
+        expected = {self.video.index: self.frames}
+        expected |= {self.outputs[source].index: count for source, count in self.packets.items()}
+        found: dict[int, int] = dict.fromkeys(expected, 0)
+        with open_video(self.path) as container:
+            for packet in container.demux(*[container.streams[index] for index in expected]):
+                if packet.size:
+                    found[packet.stream.index] += 1
+        for index, count in expected.items():
+            if found[index] < count:
+                raise OutputError(
+                    f"{self.target}: stream #{index_of.get(index, index)} was written with {count} packets "
+                    f"but reads back with {found[index]}; is the disk failing?"
+                )
+
+
+def check_writable(
+    source: Path,
+    target: Path,
+    muxer: str,
+    info: StreamInfo,
+    encoding: Encoding,
+    plans: Sequence[StreamPlan],
+) -> None:
+    """Open encoder and container as the run will, in memory, so that what cannot work fails before it.
+
+    Raises `UnavailableError` with what the encoder or the container says.
+    """
+    with open_video(source) as container:
+        try:
+            VideoSink(None, target, muxer, container, info, encoding, plans).abort()
+        except (OutputError, ValueError) as error:
+            cause = error.__cause__
+            reason = getattr(cause, "strerror", None) or str(cause or error)
+            encoder = encoding.codec.encoder
+            instead = "; without an NVIDIA GPU use h264, h265 or av1" if "nvenc" in encoder else ""
+            options = " ".join(f"{key}={value}" for key, value in encoding.options().items())
+            raise UnavailableError(
+                f"{encoder} ({encoding.width}x{encoding.height} {encoding.pixel_format} {options}) "
+                f"cannot write {target.suffix} here: {reason}{instead}"
+            ) from error
+
+
+def _as_output_error(path: Path, error: Exception) -> OutputError:
+    if isinstance(error, OSError):
+        return output_error(path, error)
+    return OutputError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}")

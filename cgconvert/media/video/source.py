@@ -1,0 +1,243 @@
+"""A video as a stream of frames to translate and packets to copy, in the order of the file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import av
+import numpy as np
+from av.codec.hwaccel import HWAccel
+
+from cgconvert.frames import Frame, PlaneFrame, StreamInfo
+from cgconvert.media.video.colour import ToPixels
+from cgconvert.media.video.open import main_video_stream, open_video
+from cgconvert.media.video.planes import ToPlanes
+from cgconvert.media.video.probe import stream_duration
+
+INDEXED = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
+"""Formats in which seeking reaches the keyframe before a time. In others it may miss by seconds, or fail."""
+
+EARLY_END = 0.5
+"""Seconds that may be missing at the end before a file counts as cut short."""
+
+
+@dataclass(frozen=True)
+class CopiedPacket:
+    """A packet of another stream, to be written as it is; `stream` is its index in the source."""
+
+    packet: av.Packet[Any]
+    stream: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that this packet keeps alive."""
+        return self.packet.size
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The part of a video that is converted, in seconds of its own clock: from `start` to before `end`."""
+
+    start: Fraction = Fraction(0)
+    end: Fraction | None = None
+
+
+WHOLE = Cut()
+
+
+@dataclass
+class Damage:
+    """What was wrong with the source, counted while it was read."""
+
+    corrupt_frames: int = 0
+    undecodable_packets: int = 0
+    repaired_timestamps: int = 0
+    missing_seconds: float = 0.0
+    messages: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.messages)
+
+    def note(self, message: str) -> None:
+        """Remember a message once; a thousand damaged frames need one line, not a thousand."""
+        if message not in self.messages and len(self.messages) < 20:
+            self.messages.append(message)
+
+
+class VideoSource:
+    """Reads a video once, from `start` to `end` (seconds from its beginning; None: all of it).
+
+    Iterating yields `Frame`s of the main video stream, at `width` x `height`, and `CopiedPacket`s of the
+    streams in `copied`. Time stamps stay as they are, but a video that is cut at its start begins at zero.
+    The size of the `Frame.source` kept beside is `source_size`, None for none. With `as_planes` the pictures
+    come as `PlaneFrame`s of the stored size instead, decoded on `card` as far as that can, from whose memory
+    `take_over` copies a plane.
+    What was wrong is in `damage`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        info: StreamInfo,
+        size: tuple[int, int],
+        copied: frozenset[int] = frozenset(),
+        start: float | None = None,
+        end: float | None = None,
+        source_size: tuple[int, int] | None = None,
+        as_planes: bool = False,
+        card: HWAccel | None = None,
+        take_over: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.path, self.info, self.copied = path, info, copied
+        self.damage = Damage()
+        self.container = open_video(path, card)
+        self.stream = main_video_stream(self.container, path)
+        if card is None:
+            self.stream.thread_type = "AUTO"  # also makes decoders flag frames that they had to conceal
+        self.to_planes = ToPlanes(info, take_over) if as_planes else None
+        self.to_pixels = ToPixels(info, *size)
+        self.to_source = ToPixels(info, *source_size) if source_size not in (None, size) else None
+        self.keep_source = source_size is not None
+        origin = self.stream.start_time or 0
+        self.first_pts = origin + math.ceil(Fraction(str(start)) / info.time_base) if start else None
+        self.end_time = (origin * info.time_base + Fraction(str(end))) if end is not None else None
+        self.shift = self.first_pts * info.time_base if self.first_pts is not None else Fraction(0)
+        self.cut = Cut(self.shift, self.end_time)
+        self.last_end = Fraction(0)
+        self.last_pts: int | None = None
+        self.stored_size: tuple[int, int] | None = None
+
+    def __enter__(self) -> VideoSource:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.container.close()
+
+    def __iter__(self) -> Iterator[Frame | PlaneFrame | CopiedPacket]:
+        if self.first_pts is not None and self.container.format.name in INDEXED:
+            self.container.seek(self.first_pts, stream=self.stream)
+        streams = [s for s in self.container.streams if s == self.stream or s.index in self.copied]
+        finished: set[int] = set()
+        for packet in self._packets(streams):
+            index = packet.stream.index
+            if packet.size and packet.pts is not None and packet.time_base:
+                self.last_end = max(self.last_end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+            if index == self.stream.index:
+                yield from self._frames(packet, finished)
+            elif packet.size:
+                yield from self._copy(packet, finished)
+            if len(finished) == len(streams):
+                break
+        self._look_for_early_end()
+
+    def _packets(self, streams: list[Any]) -> Iterator[av.Packet[Any]]:
+        """Packets up to the end of the file or to where it cannot be read on."""
+        try:
+            yield from self.container.demux(*streams)
+        except (av.error.FFmpegError, OSError) as error:
+            self.damage.note(f"reading stopped early: {getattr(error, 'strerror', None) or error}")
+            yield from self._drain()
+
+    def _drain(self) -> Iterator[av.Packet[Any]]:
+        """An empty packet, which makes the decoder give out the frames that it still holds."""
+        last: av.Packet[Any] = av.Packet()
+        last.stream = self.stream
+        yield last
+
+    def _frames(self, packet: av.Packet[Any], finished: set[int]) -> Iterator[Frame | PlaneFrame]:
+        try:
+            decoded = packet.decode()
+        except av.error.EOFError:
+            return
+        except av.error.FFmpegError as error:
+            self.damage.undecodable_packets += 1
+            self.damage.note(f"damaged video data that cannot be decoded ({error.strerror})")
+            return
+        for picture in decoded:
+            if picture.is_corrupt:
+                self.damage.corrupt_frames += 1
+                self.damage.note("damaged frames, converted as the decoder could reconstruct them")
+            pts = self._timestamp(picture)
+            if self.first_pts is not None and pts < self.first_pts:
+                continue
+            if self.end_time is not None and pts * self.info.time_base >= self.end_time:
+                finished.add(self.stream.index)
+                return
+            yield self._frame(picture, pts - (self.first_pts or 0))
+
+    def _timestamp(self, picture: av.VideoFrame) -> int:
+        """The frame's pts; where it has none or goes back, the next possible one, and that is counted."""
+        step = picture.duration or max(1, round(1 / (self.info.rate * self.info.time_base)))
+        pts = picture.pts
+        if pts is None or (self.last_pts is not None and pts <= self.last_pts):
+            if pts is not None or self.last_pts is not None:
+                self.damage.repaired_timestamps += 1
+                self.damage.note("frames without a usable time stamp, placed after the one before")
+            pts = (self.last_pts + (step if pts is None else 1)) if self.last_pts is not None else 0
+        self.last_pts = pts
+        return pts
+
+    def _frame(self, picture: av.VideoFrame, pts: int) -> Frame | PlaneFrame:
+        size = (picture.width, picture.height)
+        if self.stored_size not in (None, size):
+            self.damage.note(f"pictures of {size[0]}x{size[1]} in mid-video, scaled to the size of the first")
+        self.stored_size = self.stored_size or size
+        if self.to_planes is not None:
+            return self.to_planes(picture, pts, picture.duration or 0)
+        pixels = self.to_pixels(picture)
+        source: np.ndarray | None = None
+        if self.keep_source:
+            source = self.to_source(picture) if self.to_source else pixels
+        return Frame(pixels, pts, picture.duration or 0, source)
+
+    def _copy(self, packet: av.Packet[Any], finished: set[int]) -> Iterator[CopiedPacket]:
+        """The packet, moved in time if the video is cut; subtitles that span a cut begin or end at it."""
+        index, base = packet.stream.index, packet.time_base
+        assert base is not None
+        if packet.stream.disposition & av.stream.Disposition.attached_pic:
+            packet.pts = packet.dts = 0  # a cover has no time
+            yield CopiedPacket(packet, index)
+            return
+        is_text = packet.stream.type == "subtitle"
+        if packet.dts is None or (is_text and packet.is_discard):  # before the beginning, by an edit list
+            return
+        pts = packet.dts if packet.pts is None else packet.pts
+        if self.end_time is not None and pts * base >= self.end_time:
+            finished.add(index)
+            return
+        if is_text and self.end_time is not None:
+            packet.duration = min(packet.duration or 0, round(self.end_time / base) - pts)
+        if self.shift:
+            offset = round(self.shift / base)
+            if pts < offset:
+                if not is_text or pts + (packet.duration or 0) <= offset:
+                    return
+                packet.duration = pts + (packet.duration or 0) - offset
+                packet.pts = packet.dts = pts = offset
+            packet.dts -= offset
+            packet.pts = pts - offset
+        yield CopiedPacket(packet, index)
+
+    def _look_for_early_end(self) -> None:
+        """Compare what was read with what the container promises: some formats end early without an error."""
+        if self.end_time is not None or not self.container.duration:
+            return
+        promised = Fraction(self.container.duration, av.time_base)
+        if self.container.format.name != "matroska,webm":  # whose duration counts from zero already
+            promised += max(Fraction(self.container.start_time or 0, av.time_base), Fraction(0))
+        streams = {self.stream.index, *self.copied}
+        if len(streams) < len(self.container.streams):
+            own = stream_duration(self.container, self.stream)
+            promised = min(promised, Fraction(own)) if own else promised
+        missing = float(promised - self.last_end)
+        if missing > EARLY_END:
+            self.damage.missing_seconds = missing
+            self.damage.note(f"the file ends {missing:.1f} s before its stated end: it was cut short")

@@ -1,0 +1,211 @@
+"""Brings checkpoints of the original CycleGAN/pix2pix implementation in as cgconvert models."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cgconvert.card import ModelCard, check_name
+from cgconvert.errors import ModelError, OutputError, first_line
+from cgconvert.generators import generator_shapes, size_rule
+from cgconvert.models.catalog import installed_path, shipped_path
+from cgconvert.models.checkpoints import read_foreign
+from cgconvert.models.describe import describe_architecture
+from cgconvert.models.files import (
+    expanded,
+    has_card,
+    is_regular_file,
+    read_card,
+    read_header,
+    read_weights,
+    write_model,
+)
+from cgconvert.models.loading import find_misfit, generator_with_weights
+from cgconvert.models.recognition import SUPPORTED, Recognised, UnrecognisedError, recognise
+from cgconvert.models.unwrapping import Weights, find_generator
+
+CHANNELS = (1, 3)
+TRIAL_EDGE = 32
+WEIGHT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+COUNTER_TYPES = (torch.int64, torch.int32)
+ROUNDING = 4096
+"""Bytes by which the tensors may exceed the file: counters that old files lack."""
+
+COUNTER = ".num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A recognised checkpoint: what it is, and its tensors under the names of our generator."""
+
+    recognised: Recognised
+    tensors: dict[str, Tensor]
+
+
+def import_checkpoint(
+    path: str | Path,
+    name: str,
+    title: str | None = None,
+    domains: tuple[str, str] | None = None,
+    overwrite: bool = False,
+) -> ModelCard:
+    """Install a generator checkpoint from elsewhere as the model `name`; returns its card.
+
+    Takes any ResNet or U-Net generator saved by the original PyTorch implementation of CycleGAN and
+    pix2pix, as `.pth` or `.safetensors`, alone or inside a training checkpoint, and also a cgconvert model
+    file. Architecture and arguments are read off the file; replicating padding cannot be told from
+    reflecting and is read as that. Nothing in the file is run. Before it is installed the network is tried
+    on a small picture. `domains` are (source, target) in words. Float16 weights stay float16 in the file.
+
+    Raises `ModelError` if the file is no such generator, damaged or unsafe (nothing is installed then), and
+    `OutputError` if the name is taken and `overwrite` is False, or the file cannot be written.
+    """
+    path = expanded(path)
+    target = _free_target(name, overwrite)
+    if _is_own_model(path):
+        card = read_card(path).with_changes(name=name)
+        tensors = read_weights(path, card)
+    else:
+        imported = recognise_checkpoint(path)
+        tensors = imported.tensors
+        card = _new_card(name, path, imported.recognised)
+    card = card.with_changes(**_words(title, domains))
+    network = _fitted(path, card, tensors)
+    _try(path, network, card)
+    return write_model(target, card, tensors, overwrite)
+
+
+def recognise_checkpoint(path: Path) -> Imported:
+    """What generator a foreign checkpoint holds, and its tensors, all floating ones float32 or smaller.
+
+    Raises `ModelError` with a diagnosis of anything else.
+    """
+    content = read_foreign(path)
+    try:
+        weights, remarks = find_generator(content)
+        recognised = recognise(weights.layout)
+    except UnrecognisedError as unknown:
+        raise ModelError(f"{path}: {unknown}; {SUPPORTED}") from unknown
+    _check_channels(path, recognised)
+    tensors = _collect(path, weights, recognised)
+    remarks += recognised.remarks
+    named = Recognised(recognised.architecture, recognised.arguments, recognised.unused, remarks)
+    return Imported(named, tensors)
+
+
+def _free_target(name: str, overwrite: bool) -> Path:
+    """Where the model will be. Raises `OutputError` if the name is taken and may not be replaced."""
+    target = installed_path(check_name(name))
+    if overwrite:
+        return target
+    if target.exists():
+        raise OutputError(f"there is a model {name!r} already ({target}): use --overwrite or another --name")
+    if shipped_path(name):
+        raise OutputError(
+            f"{name!r} is a model shipped with cgconvert: use another --name, or --overwrite to hide it"
+        )
+    return target
+
+
+def _is_own_model(path: Path) -> bool:
+    """Whether the file is a cgconvert model; what is wrong with any other file is for the reader to say."""
+    try:
+        return is_regular_file(path) and has_card(read_header(path))
+    except ModelError:
+        return False
+
+
+def _words(title: str | None, domains: tuple[str, str] | None) -> dict[str, Any]:
+    words: dict[str, Any] = {} if title is None else {"title": title}
+    if domains is not None:
+        words |= {"source_domain": domains[0], "target_domain": domains[1]}
+    return words
+
+
+def _new_card(name: str, path: Path, recognised: Recognised) -> ModelCard:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    training: dict[str, Any] = {"imported_from": path.name, "sha256": digest}
+    if recognised.remarks:
+        training["remarks"] = list(recognised.remarks)
+    multiple, minimum = size_rule(recognised.architecture, recognised.arguments)
+    return ModelCard(
+        name=name,
+        architecture=recognised.architecture,
+        arguments=recognised.arguments,
+        size_multiple=multiple,
+        size_minimum=minimum,
+        training=training,
+    )
+
+
+def _check_channels(path: Path, recognised: Recognised) -> None:
+    for key, verb in (("in_channels", "takes"), ("out_channels", "returns")):
+        count = recognised.arguments[key]
+        if count not in CHANNELS:
+            raise ModelError(
+                f"{path}: its network {verb} {count} channels; pictures have 3 (RGB) or 1 (gray)"
+            )
+
+
+def _collect(path: Path, weights: Weights, recognised: Recognised) -> dict[str, Tensor]:
+    """The tensors that the generator needs, checked and copied; what it does not use is left out."""
+    tensors = {name: tensor for name, tensor in weights.tensors.items() if name not in recognised.unused}
+    try:
+        expected = generator_shapes(recognised.architecture, recognised.arguments)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    for name in expected:
+        if name.endswith(COUNTER):  # absent before PyTorch 0.4.1, and without meaning in conversion
+            tensors.setdefault(name, torch.zeros((), dtype=torch.int64))
+    misfit = find_misfit(expected, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    if misfit:
+        what = describe_architecture(recognised.architecture, recognised.arguments)
+        raise ModelError(f"{path}: looks like a generator ({what}), but {misfit}; {SUPPORTED}")
+    # Tensors may be views that claim more than the file holds, each by itself or together.
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if claimed > path.stat().st_size + ROUNDING:
+        raise ModelError(f"{path}: refused: its tensors claim {claimed} bytes, more than the file holds")
+    return {name: _checked(path, name, tensor) for name, tensor in tensors.items()}
+
+
+def _checked(path: Path, name: str, tensor: Tensor) -> Tensor:
+    """A dense copy of a tensor that is what it seems; `ModelError` otherwise."""
+    dense = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    if not dense or tensor.dtype not in (COUNTER_TYPES if name.endswith(COUNTER) else WEIGHT_TYPES):
+        raise ModelError(
+            f"{path}: {name!r:.100} is no plain tensor of numbers ({tensor.dtype}, {tensor.device})"
+        )
+    if not bool(torch.isfinite(tensor).all()):
+        raise ModelError(f"{path}: {name!r:.100} has numbers that are not finite: the training had diverged")
+    wanted = torch.float32 if tensor.dtype == torch.float64 else tensor.dtype
+    return tensor.detach().to(wanted).clone(memory_format=torch.contiguous_format)
+
+
+def _fitted(path: Path, card: ModelCard, tensors: dict[str, Tensor]) -> nn.Module:
+    try:
+        return generator_with_weights(card.architecture, card.arguments, tensors)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def _try(path: Path, network: nn.Module, card: ModelCard) -> None:
+    """Run the network once, on the smallest picture it takes. Raises `ModelError` on a wrong result."""
+    multiple, minimum = size_rule(card.architecture, card.arguments)
+    edge = max(minimum, TRIAL_EDGE // multiple * multiple)
+    ramp = torch.linspace(-1, 1, card.in_channels * edge * edge).view(1, card.in_channels, edge, edge)
+    with torch.inference_mode():
+        try:
+            result = network(ramp)
+        except RuntimeError as error:
+            reason = first_line(error)
+            raise ModelError(f"{path}: its network fails on a {edge}x{edge} picture ({reason})") from error
+    if result.shape != (1, card.out_channels, edge, edge):
+        raise ModelError(f"{path}: its network turns {edge}x{edge} pixels into {list(result.shape)}")
+    if not bool(torch.isfinite(result).all()):
+        raise ModelError(f"{path}: its network returns numbers that are not finite")

@@ -1,0 +1,1 @@
+"""A set of pictures through the network: plan, pipeline, result."""

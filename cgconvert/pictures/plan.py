@@ -1,0 +1,295 @@
+"""From paths and options to a plan for pictures: what goes where, checked before any work. No torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cgconvert.card import ModelCard
+from cgconvert.errors import ModelError, OutputError, UsageError
+from cgconvert.host.files import write_atomically
+from cgconvert.models.catalog import find_model
+from cgconvert.models.files import read_card
+from cgconvert.options import EngineOptions, ImageOptions
+from cgconvert.pictures.files import (
+    FOREIGN_SUFFIXES,
+    FORMATS,
+    LOSSY,
+    SUFFIXES,
+    ImageFailure,
+    ImageJob,
+    find_images,
+    is_finished,
+    output_name,
+    printable,
+    same_file,
+)
+
+MARKER = ".cgconvert.json"
+"""In every output folder: which model made it, so that another does not pass for finished work."""
+
+
+@dataclass(frozen=True)
+class ImagePlan:
+    """A run over pictures: those in `files`, or if `folder` is given every picture below it.
+
+    `output` is the folder that the results go to (None: beside each file). `total` pictures were there
+    when the plan was made.
+    """
+
+    folder: Path | None
+    files: Sequence[ImageJob]
+    output: Path | None
+    model: Path
+    card: ModelCard
+    options: ImageOptions
+    engine: EngineOptions
+    total: int
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    def jobs(self, failures: list[ImageFailure] | None = None) -> Iterator[ImageJob]:
+        """Every job in order of names, one folder after the other; unreadable folders go to `failures`."""
+        if self.folder is None:
+            yield from self.files
+            return
+        assert self.output is not None
+        for relative in find_images(self.folder, self.output, failures if failures is not None else []):
+            target = self.output / relative
+            name = output_name(relative.name, self.options.format)
+            yield ImageJob(
+                self.folder / relative, target.with_name(name), SUFFIXES[Path(name).suffix.lower()]
+            )
+
+    def place(self) -> str:
+        """Where the results are, for a person."""
+        if self.output is not None:
+            return printable(self.output)
+        return printable(self.files[0].output) if len(self.files) == 1 else "beside the sources"
+
+    def describe(self) -> Iterator[str]:
+        """The plan line by line, as `--dry-run` prints it."""
+        engine, options = self.engine, self.options
+        failures: list[ImageFailure] = []
+        kinds: Counter[str] = Counter()
+        finished = 0
+        for job in self.jobs(failures):
+            kinds[job.format] += 1
+            finished += is_finished(job, options)
+        counted = ", ".join(f"{count} {name}" for name, count in kinds.most_common()) or "none"
+        source = printable(self.folder) if self.folder else f"{len(self.files)} files"
+        yield f"source     {source} ({counted})"
+        card = self.card
+        yield f"model      {card.name} ({card.source_domain} -> {card.target_domain}), {self.model}"
+        yield (
+            f"network    device {engine.device}, engine {engine.engine}, precision {engine.precision}, "
+            f"batch {engine.batch or 'auto'}"
+        )
+        left = sum(kinds.values()) - finished
+        yield f"result     {self.place()} ({left} to convert, {finished} finished already)"
+        for job in self.jobs():
+            done = "finished   " if is_finished(job, options) else "image      "
+            yield f"{done}{printable(job.source)} -> {printable(job.output)}"
+        yield from (f"unreadable {printable(failure.file)}: {failure.reason}" for failure in failures)
+        yield from (f"note       {note}" for note in self.notes)
+
+
+def plan_dir(
+    folder: Path, output: Path | None, model: str | Path, options: ImageOptions, engine: EngineOptions
+) -> ImagePlan:
+    """Decide everything about the conversion of a folder and check that it can work.
+
+    `output` None: `FOLDER.MODEL` beside the folder. Raises `UsageError`, `ModelError`, `OutputError`.
+    """
+    check_options(options, engine)
+    if not folder.is_dir():
+        if folder.exists():
+            raise UsageError(f"{printable(folder)} is a file: use `cgconvert image`")
+        raise UsageError(f"no such folder: {printable(folder)}")
+    model_path, card = _model(model)
+    target = output if output is not None else _default_output(folder, card)
+    _check_folders(folder, target)
+    _check_marker(target, card, options)
+    plan = ImagePlan(folder, (), target, model_path, card, options, engine, 0)
+    total = _count_without_clashes(plan)
+    if total == 0 and not options.watch:
+        known = " ".join(suffixes[0] for suffixes in FORMATS.values())
+        raise UsageError(f"no images in {printable(folder)}: looked for {known}, in its folders too")
+    return ImagePlan(folder, (), target, model_path, card, options, engine, total)
+
+
+def _model(model: str | Path) -> tuple[Path, ModelCard]:
+    path = find_model(model)
+    card = read_card(path)
+    if card.in_channels not in (1, 3) or card.out_channels not in (1, 3):
+        raise ModelError(
+            f"{card.name} has {card.in_channels} -> {card.out_channels} channels: pictures need 1 or 3"
+        )
+    return path, card
+
+
+def _default_output(folder: Path, card: ModelCard) -> Path:
+    name = folder.name if folder.name not in ("", "..") else folder.resolve().name
+    if not name:
+        raise UsageError(f"say where the results of {printable(folder)} go, with -o")
+    parent = folder.parent if folder.name not in ("", "..") else folder.resolve().parent
+    return parent / f"{name}.{card.name}"
+
+
+def _check_folders(folder: Path, target: Path) -> None:
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"{printable(target)} is a file: choose a folder with -o")
+    source, result = folder.resolve(), target.resolve()
+    if result == source:
+        raise UsageError(f"{printable(target)} is the source folder itself: choose another -o")
+    if source.is_relative_to(result):
+        raise UsageError(
+            f"{printable(target)} holds the source folder: results could replace sources; choose another -o"
+        )
+
+
+def _count_without_clashes(plan: ImagePlan) -> int:
+    """How many jobs there are. Raises `UsageError` if two would write one file."""
+    total, folder = 0, None
+    names: dict[str, Path] = {}
+    for job in plan.jobs():
+        if job.output.parent != folder:
+            folder, names = job.output.parent, {}
+        _claim(names, job.output.name, job)
+        total += 1
+    return total
+
+
+def _claim(claimed: dict[str, Path], key: str, job: ImageJob) -> None:
+    other = claimed.setdefault(key, job.source)
+    if other is not job.source:
+        raise UsageError(
+            f"{printable(other)} and {printable(job.source)} would both become {printable(job.output)}: "
+            "rename one, or convert them separately"
+        )
+
+
+def _check_marker(target: Path, card: ModelCard, options: ImageOptions) -> None:
+    try:
+        made = json.loads((target / MARKER).read_bytes())
+        name, weights = str(made["model"]), str(made["weights_sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if (name, weights) == (card.name, card.weights_sha256) or options.overwrite:
+        return
+    what = f"model {name}" if name != card.name else f"another version of {name}"
+    raise OutputError(
+        f"{printable(target)} holds results of {what}: choose another -o, or --overwrite to replace them"
+    )
+
+
+def write_marker(plan: ImagePlan) -> None:
+    """Note in the output folder which model makes what is in it. Raises `OutputError`."""
+    if plan.folder is not None and plan.output is not None:
+        made = {"model": plan.card.name, "weights_sha256": plan.card.weights_sha256}
+        write_atomically(plan.output / MARKER, (json.dumps(made) + "\n").encode())
+
+
+def plan_images(
+    files: Iterable[Path],
+    output: Path | None,
+    model: str | Path,
+    options: ImageOptions,
+    engine: EngineOptions,
+) -> ImagePlan:
+    """Decide everything about the conversion of single files and check that it can work.
+
+    `output`: a file for one file, a folder for any number; None: `NAME.MODEL.EXT` beside each. Raises
+    `UsageError`, `ModelError`, `OutputError`.
+    """
+    check_options(options, engine)
+    sources = list(dict.fromkeys(files))
+    if not sources:
+        raise UsageError("no files were given")
+    for path in sources:
+        if path.is_dir():
+            raise UsageError(f"{printable(path)} is a folder: use `cgconvert dir`")
+    if not any(os.path.lexists(path) for path in sources):
+        raise UsageError(f"no such file: {', '.join(printable(path) for path in sources[:3])}")
+    model_path, card = _model(model)
+    notes: list[str] = []
+    if output is None:
+        sources = _without_results(sources, card, notes)
+    jobs = tuple(_job(path, output, len(sources), card, options) for path in sources)
+    claimed: dict[str, Path] = {}
+    for job in jobs:
+        _claim(claimed, str(job.output), job)
+        if same_file(job.source, job.output):
+            raise UsageError(f"{printable(job.output)} is the source itself: choose another -o")
+    if len(jobs) == 1 and is_finished(jobs[0], options):
+        raise OutputError(f"{printable(jobs[0].output)} exists already: use --overwrite to replace it")
+    as_folder = output if output is not None and not _is_file_name(output, len(sources)) else None
+    return ImagePlan(None, jobs, as_folder, model_path, card, options, engine, len(jobs), tuple(notes))
+
+
+def _without_results(sources: list[Path], card: ModelCard, notes: list[str]) -> list[Path]:
+    """Without the results of an earlier run that a pattern like *.jpg picks up beside their sources."""
+    ending = f".{card.name}"
+    given = {(path.parent, path.stem) for path in sources}
+    kept = [
+        path
+        for path in sources
+        if not path.stem.endswith(ending) or (path.parent, path.stem.removesuffix(ending)) not in given
+    ]
+    if len(kept) < len(sources):
+        notes.append(f"{len(sources) - len(kept)} of the files are results of {card.name} and are left out")
+    return kept
+
+
+def _is_file_name(output: Path, count: int) -> bool:
+    """Whether -o names the one result, rather than a folder for it."""
+    return count == 1 and not output.is_dir() and output.suffix.lower() in SUFFIXES
+
+
+def _job(source: Path, output: Path | None, count: int, card: ModelCard, options: ImageOptions) -> ImageJob:
+    if output is not None and _is_file_name(output, count):
+        kind = SUFFIXES[output.suffix.lower()]
+        if options.format not in (None, kind):
+            raise UsageError(f"-o {printable(output)} and --format {options.format} contradict each other")
+        return ImageJob(source, output, kind)
+    if output is not None and output.suffix.lower() in FOREIGN_SUFFIXES and not output.is_dir():
+        known = ", ".join(suffixes[0] for suffixes in FORMATS.values())
+        raise UsageError(f"{printable(output)}: {output.suffix} cannot be written, use one of {known}")
+    if output is not None and output.exists() and not output.is_dir():
+        raise OutputError(
+            f"{printable(output)} is a file: choose a folder with -o, or a name with a known suffix"
+        )
+    name = source.name
+    if source.suffix.lower() not in SUFFIXES and options.format is None:
+        name = f"{source.stem}{FORMATS[_kind_by_content(source)][0]}"
+    name = output_name(name, options.format)
+    kind = SUFFIXES[Path(name).suffix.lower()]
+    if output is not None:
+        return ImageJob(source, output / name, kind)
+    return ImageJob(source, source.with_name(f"{Path(name).stem}.{card.name}{Path(name).suffix}"), kind)
+
+
+def _kind_by_content(source: Path) -> str:
+    """The format of a file whose name does not say it; png if it is no picture, as reading it will tell."""
+    from cgconvert.media.picture.headers import identify
+
+    try:
+        with source.open("rb") as file:
+            return identify(file.read(256)) or "png"
+    except OSError:
+        return "png"
+
+
+def check_options(options: ImageOptions, engine: EngineOptions) -> None:
+    """Raise `UsageError` for options that make no sense."""
+    if options.format is not None and options.format not in FORMATS:
+        raise UsageError(f"unknown format {options.format!r}: use {', '.join(FORMATS)}")
+    if options.quality is not None and not 1 <= options.quality <= 100:
+        raise UsageError(f"--quality {options.quality} is not from 1 to 100")
+    if options.quality is not None and options.format is not None and options.format not in LOSSY:
+        raise UsageError(f"--quality means nothing to {options.format}, which loses nothing: leave it out")
+    if engine.batch is not None and engine.batch < 1:
+        raise UsageError(f"--batch {engine.batch} is not at least 1")

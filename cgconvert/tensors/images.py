@@ -1,0 +1,107 @@
+"""Pixels to images and back: two inverses around the network, run on the network's device.
+
+pixels: uint8 or uint16 RGB, NHWC. images: float in [-1, 1], NCHW, padded to what the network accepts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cgconvert.card import ModelCard
+
+LUMA_BT601 = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The part of padded images that is the picture: its height and width, from the top left corner."""
+
+    height: int
+    width: int
+
+
+def padded_size(height: int, width: int, card: ModelCard) -> tuple[int, int]:
+    """The smallest size the generator accepts that holds (height, width)."""
+
+    def up(value: int) -> int:
+        value = max(value, card.size_minimum)
+        return -(-value // card.size_multiple) * card.size_multiple
+
+    return up(height), up(width)
+
+
+def reflect_index(size: int, padded: int) -> np.ndarray:
+    """Indices that extend `size` pixels to `padded` by reflection at the far edge, as often as need be."""
+    if size == 1:
+        return np.zeros(padded, np.int64)
+    period = 2 * (size - 1)
+    index = np.arange(padded) % period
+    return np.where(index < size, index, period - index)
+
+
+def pad_pixels(pixels: Tensor, height: int, width: int) -> Tensor:
+    """Reflect (N, H, W, C) at the bottom and the right to (N, height, width, C); any size from 1 pixel."""
+    if pixels.shape[1] != height:
+        pixels = pixels[:, torch.from_numpy(reflect_index(pixels.shape[1], height)).to(pixels.device)]
+    if pixels.shape[2] != width:
+        pixels = pixels[:, :, torch.from_numpy(reflect_index(pixels.shape[2], width)).to(pixels.device)]
+    return pixels
+
+
+def pixels_to_images(
+    pixels: np.ndarray, card: ModelCard, device: torch.device, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Crop]:
+    """(N, H, W, 3) pixels to padded images (N, C, H', W'), channels_last, and the crop that undoes it.
+
+    A generator with one input channel gets BT.601 luma. Channels-last memory is what the pixels have
+    already, so nothing is transposed.
+    """
+    crop = Crop(pixels.shape[1], pixels.shape[2])
+    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(device, non_blocking=True)
+    tensor = pad_pixels(tensor, *padded_size(crop.height, crop.width, card))
+    peak = 255.0 if pixels.dtype == np.uint8 else 65535.0
+    images = tensor.permute(0, 3, 1, 2).to(torch.float32).mul_(2 / peak).sub_(1)
+    return _channels_in(images, card).to(dtype), crop
+
+
+def rgb_to_images(rgb: Tensor, card: ModelCard) -> tuple[Tensor, Crop]:
+    """RGB images (N, 3, H, W) in [-1, 1] to padded images (N, C, H', W'), and the crop that undoes it."""
+    crop = Crop(rgb.shape[2], rgb.shape[3])
+    padded = pad_pixels(rgb.permute(0, 2, 3, 1), *padded_size(crop.height, crop.width, card))
+    return _channels_in(padded.permute(0, 3, 1, 2), card), crop
+
+
+def images_to_rgb(images: Tensor, crop: Crop) -> Tensor:
+    """Images (N, C, H', W') to RGB images (N, 3, H, W): cropped; one channel becomes gray."""
+    return images[:, :, : crop.height, : crop.width].float().expand(-1, 3, -1, -1)
+
+
+def rgb_to_pixels(rgb: Tensor, dtype: np.dtype | type) -> np.ndarray:
+    """RGB images (N, 3, H, W) in [-1, 1] to pixels (N, H, W, 3) of uint8 or uint16."""
+    return images_to_pixels(rgb, Crop(rgb.shape[2], rgb.shape[3]), dtype)
+
+
+def _channels_in(images: Tensor, card: ModelCard) -> Tensor:
+    """As many channels as the generator takes: RGB, or its BT.601 luma."""
+    if card.in_channels != 1:
+        return images
+    weights = torch.tensor(LUMA_BT601, device=images.device).view(1, 3, 1, 1)
+    return (images * weights).sum(1, keepdim=True)
+
+
+def images_to_pixels(images: Tensor, crop: Crop, dtype: np.dtype | type) -> np.ndarray:
+    """Images (N, C, H', W') to (N, H, W, 3) pixels of uint8 or uint16: cropped, clamped and rounded.
+
+    One output channel becomes gray RGB.
+    """
+    peak = 255.0 if np.dtype(dtype) == np.uint8 else 65535.0
+    images = images[:, :, : crop.height, : crop.width].float()
+    scaled = images.mul(peak / 2).add_(peak / 2).round_().clamp_(0, peak)
+    if scaled.shape[1] == 1:
+        scaled = scaled.expand(-1, 3, -1, -1)
+    tensor = scaled.permute(0, 2, 3, 1).to(torch.uint8 if peak == 255.0 else torch.uint16)
+    return tensor.contiguous().cpu().numpy()

@@ -1,0 +1,1 @@
+"""A video through the network: plan, route, pipeline, report."""

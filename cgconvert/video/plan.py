@@ -1,0 +1,218 @@
+"""From a video's path and options to a plan: everything decided and checked before any work. No torch."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cgconvert.card import ModelCard
+from cgconvert.errors import InputError, ModelError, UsageError
+from cgconvert.frames import StreamInfo
+from cgconvert.media.video.codecs import VideoCodec, container_of, find_codec, held_by, pixel_format_for
+from cgconvert.media.video.compare import MODES
+from cgconvert.media.video.probe import probe
+from cgconvert.media.video.sink import Encoding
+from cgconvert.media.video.streams import StreamPlan, plan_streams
+from cgconvert.models.catalog import find_model
+from cgconvert.models.files import read_card
+from cgconvert.options import EngineOptions, VideoOptions
+from cgconvert.video.target import choose_target, losses, writable_streams
+
+_SIZE = re.compile(r"(?P<width>\d+)x(?P<height>\d+)|(?P<lines>\d+)p|(?P<factor>\d*\.?\d+)x", re.IGNORECASE)
+MAX_EDGE = 16384
+DECODERS = ("auto", "cpu", "nvdec")
+
+
+@dataclass(frozen=True)
+class VideoPlan:
+    """One video's conversion. `size` is the result's, `work_size` what the network sees (width, height)."""
+
+    source: Path
+    output: Path
+    muxer: str
+    model: Path
+    card: ModelCard
+    info: StreamInfo
+    streams: Sequence[StreamPlan]
+    codec_name: str
+    encoding: Encoding
+    size: tuple[int, int]
+    work_size: tuple[int, int]
+    options: VideoOptions
+    engine: EngineOptions
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    def describe(self) -> list[str]:
+        """The plan line by line, as `--dry-run` prints it."""
+        info, encoding = self.info, self.encoding
+        about = f"{info.width}x{info.height}, {float(info.rate):.3f} frames/s, {info.pixel_format}"
+        length = f", {info.duration:.1f} s" if info.duration else ""
+        count = f", {info.frames} frames" if info.frames else ""
+        lines = [
+            f"source     {self.source} ({about}{length}{count})",
+            f"model      {self.card.name} ({self.card.source_domain} -> {self.card.target_domain}), "
+            f"{self.model}",
+            f"network    sees {self.work_size[0]}x{self.work_size[1]}; device {self.engine.device}, "
+            f"engine {self.engine.engine}, precision {self.engine.precision}, "
+            f"batch {self.engine.batch or 'auto'}",
+            f"result     {self.output} ({self.muxer}, {self.codec_name}, {encoding.width}x{encoding.height}, "
+            f"{encoding.pixel_format}, {' '.join(f'{k}={v}' for k, v in encoding.options().items())})",
+        ]
+        lines += [f"stream     {plan.describe()}" for plan in self.streams]
+        lines += [f"note       {note}" for note in self.notes]
+        return lines
+
+
+def parse_size(text: str, width: int, height: int, what: str) -> tuple[int, int]:
+    """ "1280x720", "720p" (the shorter side) or "0.5x" as (width, height). Raises `UsageError`.
+
+    Derived sizes are rounded to even numbers, which every codec takes.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise UsageError(f"{what} {text!r} is not a size: use WIDTHxHEIGHT, 720p or 0.5x")
+    if match["width"]:
+        size = int(match["width"]), int(match["height"])
+    else:
+        factor = float(match["factor"]) if match["factor"] else int(match["lines"]) / min(width, height)
+        if factor == 0:
+            raise UsageError(f"{what} {text!r} leaves no pixel: use a factor or a size above 0")
+        size = max(2, round(width * factor / 2) * 2), max(2, round(height * factor / 2) * 2)
+    if not (0 < size[0] <= MAX_EDGE and 0 < size[1] <= MAX_EDGE):
+        raise UsageError(
+            f"{what} {text!r} is {size[0]}x{size[1]}: both sides must be from 1 to {MAX_EDGE} pixels"
+        )
+    return size
+
+
+def plan_video(
+    source: Path,
+    output: Path | None,
+    model: str | Path,
+    options: VideoOptions,
+    engine: EngineOptions,
+) -> VideoPlan:
+    """Decide everything about a video's conversion and check that it can work.
+
+    Raises `UsageError`, `UnavailableError`, `ModelError`, `InputError`, `OutputError`.
+    """
+    _check_options(options, engine)
+    info = probe(source)
+    model_path = find_model(model)
+    card = read_card(model_path)
+    if card.in_channels not in (1, 3) or card.out_channels not in (1, 3):
+        raise ModelError(
+            f"{card.name} has {card.in_channels} -> {card.out_channels} channels: videos need 1 or 3"
+        )
+    if options.start is not None and info.duration and options.start >= info.duration:
+        raise UsageError(f"--start {options.start:g} is past the end of {source} ({info.duration:.1f} s)")
+    target, notes = choose_target(source, output, card.name, options)
+    muxer, default_codec = container_of(target)
+    codec_name = options.codec or default_codec
+    codec = find_codec(codec_name)
+    if codec.codec not in held_by(muxer):
+        raise UsageError(f"{target.suffix} cannot hold {codec_name}: use -o with .mkv, or another --codec")
+    _check_encoder_options(options, codec, codec_name)
+    size = (info.width, info.height)
+    if options.size:
+        size = parse_size(options.size, info.width, info.height, "--size")
+    encoding = _encoding(codec, info, size, options)
+    planned = plan_streams(source, muxer)
+    streams = writable_streams(source, target, muxer, info, encoding, planned)
+    _check_strict(source, streams, options)
+    return VideoPlan(
+        source=source,
+        output=target,
+        muxer=muxer,
+        model=model_path,
+        card=card,
+        info=info,
+        streams=streams,
+        codec_name=codec_name,
+        encoding=encoding,
+        size=size,
+        work_size=network_size(options.work_size, card, size, (info.width, info.height)),
+        options=options,
+        engine=engine,
+        notes=(*notes, *losses(source, target, muxer, info, encoding, streams)),
+    )
+
+
+def _encoding(codec: VideoCodec, info: StreamInfo, size: tuple[int, int], options: VideoOptions) -> Encoding:
+    """How frames of the result are encoded; side by side they are twice as wide."""
+    encoded = (size[0] * 2, size[1]) if options.compare == "side" else size
+    return Encoding(
+        codec,
+        *encoded,
+        pixel_format_for(codec, info, options.pix_fmt, encoded),
+        options.crf if options.crf is not None else codec.quality,
+        options.preset if options.preset is not None else codec.preset,
+    )
+
+
+def _check_encoder_options(options: VideoOptions, codec: VideoCodec, name: str) -> None:
+    """Refuse quality and preset that the codec does not have. Raises `UsageError`."""
+    low, high = codec.quality_range
+    if options.crf is not None and not codec.quality_option:
+        raise UsageError(f"--crf means nothing to {name}: leave it out")
+    if options.crf is not None and not low <= options.crf <= high:
+        raise UsageError(f"--crf {options.crf:g} is out of range: {name} takes {low:g} to {high:g}")
+    if options.preset is not None and not codec.preset_option:
+        raise UsageError(f"--preset means nothing to {name}: leave it out")
+    if options.preset is not None and codec.presets and options.preset not in codec.presets:
+        raise UsageError(f"{name} has no preset {options.preset!r} (it has: {', '.join(codec.presets)})")
+
+
+def _check_options(options: VideoOptions, engine: EngineOptions) -> None:
+    """Refuse what makes no sense whatever the video is. Raises `UsageError`."""
+    if options.compare not in (None, *MODES):
+        raise UsageError(f"--compare {options.compare!r} is unknown: use {' or '.join(MODES)}")
+    if options.decoder not in DECODERS:
+        raise UsageError(f"--decoder {options.decoder!r} is unknown: use {', '.join(DECODERS)}")
+    if options.decoder == "nvdec" and engine.device == "cpu":
+        raise UsageError(
+            "--decoder nvdec decodes into the memory of a CUDA device: use --device cuda with it"
+        )
+    for name, value in (("--start", options.start), ("--end", options.end)):
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise UsageError(f"{name} {value:g} is no time: seconds count from 0, the video's beginning")
+    if options.start is not None and options.end is not None and options.end <= options.start:
+        raise UsageError(f"--end {options.end:g} is not after --start {options.start:g}")
+    if engine.batch is not None and engine.batch < 1:
+        raise UsageError(f"--batch {engine.batch} is not at least 1")
+
+
+def _check_strict(source: Path, streams: Sequence[StreamPlan], options: VideoOptions) -> None:
+    dropped = [stream.describe() for stream in streams if stream.action == "dropped"]
+    if options.strict and dropped:
+        raise InputError(f"{source}: not every stream can be kept (--strict): {'; '.join(dropped)}")
+
+
+def network_size(
+    asked: str | None, card: ModelCard, size: tuple[int, int], source: tuple[int, int]
+) -> tuple[int, int]:
+    """What the network sees of a video: as asked, as the card advises for large frames, or the result's size.
+
+    Sizes are (width, height), `size` the result's. Raises `UsageError` where `asked` is no size.
+    """
+    if asked:
+        return parse_size(asked, *source, "--work-size")
+    if card.work_size and min(size) > card.work_size:
+        return parse_size(f"{card.work_size}p", *size, "work size of the card")
+    return size
+
+
+def plan_as_dict(plan: VideoPlan, encoding: Encoding) -> dict[str, Any]:
+    """A plan with the encoding that it ended with, as plain data for the report."""
+    return {
+        "container": plan.muxer,
+        "codec": plan.codec_name,
+        "encoder": encoding.codec.encoder,
+        "pixel_format": encoding.pixel_format,
+        "size": [encoding.width, encoding.height],
+        "options": encoding.options(),
+    }

@@ -1,0 +1,57 @@
+"""What happened to a video: counts, streams, seconds per stage, what `auto` chose. Printable as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cgconvert.host.files import write_atomically
+
+
+@dataclass(frozen=True)
+class VideoReport:
+    """The outcome of one video.
+
+    `seconds` are wall seconds, `stage_seconds` what each stage was busy for. Preprocessing, translating and
+    postprocessing share a thread, so `busiest` is one of decode, translate (all three) and encode, and
+    `busiest_seconds` what its thread was busy for. `first_frame` counts the seconds until the first frame
+    was about to be translated (loading, compiling, verifying). `streams` says of each
+    stream of the source whether it was converted, copied or dropped, and why; `path` which way the frames
+    took: where they were decoded, converted and encoded, as far as there was a choice.
+    """
+
+    source: str
+    output: str
+    model: str
+    frames_in: int
+    frames_out: int
+    seconds: float
+    first_frame: float
+    stage_seconds: Mapping[str, float]
+    busiest: str
+    busiest_seconds: float
+    engine: Mapping[str, Any]
+    encoding: Mapping[str, Any]
+    size: tuple[int, int]
+    work_size: tuple[int, int]
+    streams: list[Mapping[str, Any]] = field(default_factory=list)
+    damage: Mapping[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    path: list[str] = field(default_factory=list)
+
+    @property
+    def frames_per_second(self) -> float:
+        """Frames for each second of translating, without the time to make ready."""
+        return self.frames_out / max(self.seconds - self.first_frame, 1e-9)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {**asdict(self), "frames_per_second": round(self.frames_per_second, 3)}
+
+
+def write_report(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a report as readable JSON, whole or not at all. Raises `OutputError`."""
+    write_atomically(path, (json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n").encode())

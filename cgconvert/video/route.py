@@ -1,0 +1,161 @@
+"""Which way a video's frames take: as RGB made on the processor, or as YUV planes to the network's device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from cgconvert.errors import UnavailableError, first_line
+from cgconvert.frames import PlaneFrame
+from cgconvert.media.video.codecs import VIDEO_CODECS
+from cgconvert.media.video.cuda import FORMS_ON_CARD, why_not_decoding, why_not_encoding
+from cgconvert.media.video.planes import yuv_format
+from cgconvert.media.video.sink import Encoding
+from cgconvert.tensors.transfers import own_device
+from cgconvert.video.plan import VideoPlan
+from cgconvert.video.translators import PlaneTarget, blank_planes
+
+
+@dataclass(frozen=True)
+class VideoRoute:
+    """The way that was chosen, with what to say about it.
+
+    `target` None: frames go as RGB. `decoding_card` and `encoding_card` are CUDA device numbers, None for the
+    processor; `encoding` is the plan's, in the pixel format that the way ends with, or NVENC's in its place
+    where the encoder is left to us.
+    """
+
+    encoding: Encoding
+    target: PlaneTarget | None = None
+    decoding_card: int | None = None
+    encoding_card: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def why_not_planes(plan: VideoPlan) -> str | None:
+    """Why a video's frames cannot go as planes, whatever the device; None if they can."""
+    if plan.options.compare:
+        return "--compare joins source and result as RGB"
+    for name in (plan.info.pixel_format, plan.encoding.pixel_format):
+        if yuv_format(name, plan.info) is None:
+            return f"{name} is not made of plain YUV planes"
+    return None
+
+
+def choose_route(plan: VideoPlan, device: torch.device, as_planes: bool | None = None) -> VideoRoute:
+    """The way for a plan whose network runs on `device`.
+
+    Planes where the device is a CUDA card and the video's formats allow them; `as_planes` True or False is
+    for tests, which take either way on any device.
+
+    Raises `UnavailableError` if `--decoder nvdec` cannot be had.
+    """
+    on_cuda = device.type == "cuda"
+    reason = why_not_planes(plan) or (None if on_cuda or as_planes else f"the network runs on {device}")
+    if as_planes is False:
+        reason = "asked for"
+    if reason is not None:
+        if plan.options.decoder == "nvdec":
+            raise UnavailableError(
+                f"--decoder nvdec is for frames that stay on a CUDA device; here they do not: {reason}; "
+                "use --decoder auto"
+            )
+        told = (f"frames as RGB, converted on the processor: {reason}",) if on_cuda else ()
+        return VideoRoute(plan.encoding, notes=told)
+    form = yuv_format(plan.encoding.pixel_format, plan.info)
+    assert form is not None
+    target = PlaneTarget(form, plan.size, plan.work_size, plan.info.rotation)
+    notes: tuple[str, ...] = (f"frames as YUV planes, converted on {device}",)
+    return (
+        _on_cuda(plan, target, device, notes) if on_cuda else VideoRoute(plan.encoding, target, notes=notes)
+    )
+
+
+def _on_cuda(
+    plan: VideoPlan, target: PlaneTarget, device: torch.device, notes: tuple[str, ...]
+) -> VideoRoute:
+    """The way with decoder and encoder in the card's memory, where card, driver and video allow it."""
+    own_device(device)
+    index = device.index if device.index is not None else torch.cuda.current_device()
+    card, decoding = _decoding(plan, index)
+    notes = (*notes, decoding)
+    asked = plan.encoding.codec.encoder.endswith("_nvenc")
+    reason = None if asked else why_not_nvenc(plan)
+    encoding = None
+    if reason is None:
+        wanted = plan.encoding if asked else _with_nvenc(plan.encoding)
+        encoding, reason = _encoding_on_card(plan, wanted, device, index)
+    if encoding is None:
+        where = "frames go to the encoder through host memory" if asked else "encoding on the processor"
+        return VideoRoute(plan.encoding, target, card, notes=(*notes, f"{where}: {reason}"))
+    form = yuv_format(encoding.pixel_format, plan.info)
+    assert form is not None
+    notes = (*notes, "encoding on the card (NVENC), frames stay in its memory")
+    return VideoRoute(encoding, replace(target, format=form, on_card=True), card, index, notes)
+
+
+def _decoding(plan: VideoPlan, index: int) -> tuple[int | None, str]:
+    """The card that decodes, if one does, and what to say. Raises `UnavailableError`."""
+    if plan.options.decoder == "cpu":
+        return None, "decoding on the processor: --decoder cpu"
+    reason = why_not_decoding(plan.source, plan.info, index)
+    if reason is None:
+        return index, "decoding on the card (NVDEC)"
+    if plan.options.decoder == "nvdec":
+        raise UnavailableError(f"--decoder nvdec: {reason}; use --decoder auto or cpu")
+    return None, f"decoding on the processor: {reason}"
+
+
+def why_not_nvenc(plan: VideoPlan) -> str | None:
+    """Why NVENC cannot stand in for the codec of a plan, whatever the card; None if it can.
+
+    It does only where the user chose nothing of the encoding and nothing is lost that libx264 would keep.
+    """
+    options = plan.options
+    chosen = {
+        "--codec": options.codec,
+        "--crf": options.crf,
+        "--preset": options.preset,
+        "--pix-fmt": options.pix_fmt,
+    }
+    for option, value in chosen.items():
+        if value is not None:
+            return f"{option} {value:g}" if isinstance(value, float) else f"{option} {value}"
+    if plan.codec_name != "h264":
+        return f"{plan.output.suffix} is written as {plan.codec_name}"
+    if plan.encoding.pixel_format != "yuv420p" or plan.info.bit_depth > 8:
+        return f"NVENC would not keep {plan.encoding.pixel_format}"
+    return None
+
+
+def _with_nvenc(encoding: Encoding) -> Encoding:
+    """The same with NVENC's H.264 at its own defaults."""
+    codec = VIDEO_CODECS["h264_nvenc"]
+    return replace(encoding, codec=codec, quality=codec.quality, preset=codec.preset)
+
+
+def _encoding_on_card(
+    plan: VideoPlan, wanted: Encoding, device: torch.device, index: int
+) -> tuple[Encoding | None, str]:
+    """How NVENC takes frames from the card's memory; None and the reason if it does not."""
+    name = FORMS_ON_CARD.get(wanted.pixel_format)
+    if name is None or any(side % 2 for side in plan.size):
+        return None, f"not as {wanted.pixel_format} of this size"
+    encoding = replace(wanted, pixel_format=name)
+    reason = _try_encoding(plan, encoding, device, index)
+    return (encoding, "") if reason is None else (None, reason)
+
+
+def _try_encoding(plan: VideoPlan, encoding: Encoding, device: torch.device, index: int) -> str | None:
+    """Why the card does not encode like this; None if it took a blank frame that lies in its memory."""
+    name = encoding.pixel_format
+    form = yuv_format(name, plan.info)
+    assert form is not None
+    width, height = plan.size
+    try:
+        blank = PlaneFrame(blank_planes(form, height, width, device), form, width, height, 0, 0, True)
+        torch.cuda.synchronize(device)
+    except RuntimeError as error:  # short of memory, among others: the run itself will tell
+        return f"no frame could be made on {device} ({first_line(error, 100)})"
+    return why_not_encoding(encoding, plan.info, blank, index)

@@ -1,0 +1,44 @@
+"""The colour loss: what counts as kept, and the statistics that it moves colours by."""
+
+from __future__ import annotations
+
+import torch
+
+from trainer.losses.colour import DomainColours, colour_loss
+
+
+def domain(mean: float, spread: float, seed: int) -> torch.Tensor:
+    random = torch.Generator().manual_seed(seed)
+    return mean + spread * torch.randn(4, 3, 32, 32, generator=random)
+
+
+def test_moved_images_have_the_other_domains_mean_and_spread() -> None:
+    colours = DomainColours()
+    a, b = domain(0.2, 0.1, 1), domain(-0.3, 0.2, 2)
+    for _ in range(3):  # the first steps count in full, as the weights are divided out
+        colours.update("a", a)
+        colours.update("b", b)
+    moved = colours.moved(b, "b", "a")
+    assert torch.allclose(moved.mean((0, 2, 3)), a.mean((0, 2, 3)), atol=1e-3)
+    assert torch.allclose(moved.std((0, 2, 3)), a.std((0, 2, 3)), rtol=1e-2)
+    assert colours.moved(b * 20, "b", "a").abs().max() == 1
+
+
+def test_strokes_are_free_and_tints_are_not() -> None:
+    wanted = torch.zeros(1, 3, 64, 64)
+    strokes = torch.ones(1, 3, 64, 64)
+    strokes[..., ::2] = -1  # as strong as can be, with the same means
+    tint = wanted.clone()
+    tint[:, 1] = 0.3
+    assert colour_loss(strokes, wanted) < 1e-6
+    assert torch.isclose(colour_loss(tint, wanted), torch.tensor(0.1))
+    assert torch.isclose(colour_loss(tint[..., :8, :8], wanted[..., :8, :8]), torch.tensor(0.1))
+
+
+def test_statistics_survive_a_checkpoint() -> None:
+    colours, again = DomainColours(), DomainColours()
+    a, b = domain(0.2, 0.1, 1), domain(-0.3, 0.2, 2)
+    colours.update("a", a)
+    colours.update("b", b)
+    again.load_state_dict(colours.state_dict(), torch.device("cpu"))
+    assert torch.equal(again.moved(b, "b", "a"), colours.moved(b, "b", "a"))

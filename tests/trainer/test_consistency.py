@@ -1,0 +1,98 @@
+"""The noise and flicker that the temporal loss shows a generator: how much, of what kind, and repeatable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.trainer.conftest import SMALL
+from trainer.config import Config
+from trainer.losses.temporal import GAIN, NOISE, SPOTS, flicker, grain
+from trainer.methods import build_method, cyclegan, oneway
+from trainer.runs.precision import Precision
+
+EMPTY = torch.zeros(48, 3, 64, 64)
+
+
+def neighbours(noise: torch.Tensor, distance: int) -> torch.Tensor:
+    """Correlation of each image with itself moved to the right: (N,)."""
+    moved = (noise[..., distance:] * noise[..., :-distance]).mean((1, 2, 3))
+    return moved / noise.square().mean((1, 2, 3))
+
+
+@pytest.mark.parametrize("noise", [NOISE, 0.02])
+def test_the_deviation_of_grain_is_between_half_and_all_of_what_was_asked(noise: float) -> None:
+    torch.manual_seed(0)
+    made = grain(EMPTY, noise)
+    assert made.shape == EMPTY.shape
+    deviations = made.std((1, 2, 3))
+    # A draw of so many values finds its deviation to some percent; spots of 4 pixels are 768 values.
+    assert deviations.min() > 0.47 * noise
+    assert deviations.max() < 1.06 * noise
+    assert deviations.mean() == pytest.approx(0.75 * noise, rel=0.06), "even between the two"
+    assert made.mean().abs() < 0.02 * noise, "no tint"
+    assert not grain(EMPTY, 0.0).any()
+
+
+def test_grain_has_fine_noise_and_larger_spots() -> None:
+    torch.manual_seed(0)
+    made = grain(EMPTY, 0.02)
+    near, far = neighbours(made, 1), neighbours(made, max(SPOTS))
+    # White noise has 0 and spots of n pixels have (n - 1) / n: the mixtures lie between.
+    assert near.min() < 0.1
+    assert near.max() > 0.5
+    assert near.max() < (max(SPOTS) - 1) / max(SPOTS) + 0.02
+    assert near.mean() == pytest.approx((0 + 1 / 2 + 3 / 4) / 3, abs=0.07)
+    assert far.abs().max() < 0.1, "no spot is larger than the largest"
+    channels = (made[:, 0] * made[:, 1]).mean() / made.square().mean()
+    assert channels.abs() < 0.02, "each channel has its own"
+
+
+def test_grain_and_flicker_repeat_with_the_seed() -> None:
+    images = torch.rand(2, 3, 33, 47, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    for make in (grain, flicker):
+        results = []
+        for seed in (5, 5, 6):
+            torch.manual_seed(seed)
+            results.append(make(images))
+        assert results[0].shape == images.shape, "odd sizes too"
+        assert torch.equal(results[0], results[1])
+        assert not torch.equal(results[0], results[2])
+
+
+def test_flicker_is_one_gain_and_gamma_for_each_image() -> None:
+    torch.manual_seed(0)
+    levels = torch.linspace(-1, 1, 64).expand(32, 3, 64, 64)
+    changed = flicker(levels, 0.0)
+    # Without noise the same value becomes the same value everywhere in an image, and order stays.
+    assert (changed - changed[:, :1, :1]).abs().max() < 1e-6
+    assert (changed[:, 0, 0].diff(dim=-1) >= 0).all()
+    white = (changed[:, 0, 0, -1] + 1) / 2
+    assert white.min() > 1 - GAIN - 1e-6
+    assert white.max() <= 1 + 1e-6
+    assert white.min() < 1 - GAIN / 2, "some are darker"
+    # light ** (1 +- GAIN) moves a value by at most GAIN / e, the gain by GAIN more; twice that on [-1, 1].
+    assert (changed - levels).abs().max() <= 2 * (GAIN + GAIN / 2.718) + 2e-3
+    assert (changed - levels).flatten(1).abs().amax(1).min() > 1e-4, "none is left as it was"
+    torch.manual_seed(0)
+    noisy = flicker(levels, 0.02)
+    assert (noisy - changed).std() == pytest.approx(0.75 * 0.02, rel=0.1)
+
+
+@pytest.mark.parametrize("method", ["cyclegan", "pix2pix", "cut"])
+def test_the_setting_reaches_the_loss(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+
+    def spy(generator: Any, images: torch.Tensor, output: torch.Tensor, noise: float) -> torch.Tensor:
+        seen.append(noise)
+        return output.mean()
+
+    for module in (cyclegan, oneway):
+        monkeypatch.setattr(module, "temporal_loss", spy)
+    settings = {**SMALL, "run.method": method, "loss.temporal": 1.0, "loss.temporal_noise": 0.017}
+    made = build_method(Config().with_changes(settings), Precision(torch.device("cpu"), "fp32"))
+    losses = made.train_step({name: torch.rand(1, 3, 32, 32) * 2 - 1 for name in ("a", "b")})
+    assert set(seen) == {0.017}
+    assert any(name.startswith("temporal") for name in losses)

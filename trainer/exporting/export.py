@@ -1,0 +1,220 @@
+"""From a run to a model file: the averaged generator with a filled card, loaded back to be sure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cgconvert.card import ModelCard
+from cgconvert.errors import ModelError, UsageError
+from cgconvert.generators import build_generator
+from cgconvert.generators.sizes import size_rule
+from cgconvert.models.files import write_model
+from cgconvert.models.loading import load_model
+from trainer.config import Config, absolute, config_from_checkpoint
+from trainer.data.domains import PAIRED
+from trainer.data.pictures import scan_domain
+from trainer.exporting.calibrate import calibrate
+from trainer.reporting.samples import load_pictures
+from trainer.runs.checkpoint import load_checkpoint
+from trainer.runs.folder import RunFolder
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+CALIBRATION = 100  # pictures of each domain
+LEAST_PSNR = 45.0  # dB between the trained generator and the exported one, whose weights are rounded
+
+
+@dataclass(frozen=True)
+class CardText:
+    """What a person says of a model."""
+
+    title: str = ""
+    source_domain: str = ""
+    target_domain: str = ""
+    licence: str = "unknown"
+    work_size: int | None = None
+    notes: Mapping[str, Any] | None = None
+
+
+def export_model(
+    checkpoint: Path,
+    target: Path,
+    which: str = "",
+    precision: str = "fp16",
+    text: CardText | None = None,
+    calibrated: bool = False,
+    others: Sequence[Path] = (),
+    share: float | None = None,
+) -> ModelCard:
+    """Write the averaged generator `which` (the only one, if empty) of a checkpoint as a model file.
+
+    With `others`, further checkpoints of the same run, it is the mean of the weights of all ("model soup",
+    Wortsman et al. 2022): where a run was steered from one virtue to another, the mean has some of both.
+    `share`, between 0 and 1, is how much the others count together; by default all count alike.
+    The file is loaded back, its card and checksum checked and its result compared with the trained
+    generator's on noise; it is removed again if that fails. Raises `ModelError`, `UsageError`, `OutputError`.
+    """
+    if target.suffix != ".safetensors":
+        raise UsageError(f"{target}: a model file's name ends in .safetensors")
+    text = text or CardText()
+    state = load_checkpoint(checkpoint)
+    config = config_from_checkpoint(state, str(checkpoint))
+    name = choose_generator(state, which, checkpoint)
+    architecture, arguments = architecture_of(config, name)
+    multiple, minimum = size_rule(architecture, arguments)
+    way = name.removeprefix("gen_")
+    card = ModelCard(
+        name=target.stem,
+        architecture=architecture,
+        arguments=arguments,
+        title=text.title or target.stem,
+        source_domain=text.source_domain or way[0],
+        target_domain=text.target_domain or way[1],
+        size_multiple=multiple,
+        size_minimum=minimum,
+        native_size=config.data.crop_size,
+        work_size=text.work_size,
+        precision=precision,
+        training=_training(state, config, name, calibrated, len(others), share) | dict(text.notes or {}),
+        licence=text.licence,
+    )
+    weights = _mean_weights(state, name, checkpoint, others, share)
+    if calibrated:
+        weights = _calibrated(weights, config, name, checkpoint.parent)
+    rounded = {key: t.to(DTYPES[precision]) if t.is_floating_point() else t for key, t in weights.items()}
+    signed = write_model(target, card, rounded)
+    try:
+        _verify(target, weights, architecture, arguments, minimum)
+    except ModelError:
+        target.unlink(missing_ok=True)
+        raise
+    return signed
+
+
+def _mean_weights(
+    state: dict[str, Any], name: str, checkpoint: Path, others: Sequence[Path], share: float | None
+) -> dict[str, torch.Tensor]:
+    """The generator's weights, their mean over several checkpoints. Raises `UsageError`."""
+    found = [state["method"]["ema"]["weights"][name]]
+    for other in others:
+        more = load_checkpoint(other)["method"]["ema"]["weights"].get(name, {})
+        shapes = [{key: tensor.shape for key, tensor in weights.items()} for weights in (found[0], more)]
+        if shapes[0] != shapes[1]:
+            raise UsageError(
+                f"{other}: has no {name} like that of {checkpoint}; only equal networks have a mean"
+            )
+        found.append(more)
+    together = len(others) / len(found) if share is None else share
+    counts = [1 - together, *(together / len(others) for _ in others)]
+    return {
+        key: torch.stack([count * w[key].double() for count, w in zip(counts, found, strict=True)])
+        .sum(0)
+        .to(tensor.dtype)
+        for key, tensor in found[0].items()
+    }
+
+
+def _calibrated(weights: Mapping[str, Any], config: Config, name: str, base: Path) -> dict[str, Any]:
+    """The weights with the colours of the run's target domain, from pictures it was trained on."""
+    architecture, arguments = architecture_of(config, name)
+    generator = build_generator(architecture, arguments).eval()
+    generator.load_state_dict(dict(weights))
+    multiple = size_rule(architecture, arguments)[0]
+    pictures = []
+    for domain in name.removeprefix("gen_"):
+        joined = config.run.method in PAIRED and config.data.pairs
+        where = absolute(joined or getattr(config.data, domain), base)
+        found = scan_domain(where, config.data.frames_per_video, warn=False).pictures
+        step = max(1, len(found) // CALIBRATION)
+        half = domain if joined else None
+        pictures.append(load_pictures(found[::step], config.watch.sample_size, half, multiple))
+    calibrate(generator, pictures[0], pictures[1])
+    return generator.state_dict()
+
+
+def best_checkpoint(folder: RunFolder, which: str) -> Path:
+    """The checkpoint that was best for a generator (the only one, if empty). Raises `UsageError`."""
+    if which and folder.has(folder.best_of(which)):
+        return folder.best_of(which)
+    if not folder.has(folder.best):
+        raise UsageError(
+            f"{folder.path}: has no {folder.best.name}: nothing was measured yet (watch.metrics_every); "
+            "leave --best out"
+        )
+    names = list(load_checkpoint(folder.best)["method"]["ema"]["weights"])
+    if which in names[:-1]:
+        raise UsageError(
+            f"{folder.best}: is the best for {names[-1]}, and there is no {folder.best_of(which).name}; "
+            "leave --best out"
+        )
+    return folder.best
+
+
+def choose_generator(state: dict[str, Any], which: str, checkpoint: Path) -> str:
+    """The generator asked for, or the only one there is. Raises `UsageError`."""
+    names = list(state["method"]["ema"]["weights"])
+    if not which and len(names) == 1:
+        return names[0]
+    if which not in names:
+        raise UsageError(f"{checkpoint}: has {', '.join(names)}; say which with --generator")
+    return which
+
+
+def architecture_of(config: Config, name: str) -> tuple[str, dict[str, Any]]:
+    """Architecture and arguments of one of a run's generators."""
+    net = config.network
+    if name == "gen_ab" and config.run.method == "cyclegan" and net.reverse_generator:
+        return net.reverse_generator, dict(net.reverse_arguments)
+    return net.generator, dict(net.arguments)
+
+
+def _training(
+    state: dict[str, Any], config: Config, name: str, calibrated: bool, others: int, share: float | None
+) -> dict[str, Any]:
+    """What the card says of how the model was made: no paths, since those are of the trainer's machine."""
+    data, loss = config.data, config.loss
+    facts: dict[str, Any] = {
+        "method": config.run.method,
+        "generator": name,
+        "images_seen": int(state["method"]["images_seen"]),
+        "steps": int(state["method"]["step"]),
+        "hours": round(float(state["elapsed"]) / 3600, 2),
+        "batch": config.run.batch,
+        "crop_size": data.crop_size,
+        "preprocess": data.preprocess,
+        "data": [Path(where).name for where in (data.a, data.b, data.pairs) if where],
+        "gan": loss.gan,
+        "lr": config.optimizer.lr,
+        "ema": config.network.ema,
+        "torch": torch.__version__,
+    }
+    changed = calibrated or others > 0
+    metrics = None if changed else state.get("watch", {}).get("last", {}).get(name)  # of other weights
+    if others:
+        facts["mean_of_checkpoints"] = 1 + others
+        facts |= {"others_share": share} if share is not None else {}
+    return facts | {"calibrated": calibrated} | ({"metrics": metrics} if metrics else {})
+
+
+def _verify(
+    path: Path, weights: Mapping[str, Any], architecture: str, arguments: dict[str, Any], least: int
+) -> None:
+    """Load the file as the converter would and compare its result with that of the trained weights."""
+    model = load_model(path)
+    trained = build_generator(architecture, arguments).eval()
+    trained.load_state_dict(dict(weights))
+    edge = max(64, least)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(1, model.card.in_channels, edge, edge, generator=generator) * 2 - 1
+    with torch.inference_mode():
+        error = float((model.generator(noise) - trained(noise)).square().mean())
+    ratio = 10 * np.log10(4.0 / max(error, 1e-20))
+    if not np.isfinite(error) or ratio < LEAST_PSNR:
+        raise ModelError(
+            f"{path}: exported weights give another result ({ratio:.1f} dB); export with --precision fp32"
+        )

@@ -1,0 +1,108 @@
+"""The metrics of one generator on hold-out pictures, as the table shows them and as the log keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from trainer.data.augment import MULTIPLE, Pixels
+from trainer.metrics.grid import grid_power
+from trainer.metrics.inception import Inception
+from trainer.metrics.motion import shift_error
+from trainer.metrics.ssim import psnr, ssim_luminance
+from trainer.metrics.swd import sliced_wasserstein
+from trainer.reporting.samples import to_images, to_pixels
+
+Metrics = dict[str, Any]
+
+
+def converter(
+    generator: nn.Module, device: torch.device, multiple: int = MULTIPLE
+) -> Callable[[Pixels], Pixels]:
+    """A generator as a function of uint8 pictures of any size: padded to its multiple, cropped back."""
+
+    @torch.inference_mode()
+    def convert(pixels: Pixels) -> Pixels:
+        height, width = pixels.shape[:2]
+        missing = [-edge % multiple for edge in (height, width)]
+        padded = np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="reflect")
+        return to_pixels(generator(to_images(padded, device)))[:height, :width]
+
+    return convert
+
+
+def measure_results(
+    sources: Sequence[Pixels],
+    results: Sequence[Pixels],
+    targets: Sequence[Pixels],
+    edge: int,
+    inception: Inception | None = None,
+) -> Metrics:
+    """Distance of results to the target domain, grid, and structure kept of their sources.
+
+    SSIM and grid are of the pictures as they are; the distance is of squares of `edge` pixels. With an
+    Inception network KID and FID join, and its checksum.
+    """
+    distance = sliced_wasserstein(results, targets, edge)
+    metrics: Metrics = {
+        "swd": distance.mean_normalised,
+        "swd_common": distance.mean_common,
+        "swd_levels": dict(zip(map(str, distance.levels), distance.normalised, strict=True)),
+        "swd_common_levels": dict(zip(map(str, distance.levels), distance.common, strict=True)),
+        "grid": grid_power(results, edge),
+        "ssim": float(np.mean([ssim_luminance(s, r) for s, r in zip(sources, results, strict=True)])),
+    }
+    if inception is not None:
+        scores = inception.scores(results, targets)
+        metrics |= {"kid": scores.kid, "kid_spread": scores.kid_spread, "fid": scores.fid}
+        metrics["inception"] = scores.inception_sha256
+    return metrics
+
+
+def measure_generator(
+    convert: Callable[[Pixels], Pixels],
+    sources: Sequence[Pixels],
+    targets: Sequence[Pixels],
+    edge: int,
+    back: Callable[[Pixels], Pixels] | None = None,
+    truths: Sequence[Pixels] = (),
+    inception: Inception | None = None,
+    teacher: Callable[[Pixels], Pixels] | None = None,
+) -> Metrics:
+    """All metrics of a generator on hold-out pictures: `measure_results`, and what needs the generator.
+
+    `shift` is the error of shifted inputs; `cycle_psnr` that of the way `back`; `l1` and `truth_ssim` compare
+    with the `truths` of pairs (L1 in [0, 255]), `teacher_l1` and `teacher_ssim` with a teacher's results.
+    """
+    results = [convert(pixels) for pixels in sources]
+    metrics = measure_results(sources, results, targets, edge, inception)
+    metrics["shift"] = shift_error(sources[:8], convert)
+    if back is not None:
+        metrics["cycle_psnr"] = float(
+            np.mean([psnr(s, back(r)) for s, r in zip(sources, results, strict=True)])
+        )
+    if truths:
+        metrics |= measure_truth(results, truths)
+    if teacher is not None:
+        near = measure_truth(results, [teacher(pixels) for pixels in sources])
+        metrics |= {"teacher_l1": near["l1"], "teacher_ssim": near["truth_ssim"]}
+    return metrics
+
+
+def measure_truth(results: Sequence[Pixels], truths: Sequence[Pixels]) -> Metrics:
+    """Mean L1 in [0, 255] and SSIM of luminance against the truth of pairs."""
+    pairs = list(zip(results, truths, strict=True))
+    return {
+        "l1": float(np.mean([np.abs(r.astype(int) - t.astype(int)).mean() for r, t in pairs])),
+        "truth_ssim": float(np.mean([ssim_luminance(r, t) for r, t in pairs])),
+    }
+
+
+def open_inception(path: str, sha256: str, device: torch.device) -> Inception | None:
+    """The Inception file, or None where none is named."""
+    return Inception(Path(path), device, sha256 or None) if path else None

@@ -1,0 +1,1 @@
+"""Discriminators, and what networks start from and become."""

@@ -1,0 +1,56 @@
+"""torch.compile for networks that learn, believed only after a comparison."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cgconvert.errors import UnavailableError, first_line
+from trainer.runs.precision import Precision
+
+MOST = {"fp32": 0.02, "bf16": 0.25, "fp16": 0.1}
+"""Largest relative difference of all gradients together; half precision rounds in another order."""
+
+
+def compile_verified(name: str, network: nn.Module, images: Tensor, precision: Precision) -> None:
+    """Compile a network in place, after comparing its gradients with those of the plain one.
+
+    A compiler that loses a gradient does not fail: the training runs, learns nothing and nobody knows why.
+    (So seen with torch 2.13 on the CPU, where whole branches got zero.) `images` are float NCHW. Raises
+    `UnavailableError` where the gradients differ or the compiler fails.
+    """
+    plain = _gradients(network, images, precision)
+    network.compile()
+    try:
+        compiled = _gradients(network, images, precision)
+    except Exception as error:  # whatever a compiler raises: it is not for the user to tell its kinds apart
+        raise UnavailableError(
+            f"torch.compile fails for {name} here ({first_line(error, 120)}): set run.compile = false"
+        ) from error
+    difference = float((compiled - plain).norm() / plain.norm().clamp_min(1e-12))
+    if not difference <= MOST[precision.name]:
+        raise UnavailableError(
+            f"torch.compile gives {name} other gradients here (they differ by {difference:.0%}): "
+            "set run.compile = false"
+        )
+
+
+def _gradients(network: nn.Module, images: Tensor, precision: Precision) -> Tensor:
+    """All gradients of weights with more than one dimension in one vector, for a fixed random loss.
+
+    Vectors are left out: biases before an instance norm have none but rounding. Buffers that the passes
+    change (batch-norm statistics) and global random numbers (dropout) are put back.
+    """
+    kept = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    devices = [images.device] if images.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(0)
+        with precision.autocast():
+            output = network(images)
+        results = [output] if isinstance(output, Tensor) else list(output)
+        loss = torch.stack([(r.float() * torch.randn(r.shape, device=r.device)).sum() for r in results]).sum()
+        weights = [p for p in network.parameters() if p.dim() > 1]
+        gradients = torch.autograd.grad(loss, weights)
+    for name, buffer in network.named_buffers():
+        buffer.copy_(kept[name])
+    return torch.cat([gradient.float().flatten() for gradient in gradients])

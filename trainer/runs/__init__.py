@@ -1,0 +1,1 @@
+"""A training from its folder to its last step."""

@@ -1,0 +1,158 @@
+"""Putting a training together, fresh or from its checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
+from typing import Any
+
+import numpy as np
+import torch
+
+from cgconvert.errors import OutputError, UnavailableError, UsageError, first_line
+from trainer.config import config_from_checkpoint
+from trainer.data.domains import open_data
+from trainer.methods import build_method
+from trainer.reporting.watch import Watch
+from trainer.runs.checkpoint import load_checkpoint
+from trainer.runs.distributed import World, joined_world
+from trainer.runs.folder import RunFolder
+from trainer.runs.health import Health
+from trainer.runs.loop import Training, train
+from trainer.runs.precision import choose_precision
+from trainer.runs.schedule import Schedule
+from trainer.runs.setup import located, teacher_places
+
+log = logging.getLogger("trainer")
+# Settings without which the stored state has no place to go, or would go on as another experiment.
+FIXED = (
+    "run.method",
+    "data.direction",
+    "loss.ablation",
+    "network.generator",
+    "network.arguments",
+    "network.reverse_generator",
+    "network.reverse_arguments",
+)
+
+SHORT_OF_MEMORY = "the GPU's memory is too small for this: lower run.batch or data.crop_size"
+
+
+def start(folder: RunFolder, changes: Mapping[str, Any] | None = None, resume: bool = False) -> Training:
+    """Run the training of a folder from its start, or on from its checkpoint, to its end.
+
+    `changes` are settings that replace those of the config file for this start only; a run that goes on says
+    which settings are others than those of its checkpoint. Raises what `train` raises, and `UsageError`
+    for a config, data or a checkpoint that do not fit.
+    """
+    with joined_world() as world:
+        try:
+            with folder.locked() if world.first else nullcontext():
+                training = prepare(folder, changes or {}, resume, world)
+                _train(training)
+        except OutputError as error:
+            raise OutputError(_what_stays(folder.without_option(error), folder)) from error
+        except torch.OutOfMemoryError as error:
+            raise UnavailableError(_what_stays(SHORT_OF_MEMORY, folder)) from error
+        return training
+
+
+def _train(training: Training) -> None:
+    """The training itself; where something from outside ends it, the report tells that too."""
+    try:
+        train(training)
+    except (OutputError, torch.OutOfMemoryError) as error:
+        why = RunFolder.without_option(error) if isinstance(error, OutputError) else SHORT_OF_MEMORY
+        with suppress(OutputError):
+            training.report("stopped", why)
+        raise
+
+
+def _what_stays(text: str, folder: RunFolder) -> str:
+    if not folder.has(folder.checkpoint):
+        return text
+    return f"{text}; the last checkpoint is whole, go on with `cgconvert train resume {folder.path}`"
+
+
+def prepare(folder: RunFolder, changes: Mapping[str, Any], resume: bool, world: World) -> Training:
+    """A training ready to go, its data checked and its state loaded."""
+    written = located(folder.read_config(), folder.path)
+    config = written.with_changes({**changes, **teacher_places(changes)})
+    if not resume and folder.has(folder.checkpoint):
+        raise UsageError(
+            f"{folder.path}: has a checkpoint already; "
+            "go on with `cgconvert train resume`, or take another folder"
+        )
+    state = load_checkpoint(folder.checkpoint) if resume else None
+    for dotted, (kept, now) in config.changes_since(written).items() if world.first else ():
+        log.info("%s = %r for this start only; %s keeps %r", dotted, now, folder.config, kept)
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    precision = choose_precision(config.run, world.local_rank)
+    # cuDNN tries its algorithms once for a size of images; with sizes that change it would try all the time.
+    torch.backends.cudnn.benchmark = config.data.preprocess not in ("none", "scale_width")
+    if world.first:
+        log.info("%s on %s in %s", config.run.method, precision.device, precision.name)
+    data = open_data(config, folder.path, world.rank, world.size)
+    for line in data.describe() if world.first else ():
+        log.info("%s", line)
+    _seed(config.run.seed, 0)  # every process starts with the same weights ...
+    method = build_method(config, precision, world.joined)
+    _seed(config.run.seed, world.rank)  # ... and goes on with its own random numbers
+    training = Training(
+        folder,
+        config,
+        method,
+        data,
+        Schedule(config.run),
+        Health(config.loss.gan),
+        Watch(folder, config, data, method.multiple, method.device, world.first),
+        world,
+    )
+    if state is not None:
+        _continue(training, state)
+    return training
+
+
+def _continue(training: Training, state: dict[str, Any]) -> None:
+    before = config_from_checkpoint(state, str(training.folder.checkpoint))
+    changed = training.config.changes_since(before)
+    for dotted in FIXED:
+        if dotted in changed:
+            was, now = changed[dotted]
+            raise UsageError(
+                f"{training.folder.checkpoint}: was made with {dotted} = {was!r}, the config says {now!r}; "
+                f"put it back in {training.folder.config} or with --set, or start a new run"
+            )
+    try:
+        training.load_state_dict(state)
+    except torch.OutOfMemoryError:  # a RuntimeError too, but it says nothing about the checkpoint
+        raise
+    except (RuntimeError, KeyError, ValueError) as error:
+        reason = first_line(error)
+        raise UsageError(f"{training.folder.checkpoint}: does not fit the config ({reason})") from error
+    if training.world.first:
+        training.folder.cut_log(training.method.images_seen)
+        log.info("going on from %d images", training.method.images_seen)
+        _tell_changes(training, changed)
+
+
+def _tell_changes(training: Training, changed: dict[str, tuple[Any, Any]]) -> None:
+    """Say, and keep in the log, which settings are others than those that the checkpoint was made with."""
+    for dotted, (was, now) in changed.items():
+        log.info("%s %s, was %s", dotted, now, was)
+    if changed:
+        line = {"kind": "settings", "images": training.method.images_seen}
+        line["changed"] = {dotted: list(values) for dotted, values in changed.items()}
+        if line not in training.folder.lines():  # said before by a start that got no further
+            training.folder.append(line)
+
+
+def _seed(seed: int, rank: int) -> None:
+    random.seed(seed + 7919 * rank)
+    np.random.seed((seed + 7919 * rank) % 2**32)
+    torch.manual_seed(seed + 7919 * rank)
+    with suppress(RuntimeError):
+        torch.cuda.manual_seed_all(seed + 7919 * rank)

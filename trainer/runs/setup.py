@@ -1,0 +1,168 @@
+"""Before and beside a training: making a run's folder, and showing what a run can do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from cgconvert.errors import OutputError, UsageError
+from cgconvert.host.files import write_atomically
+from cgconvert.models.catalog import SHIPPED_FOLDER, find_model, is_path, models_folder
+from trainer.config import METHODS, Config, absolute, config_from_checkpoint, read_config
+from trainer.runs.folder import RunFolder
+from trainer.runs.template import commented_toml
+
+SMALL = {"half_channels": 24, "channels": 64, "blocks": 6}
+STUDENTS: dict[str, tuple[str, dict[str, int]]] = {
+    "tiny": ("h2", {"half_channels": 16, "channels": 48, "blocks": 6}),
+    "small": ("h2", SMALL),
+    "fast": ("h2", SMALL),
+    "base": ("h2", {"half_channels": 32, "channels": 96, "blocks": 9}),
+    "mobile": ("mobile_resnet", {"ngf": 16, "blocks": 9}),
+}
+"""H2 generators of about 1, 2 and 6.4 GMAC at 256x256 ("fast" is another word for "small"), and the one that
+OMGD and DCD publish, of 1 GMAC: fewer parameters, but more memory traffic, so slower."""
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "pix2pix": {
+        "network.generator": "unet",
+        "network.disc_norm": "batch",
+        "loss.gan": "vanilla",
+        "loss.pool": 0,
+    },
+    "cut": {"network.arguments": {"upsampling": "resize"}, "loss.pool": 0},
+    "distill": {"optimizer.disc_lr": 1e-4},
+}
+"""What each method's paper sets otherwise than CycleGAN's."""
+
+
+def student_settings(name: str) -> dict[str, Any]:
+    """The settings of a student by name. Raises `UsageError`."""
+    if name not in STUDENTS:
+        raise UsageError(f"unknown student {name!r}; known: {', '.join(STUDENTS)}")
+    architecture, arguments = STUDENTS[name]
+    return {"network.generator": architecture, "network.arguments": dict(arguments)}
+
+
+def recipes() -> dict[str, Path]:
+    """The recipes that come with the trainer, by name."""
+    folder = Path(str(files("trainer") / "recipes"))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def _base(recipe: str | None, method: str) -> Config:
+    if recipe is None:
+        return Config().with_changes({"run.method": method, **DEFAULTS.get(method, {})})
+    known = recipes()
+    path = known.get(recipe, Path(recipe))
+    if not path.is_file():
+        raise UsageError(f"no recipe {recipe!r}: known are {', '.join(known) or 'none'}, or name a TOML file")
+    return read_config(path)
+
+
+def completed(config: Config) -> Config:
+    """The config with what its paper chooses by the size: a ResNet has 6 blocks up to 128 pixels, 9 above."""
+    net, blocks = config.network, 6 if config.data.crop_size <= 128 else 9
+    changes: dict[str, Any] = {}
+    if net.generator == "resnet" and "blocks" not in net.arguments:
+        changes["network.arguments"] = {**net.arguments, "blocks": blocks}
+    if net.reverse_generator == "resnet" and "blocks" not in net.reverse_arguments:
+        changes["network.reverse_arguments"] = {**net.reverse_arguments, "blocks": blocks}
+    return config.with_changes(changes)
+
+
+def teacher_places(changes: Mapping[str, Any]) -> dict[str, str]:
+    """Where a teacher is, given as seen from here: a run may go on from another folder."""
+    places = {}
+    if teacher := str(changes.get("distill.teacher", "")):
+        path = find_model(teacher)
+        named = path.stem == teacher and path.parent in (models_folder(), SHIPPED_FOLDER)
+        places["distill.teacher"] = teacher if named else str(path.resolve())
+    if checkpoint := str(changes.get("distill.checkpoint", "")):
+        places["distill.checkpoint"] = str(Path(checkpoint).expanduser().resolve())
+    return places
+
+
+def located(config: Config, base: Path) -> Config:
+    """The config with its teacher's place made absolute: like those of the data it is relative to `base`."""
+    changes = {}
+    if config.distill.teacher and is_path(config.distill.teacher):
+        changes["distill.teacher"] = absolute(config.distill.teacher, base)
+    if config.distill.checkpoint:
+        changes["distill.checkpoint"] = absolute(config.distill.checkpoint, base)
+    return config.with_changes(changes)
+
+
+def refuse_others(folder: RunFolder, asked: Mapping[str, Any]) -> None:
+    """Raises `UsageError` where a folder's config has other settings than those that are asked for."""
+    config = located(folder.read_config(), folder.path)
+    data = {f"data.{name}": absolute(getattr(config.data, name), folder.path) for name in ("a", "b")}
+    config = config.with_changes(data)
+    wanted = config.with_changes({**asked, **teacher_places(asked)})
+    for dotted, (was, now) in wanted.changes_since(config).items():
+        raise UsageError(
+            f"{folder.config}: has {dotted} = {was!r}, asked for is {now!r}; leave that out, or take "
+            "another folder"
+        )
+
+
+def init_run(run: Path, changes: Mapping[str, Any], recipe: str | None, overwrite: bool) -> list[str]:
+    """Write a commented config into a run's folder; returns lines that say what was found.
+
+    The pictures are checked first. Raises `UsageError` for data or settings, `OutputError` for the folder.
+    """
+    from trainer.data.domains import open_data
+
+    folder = RunFolder(run)
+    if folder.has(folder.config) and not overwrite:
+        raise OutputError(f"{folder.config} exists already: use --overwrite to replace it")
+    method = str(changes.get("run.method", "cyclegan"))
+    if recipe is None and method not in METHODS:
+        raise UsageError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
+    config = completed(_base(recipe, method).with_changes({**changes, **teacher_places(changes)}))
+    if config.run.method == "distill" and not (config.distill.teacher or config.distill.checkpoint):
+        raise UsageError(
+            "distillation needs a teacher: a model as distill.teacher (`train distill --teacher`), or its "
+            "training run as distill.checkpoint (--teacher-run)"
+        )
+    found = open_data(config, run).describe()
+    try:
+        write_atomically(folder.config, commented_toml(config).encode())
+    except OutputError as error:
+        raise OutputError(folder.without_option(error)) from error
+    return [*found, f"{folder.config} written; look it through, then: cgconvert train run {run}"]
+
+
+def sample_run(
+    run: Path, pictures: Sequence[Path], output: Path, which: str, longest: int, best: bool = False
+) -> None:
+    """Write sources and the averaged generator's results side by side. Raises as reading and writing do.
+
+    `longest` is the edge in pixels that larger pictures are reduced to; `best` takes the checkpoint that was
+    best for the generator instead of the last one.
+    """
+    import numpy as np
+
+    from cgconvert.generators import build_generator, size_rule
+    from trainer.data.pictures import Picture
+    from trainer.exporting.export import architecture_of, best_checkpoint, choose_generator
+    from trainer.metrics.measures import converter
+    from trainer.reporting.samples import grid, load_pictures, write_picture
+    from trainer.runs.checkpoint import load_checkpoint
+    from trainer.runs.precision import choose_device
+
+    if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise UsageError(f"{output}: its name must end in .png or .jpg")
+    folder = RunFolder(run)
+    checkpoint = best_checkpoint(folder, which) if best else folder.checkpoint
+    state = load_checkpoint(checkpoint)
+    config = config_from_checkpoint(state, str(checkpoint))
+    name = choose_generator(state, which, checkpoint)
+    architecture, arguments = architecture_of(config, name)
+    generator = build_generator(architecture, arguments)
+    generator.load_state_dict(state["method"]["ema"]["weights"][name])
+    convert = converter(generator.eval(), choose_device("cpu"), size_rule(architecture, arguments)[0])
+    sources = load_pictures([Picture(path) for path in pictures], longest)
+    write_picture(output, grid([np.concatenate([source, convert(source)], axis=1) for source in sources]))
