@@ -147,8 +147,8 @@ def test_a_subtitle_before_the_beginning_of_an_edit_list_is_no_disk_failure(
     tmp_path: Path, exact: EngineOptions
 ) -> None:
     base, source = make_clip(tmp_path / "base.mp4", Clip(frames=25)), tmp_path / "in.mp4"
-    with av.open(str(base)) as video, av.open(str(source), "w") as container:
-        video = container.add_stream_from_template(video.streams[0], opaque=True)
+    with av.open(str(base)) as plain, av.open(str(source), "w") as container:
+        video = container.add_stream_from_template(plain.streams[0], opaque=True)
         subtitle: Any = container.add_stream("mov_text")
         subtitle.codec_context.subtitle_header = ASS_HEADER
         container.start_encoding()
@@ -157,7 +157,7 @@ def test_a_subtitle_before_the_beginning_of_an_edit_list_is_no_disk_failure(
             packet.stream, packet.pts, packet.dts = subtitle, pts, pts
             packet.duration, packet.time_base = duration, Fraction(1, 1000)
             container.mux_one(packet)
-        copy_packets(video, container, {0: video})
+        copy_packets(plain, container, {0: video})
     convert_video(source, tmp_path / "out.mp4", "identity", engine_options=exact)
     after = read_facts(tmp_path / "out.mp4")
     assert after.pts == read_facts(base).pts
