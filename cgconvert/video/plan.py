@@ -14,8 +14,8 @@ from cgconvert.errors import InputError, ModelError, UsageError
 from cgconvert.frames import StreamInfo
 from cgconvert.media.video.codecs import VideoCodec, container_of, find_codec, held_by, pixel_format_for
 from cgconvert.media.video.compare import MODES
+from cgconvert.media.video.encoder import Encoding
 from cgconvert.media.video.probe import probe
-from cgconvert.media.video.sink import Encoding
 from cgconvert.media.video.streams import StreamPlan, plan_streams
 from cgconvert.models.catalog import find_model
 from cgconvert.models.files import read_card

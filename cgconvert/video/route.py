@@ -10,8 +10,8 @@ from cgconvert.errors import UnavailableError, first_line
 from cgconvert.frames import PlaneFrame
 from cgconvert.media.video.codecs import VIDEO_CODECS
 from cgconvert.media.video.cuda import FORMS_ON_CARD, why_not_decoding, why_not_encoding
+from cgconvert.media.video.encoder import Encoding
 from cgconvert.media.video.planes import yuv_format
-from cgconvert.media.video.sink import Encoding
 from cgconvert.tensors.transfers import own_device
 from cgconvert.video.plan import VideoPlan
 from cgconvert.video.translators import PlaneTarget, blank_planes

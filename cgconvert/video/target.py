@@ -17,7 +17,8 @@ from cgconvert.media.video.codecs import (
     held_by,
     sample_depth,
 )
-from cgconvert.media.video.sink import Encoding, check_writable
+from cgconvert.media.video.encoder import Encoding
+from cgconvert.media.video.sink import check_writable
 from cgconvert.media.video.streams import StreamPlan, first_time, plan_streams
 from cgconvert.options import VideoOptions
 

@@ -10,9 +10,9 @@ from av.codec.hwaccel import HWAccel, hwdevices_available
 
 from cgconvert.errors import CgconvertError, first_line
 from cgconvert.frames import PlaneFrame, StreamInfo
+from cgconvert.media.video.encoder import Encoding
 from cgconvert.media.video.open import main_video_stream, open_video
 from cgconvert.media.video.planes import FromPlanes, stored_size, yuv_format
-from cgconvert.media.video.sink import Encoding
 
 FORMS_ON_CARD = {"yuv420p": "nv12", "nv12": "nv12", "p010le": "p010le", "yuv420p10le": "p010le"}
 """Pixel formats that a card holds, and what they are called there."""

@@ -5,25 +5,20 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 from av.codec.hwaccel import HWAccel
 from av.container import InputContainer, OutputContainer
 
 from cgconvert.errors import OutputError, UnavailableError
 from cgconvert.frames import Frame, PlaneFrame, StreamInfo
 from cgconvert.host.files import output_error
-from cgconvert.media.video.codecs import VideoCodec
-from cgconvert.media.video.colour import FromPixels
+from cgconvert.media.video.encoder import Encoding, FrameEncoder, video_metadata
 from cgconvert.media.video.open import open_video
-from cgconvert.media.video.planes import FromPlanes
 from cgconvert.media.video.source import WHOLE, CopiedPacket, Cut
 from cgconvert.media.video.streams import StreamPlan, read_cover
 
@@ -34,39 +29,6 @@ MOST_UNITS = 2**31 - 1
 
 PICTURE_TYPES = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 """What covers are called as attachments, by codec."""
-
-OWN_TAGS = {"encoder", "duration", "major_brand", "minor_version", "compatible_brands", "vendor_id", "bps"}
-"""Metadata that describes the old file rather than its content."""
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """How frames are encoded: all decided, nothing left to choose. Sizes in pixels."""
-
-    codec: VideoCodec
-    width: int
-    height: int
-    pixel_format: str
-    quality: float | None
-    preset: str | None
-
-    def options(self) -> dict[str, str]:
-        """The encoder's options as FFmpeg takes them."""
-        options = dict(self.codec.options)
-        if self.quality is not None:
-            options[self.codec.quality_option] = f"{self.quality:g}"
-        if self.preset is not None:
-            options[self.codec.preset_option] = self.preset
-        return options
-
-
-def video_metadata(metadata: dict[str, str]) -> dict[str, str]:
-    """Metadata worth keeping: all but what describes the old file or the old encoding."""
-    return {
-        key: value
-        for key, value in metadata.items()
-        if key.lower() not in OWN_TAGS and not key.startswith(("_STATISTICS", "NUMBER_OF_"))
-    }
 
 
 def _muxer_options(
@@ -104,12 +66,10 @@ class VideoSink:
         cut: Cut = WHOLE,
         card: HWAccel | None = None,
     ) -> None:
-        self.path, self.target, self.info, self.card = path, target, info, card
-        self.from_planes = FromPlanes(info, encoding.pixel_format)
-        self.from_pixels = FromPixels(info, encoding.width, encoding.height, encoding.pixel_format)
+        self.path, self.target = path, target
+        self.encoder = FrameEncoder(info, encoding, card)
         self.frames = 0
         self.packets: dict[int, int] = {}
-        self.durations: dict[int, int] = {}
         try:
             self.container = av.open(
                 f"file:{path.resolve()}" if path else io.BytesIO(),
@@ -122,7 +82,7 @@ class VideoSink:
             for plan in plans:
                 template = source.streams[plan.index]
                 if plan.action == "converted":
-                    self.video = self._add_video(self.container, template, encoding)
+                    self.video = self.encoder.add_to(self.container, template)
                     self.outputs[plan.index] = self.video
                 elif plan.action == "copied":
                     self.outputs[plan.index] = self._add_copy(self.container, template, plan, muxer)
@@ -131,26 +91,6 @@ class VideoSink:
             self.container.start_encoding()
         except (av.error.FFmpegError, OSError) as error:
             raise _as_output_error(target, error) from error
-
-    def _add_video(self, container: OutputContainer, template: Any, encoding: Encoding) -> av.VideoStream:
-        os.environ.setdefault("SVT_LOG", "1")  # or SVT-AV1 prints its banner into our messages
-        stream = container.add_stream(
-            encoding.codec.encoder, rate=self.info.rate, options=encoding.options(), hwaccel=self.card
-        )
-        assert isinstance(stream, av.VideoStream)
-        context = stream.codec_context
-        context.width, context.height = encoding.width, encoding.height
-        context.pix_fmt = encoding.pixel_format
-        # The source's own units of time: with any other the encoder would round the time stamps.
-        context.time_base = stream.time_base = self.info.time_base
-        if self.info.sample_aspect_ratio:
-            context.sample_aspect_ratio = self.info.sample_aspect_ratio
-        sample = self.from_pixels(np.zeros((16, 16, 3), np.uint8), 0, self.info.time_base, 0)
-        context.colorspace, context.color_range = sample.colorspace, sample.color_range
-        context.color_primaries, context.color_trc = sample.color_primaries, sample.color_trc
-        stream.metadata.update(video_metadata(template.metadata))
-        stream.disposition = template.disposition
-        return stream
 
     def _add_copy(self, container: OutputContainer, template: Any, plan: StreamPlan, muxer: str) -> Any:
         if plan.goes_into_header(muxer) and plan.kind == "cover":
@@ -193,14 +133,8 @@ class VideoSink:
 
     def write(self, frame: Frame | PlaneFrame) -> None:
         """Encode one frame. Raises `OutputError`."""
-        if isinstance(frame, PlaneFrame):
-            picture = self.from_planes(frame, self.info.time_base)
-        else:
-            picture = self.from_pixels(frame.pixels, frame.pts, self.info.time_base, frame.duration)
-        if frame.duration:
-            self.durations[frame.pts] = frame.duration
         try:
-            self._mux_video(self.video.encode(picture))
+            self._mux_video(self.encoder.encode(frame))
         except (av.error.FFmpegError, OSError) as error:
             raise _as_output_error(self.target, error) from error
 
@@ -216,17 +150,13 @@ class VideoSink:
 
     def _mux_video(self, packets: list[av.Packet[Any]]) -> None:
         for packet in packets:
-            # Not every encoder hands durations on; without them the last frame would have none.
-            if packet.pts is not None and not packet.duration:
-                packet.duration = self.durations.get(packet.pts, 0)
-            self.durations.pop(packet.pts or 0, None)
             self.container.mux_one(packet)
             self.frames += 1
 
     def finish(self) -> None:
         """Drain the encoder, write the end of the file and check what was written. Raises `OutputError`."""
         try:
-            self._mux_video(self.video.encode(None))
+            self._mux_video(self.encoder.encode(None))
             self.container.close()
         except (av.error.FFmpegError, OSError) as error:
             raise _as_output_error(self.target, error) from error

@@ -1,0 +1,108 @@
+"""Frames to encoded packets: the settings of an encoder, its stream in a container, its packets."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import numpy as np
+from av.codec.hwaccel import HWAccel
+from av.container import OutputContainer
+
+from cgconvert.frames import Frame, PlaneFrame, StreamInfo
+from cgconvert.media.video.codecs import VideoCodec
+from cgconvert.media.video.colour import FromPixels
+from cgconvert.media.video.planes import FromPlanes
+
+OWN_TAGS = {"encoder", "duration", "major_brand", "minor_version", "compatible_brands", "vendor_id", "bps"}
+"""Metadata that describes the old file rather than its content."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How frames are encoded: all decided, nothing left to choose. Sizes in pixels."""
+
+    codec: VideoCodec
+    width: int
+    height: int
+    pixel_format: str
+    quality: float | None
+    preset: str | None
+
+    def options(self) -> dict[str, str]:
+        """The encoder's options as FFmpeg takes them."""
+        options = dict(self.codec.options)
+        if self.quality is not None:
+            options[self.codec.quality_option] = f"{self.quality:g}"
+        if self.preset is not None:
+            options[self.codec.preset_option] = self.preset
+        return options
+
+
+def video_metadata(metadata: dict[str, str]) -> dict[str, str]:
+    """Metadata worth keeping: all but what describes the old file or the old encoding."""
+    return {
+        key: value
+        for key, value in metadata.items()
+        if key.lower() not in OWN_TAGS and not key.startswith(("_STATISTICS", "NUMBER_OF_"))
+    }
+
+
+class FrameEncoder:
+    """Encodes frames with the source's time base, tags and durations.
+
+    Use: `add_to` a container, which decides how headers are laid out, then `encode` frames in order of pts,
+    then `encode(None)` once to drain it. With `card` the encoder takes frames from the memory of that card.
+    """
+
+    def __init__(self, info: StreamInfo, encoding: Encoding, card: HWAccel | None = None) -> None:
+        self.info, self.encoding, self.card = info, encoding, card
+        self.from_planes = FromPlanes(info, encoding.pixel_format)
+        self.from_pixels = FromPixels(info, encoding.width, encoding.height, encoding.pixel_format)
+        self._durations: dict[int, int] = {}
+        self.stream: av.VideoStream | None = None
+
+    def add_to(self, container: OutputContainer, template: Any) -> av.VideoStream:
+        """The encoder's stream in a container, with metadata and disposition of the source's stream."""
+        os.environ.setdefault("SVT_LOG", "1")  # or SVT-AV1 prints its banner into our messages
+        stream = container.add_stream(
+            self.encoding.codec.encoder,
+            rate=self.info.rate,
+            options=self.encoding.options(),
+            hwaccel=self.card,
+        )
+        assert isinstance(stream, av.VideoStream)
+        context = stream.codec_context
+        context.width, context.height = self.encoding.width, self.encoding.height
+        context.pix_fmt = self.encoding.pixel_format
+        # The source's own units of time: with any other the encoder would round the time stamps.
+        context.time_base = stream.time_base = self.info.time_base
+        if self.info.sample_aspect_ratio:
+            context.sample_aspect_ratio = self.info.sample_aspect_ratio
+        sample = self.from_pixels(np.zeros((16, 16, 3), np.uint8), 0, self.info.time_base, 0)
+        context.colorspace, context.color_range = sample.colorspace, sample.color_range
+        context.color_primaries, context.color_trc = sample.color_primaries, sample.color_trc
+        stream.metadata.update(video_metadata(template.metadata))
+        stream.disposition = template.disposition
+        self.stream = stream
+        return stream
+
+    def encode(self, frame: Frame | PlaneFrame | None) -> list[av.Packet[Any]]:
+        """The packets that are ready after this frame; None drains the encoder. Raises FFmpeg's errors."""
+        picture: av.VideoFrame | None = None
+        if isinstance(frame, PlaneFrame):
+            picture = self.from_planes(frame, self.info.time_base)
+        elif frame is not None:
+            picture = self.from_pixels(frame.pixels, frame.pts, self.info.time_base, frame.duration)
+        if frame is not None and frame.duration:
+            self._durations[frame.pts] = frame.duration
+        assert self.stream is not None
+        packets = self.stream.encode(picture)
+        for packet in packets:
+            # Not every encoder hands durations on; without them the last frame would have none.
+            if packet.pts is not None and not packet.duration:
+                packet.duration = self._durations.get(packet.pts, 0)
+            self._durations.pop(packet.pts or 0, None)
+        return packets
