@@ -15,6 +15,8 @@ import importlib
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
+from cgconvert.host.privacy import refuse_telemetry
+
 if TYPE_CHECKING:
     from cgconvert.errors import CgconvertError
     from cgconvert.models.loading import Model, load_model
@@ -48,6 +50,9 @@ __all__ = [
     "convert_video",
     "load_model",
 ]
+
+
+refuse_telemetry()  # here, since whatever the way in, nothing of this package is imported before
 
 
 def __getattr__(name: str) -> Any:

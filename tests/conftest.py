@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import cgconvert  # noqa: F401 - before any test imports OpenVINO, whose telemetry it switches off
+
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
