@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.common import save
 from cgconvert.generators import build_generator, size_rule
+from trainer.compute.precision import choose_device
 from trainer.config import config_from_checkpoint
 from trainer.data.augment import Pixels
 from trainer.data.pictures import Picture, find_images
@@ -27,7 +28,6 @@ from trainer.metrics.colour import ReinhardTransfer
 from trainer.metrics.measures import converter, measure_truth
 from trainer.reporting.samples import load_pictures
 from trainer.runs.checkpoint import load_checkpoint
-from trainer.runs.precision import choose_device
 
 
 def halves(folder: Path, half: str, edge: int) -> list[Pixels]:

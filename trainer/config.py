@@ -40,7 +40,9 @@ class RunConfig:
     batch: int = _setting(1, "images a step and process", minimum=1)
     device: str = _setting("auto", "auto, cpu, cuda, cuda:1 ...")
     precision: str = _setting(
-        "auto", "auto is bf16 where the device is fast at it", choices=("auto", "fp32", "bf16", "fp16")
+        "auto",
+        "auto is bf16 where the device is fast at it; fp64 is slow, for comparisons",
+        choices=("auto", "fp32", "bf16", "fp16", "fp64"),
     )
     channels_last: bool = _setting(True, "on a GPU: the memory format that convolutions are faster in")
     compile: bool = _setting(False, "torch.compile the networks: minutes at the start, pays on a GPU")

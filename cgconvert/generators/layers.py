@@ -12,14 +12,14 @@ class InstanceNorm2d(nn.InstanceNorm2d):
 
     On the CPU it is computed as a group norm with one group a channel: the same arithmetic, but unlike
     `torch.instance_norm` it keeps channels_last memory, which is what makes convolutions fast there.
-    On other devices the statistics are taken in float32 whatever the input's type, since a sum over a
-    large half-precision plane loses the mean.
+    On other devices the statistics are taken in float32 at least, since a sum over a large half-precision
+    plane loses the mean.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu":
             return F.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
-        if x.dtype == torch.float32:
+        if x.dtype in (torch.float32, torch.float64):
             return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
         variance, mean = torch.var_mean(x.float(), dim=(2, 3), keepdim=True, correction=0)
         scale = torch.rsqrt(variance + self.eps)

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from tests.trainer.conftest import SMALL
+from trainer.compute.precision import Precision
 from trainer.config import Config
 from trainer.losses.temporal import GAIN, NOISE, SPOTS, flicker, grain
 from trainer.methods import build_method, cyclegan, oneway
-from trainer.runs.precision import Precision
 
 EMPTY = torch.zeros(48, 3, 64, 64)
 

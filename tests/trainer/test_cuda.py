@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from tests.trainer.conftest import SMALL, write_run
+from trainer.compute.precision import choose_precision
 from trainer.config import Config
 from trainer.methods import build_method
 from trainer.runs.checkpoint import load_checkpoint
 from trainer.runs.folder import RunFolder
-from trainer.runs.precision import choose_precision
 from trainer.runs.run import start
 
 pytestmark = pytest.mark.needs_cuda

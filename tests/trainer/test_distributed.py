@@ -14,11 +14,11 @@ from cgconvert.errors import UsageError
 from tests.trainer.conftest import SMALL, make_domain, make_pairs, write_run
 from tests.trainer.test_resume import CYCLEGAN, ENVIRONMENT, assert_same, command
 from tests.trainer.test_resume import PIX2PIX as UNET_PIX2PIX
+from trainer.compute.precision import Precision
 from trainer.config import Config
 from trainer.methods import build_method
 from trainer.runs.checkpoint import load_checkpoint
 from trainer.runs.folder import RunFolder
-from trainer.runs.precision import Precision
 from trainer.runs.run import start
 
 
@@ -124,7 +124,7 @@ from pathlib import Path
 import torch
 from cgconvert.errors import Interrupted
 from trainer.runs import run
-from trainer.runs.distributed import joined_world
+from trainer.compute.distributed import joined_world
 from trainer.runs.folder import RunFolder
 
 straight, stopped = RunFolder(Path(sys.argv[1])), RunFolder(Path(sys.argv[2]))

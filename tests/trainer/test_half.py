@@ -13,6 +13,7 @@ import torch
 
 from tests.trainer.conftest import SMALL, write_run
 from tests.trainer.test_resume import assert_same
+from trainer.compute.precision import Precision
 from trainer.config import Config
 from trainer.methods import Method, build_method
 from trainer.methods.cut import patch_nce
@@ -21,7 +22,6 @@ from trainer.metrics.ssim import ssim_map
 from trainer.runs import run as run_module
 from trainer.runs.checkpoint import load_checkpoint
 from trainer.runs.folder import RunFolder
-from trainer.runs.precision import Precision
 from trainer.runs.run import start
 
 HALF = Precision(torch.device("cpu"), "fp16")

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from tests.trainer.conftest import make_pairs, write_run
+from trainer.compute.distributed import World
 from trainer.methods import cyclegan
 from trainer.reporting.watch import Watch
 from trainer.runs.checkpoint import load_checkpoint
-from trainer.runs.distributed import World
 from trainer.runs.folder import RunFolder
 from trainer.runs.health import EARLY, WINDOW, Health
 from trainer.runs.loop import CollapsedError, Training, train

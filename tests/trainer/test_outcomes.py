@@ -18,6 +18,7 @@ from tests.trainer.conftest import SMALL, draw, make_pairs, save, write_run
 from tests.trainer.test_commands import call, settings
 from tests.trainer.test_metrics import Statistics
 from trainer.cli import _print_table
+from trainer.compute.precision import Precision
 from trainer.config import Config
 from trainer.data.pictures import read_image
 from trainer.exporting.export import export_model
@@ -27,7 +28,6 @@ from trainer.metrics.evaluate import EvaluateOptions, evaluate
 from trainer.reporting.watch import Watch
 from trainer.runs.checkpoint import load_checkpoint, save_checkpoint
 from trainer.runs.folder import RunFolder
-from trainer.runs.precision import Precision
 from trainer.runs.run import start
 from trainer.runs.setup import completed
 

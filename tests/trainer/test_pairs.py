@@ -10,12 +10,12 @@ import torch
 
 from cgconvert.errors import UsageError
 from tests.trainer.conftest import SMALL, draw, make_domain, save, write_run
+from trainer.compute.precision import Precision
 from trainer.config import Config
 from trainer.data.domains import open_data
 from trainer.data.pictures import read_image
 from trainer.methods import build_method
 from trainer.runs.folder import RunFolder
-from trainer.runs.precision import Precision
 from trainer.runs.run import start
 
 

@@ -8,17 +8,16 @@ from torch import nn
 
 from cgconvert.errors import UnavailableError, UsageError
 from cgconvert.generators import build_generator
+from trainer.compute.precision import Precision, choose_device, choose_precision
 from trainer.config import RunConfig
 from trainer.losses.basic import gan_loss, r1_penalty
 from trainer.losses.diffaugment import color, cutout, diff_augment, translation
 from trainer.losses.temporal import flicker, synthetic_flow, temporal_loss, warp
-from trainer.methods.base import use_library_norms
 from trainer.methods.features import matching_loss, mean_matching_loss
 from trainer.methods.image_pool import ImagePool
 from trainer.networks.compiling import compile_verified
 from trainer.networks.discriminators import PatchDiscriminator, build_discriminator, smallest_input
 from trainer.networks.initialization import init_weights
-from trainer.runs.precision import Precision, choose_device, choose_precision
 from trainer.runs.schedule import Schedule
 
 
@@ -70,7 +69,7 @@ def test_the_patch_discriminator_sees_70_pixels() -> None:
 @pytest.mark.parametrize(("layers", "scales"), [(1, 1), (2, 1), (3, 1), (3, 2), (2, 3)])
 def test_the_smallest_input_of_a_discriminator(layers: int, scales: int) -> None:
     least = smallest_input("patch", layers, scales)
-    disc = use_library_norms(build_discriminator("patch", ndf=2, layers=layers, scales=scales))
+    disc = build_discriminator("patch", ndf=2, layers=layers, scales=scales)
     for maps in (disc(torch.randn(1, 3, least, least)),):
         for logits in maps if scales > 1 else [maps]:
             assert min(logits.shape[2:]) >= 1

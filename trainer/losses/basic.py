@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cgconvert.errors import UsageError
+from trainer.compute.precision import widened
 
 GAN_MODES = ("lsgan", "vanilla", "hinge", "wgan")
 Logits = Tensor | Sequence[Tensor]
@@ -20,11 +21,11 @@ def gan_loss(logits: Logits, real: bool, mode: str, for_generator: bool = False)
     lsgan: squared distance to 1 or 0 (Mao et al. 2017); vanilla: cross-entropy (Goodfellow et al. 2014);
     hinge: max(0, 1 -+ logit), and for a generator -logit (Lim and Ye 2017); wgan: -+ logit, to be used with
     a penalty (Arjovsky et al. 2017). A list of maps (several
-    scales) gives the mean over the scales. Computed in float32 whatever the logits' type.
+    scales) gives the mean over the scales. Computed in float32 at least.
     """
     if not isinstance(logits, Tensor):
         return torch.stack([gan_loss(part, real, mode, for_generator) for part in logits]).mean()
-    logits = logits.float()
+    logits = widened(logits)
     if mode == "lsgan":
         return F.mse_loss(logits, torch.full_like(logits, float(real)))
     if mode == "vanilla":
@@ -39,8 +40,8 @@ def gan_loss(logits: Logits, real: bool, mode: str, for_generator: bool = False)
 
 
 def l1(images: Tensor, others: Tensor) -> Tensor:
-    """Mean absolute difference, in float32."""
-    return F.l1_loss(images.float(), others.float())
+    """Mean absolute difference, computed in float32 at least."""
+    return F.l1_loss(widened(images), widened(others))
 
 
 def feature_matching(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
@@ -56,4 +57,4 @@ def r1_penalty(logits: Logits, images: Tensor) -> Tensor:
     """
     total = logits.sum() if isinstance(logits, Tensor) else torch.stack([x.sum() for x in logits]).sum()
     (gradient,) = torch.autograd.grad(total, images, create_graph=True)
-    return 0.5 * gradient.float().square().sum(dim=(1, 2, 3)).mean()
+    return 0.5 * widened(gradient).square().sum(dim=(1, 2, 3)).mean()

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainer.compute.precision import widened
+
 DECAY = 0.999  # of the running statistics, a step
 BLUR = 16  # pixels: edge of the squares whose means are compared
 
@@ -29,7 +31,7 @@ class DomainColours:
     @torch.no_grad()
     def update(self, domain: str, images: Tensor, joined: bool = False) -> None:
         """Take in a batch, float NCHW; `joined` with those of all processes, so that each knows the same."""
-        planes = images.detach().float()
+        planes = widened(images.detach())
         now = torch.stack([planes.mean(dim=(0, 2, 3)), planes.square().mean(dim=(0, 2, 3))])
         if joined:
             torch.distributed.all_reduce(now)
@@ -43,7 +45,7 @@ class DomainColours:
         """Images of one domain with the other's mean and spread of each channel, within [-1, 1]."""
         (mean, spread), (new_mean, new_spread) = self._statistics(source), self._statistics(target)
         scale = (new_spread / spread.clamp_min(1e-3)).view(1, -1, 1, 1)
-        moved = (images.float() - mean.view(1, -1, 1, 1)) * scale + new_mean.view(1, -1, 1, 1)
+        moved = (widened(images) - mean.view(1, -1, 1, 1)) * scale + new_mean.view(1, -1, 1, 1)
         return moved.clamp(-1, 1)
 
     def _statistics(self, domain: str) -> tuple[Tensor, Tensor]:
@@ -62,4 +64,4 @@ def colour_loss(result: Tensor, wanted: Tensor) -> Tensor:
     """L1 between the means of overlapping squares of 16 pixels (fewer in smaller images); float NCHW."""
     edge = min(BLUR, *result.shape[2:])
     step = max(edge // 2, 1)
-    return F.l1_loss(F.avg_pool2d(result.float(), edge, step), F.avg_pool2d(wanted.float(), edge, step))
+    return F.l1_loss(F.avg_pool2d(widened(result), edge, step), F.avg_pool2d(widened(wanted), edge, step))

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainer.compute.precision import widened
+
 FLOW_SIGMA = 8.0  # pixels, of the smooth part
 FLOW_CELLS = 8  # its grid points along an edge
 SHIFT = 10  # pixels, of the common part
@@ -32,17 +34,19 @@ def synthetic_flow(images: Tensor) -> Tensor:
 
 def warp(images: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     """Images moved by a flow in pixels, and a mask N1HW of the pixels whose source lies in the frame."""
+    images = widened(images)
     _, _, height, width = images.shape
+    flow = flow.to(images.dtype)
     y, x = torch.meshgrid(
-        torch.arange(height, device=images.device, dtype=torch.float32),
-        torch.arange(width, device=images.device, dtype=torch.float32),
+        torch.arange(height, device=images.device, dtype=images.dtype),
+        torch.arange(width, device=images.device, dtype=images.dtype),
         indexing="ij",
     )
     place_x = (x + flow[..., 0]) / max(width - 1, 1) * 2 - 1
     place_y = (y + flow[..., 1]) / max(height - 1, 1) * 2 - 1
     grid = torch.stack([place_x, place_y], dim=-1)
-    mask = (grid.abs() <= 1).all(dim=-1)[:, None].to(torch.float32)
-    moved = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=True)
+    mask = (grid.abs() <= 1).all(dim=-1)[:, None].to(images.dtype)
+    moved = F.grid_sample(images, grid, padding_mode="border", align_corners=True)
     return moved, mask
 
 
@@ -54,7 +58,7 @@ def grain(images: Tensor, noise: float = NOISE) -> Tensor:
     count, channels, height, width = images.shape
     shares = torch.rand(len(SPOTS), count, 1, 1, 1, device=images.device) + 1e-3
     shares = shares / shares.square().sum(dim=0).sqrt()
-    mixed = torch.zeros_like(images, dtype=torch.float32)
+    mixed = torch.zeros_like(widened(images))
     for share, spot in zip(shares, SPOTS, strict=True):
         size = (-(-height // spot), -(-width // spot))
         spots = torch.randn(count, channels, *size, device=images.device)
@@ -68,7 +72,7 @@ def flicker(images: Tensor, noise: float = NOISE) -> Tensor:
     count = images.shape[0]
     gain = 1 + GAIN * (2 * torch.rand(count, 1, 1, 1, device=images.device) - 1)
     gamma = 1 + GAIN * (2 * torch.rand(count, 1, 1, 1, device=images.device) - 1)
-    light = ((images.float() + 1) / 2).clamp(1e-4, 1)
+    light = ((widened(images) + 1) / 2).clamp(1e-4, 1)
     changed = (gain * light**gamma).clamp(0, 1) * 2 - 1
     return changed + grain(changed, noise)
 
@@ -84,5 +88,5 @@ def temporal_loss(
     flow = synthetic_flow(images)
     moved, mask = warp(images, flow)
     target, _ = warp(output.detach(), flow)
-    result = generator(flicker(moved, noise)).float()
+    result = widened(generator(flicker(moved, noise)))
     return (mask * (result - target).abs()).sum() / (mask.sum() * result.shape[1]).clamp_min(1)

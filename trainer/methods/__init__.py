@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from cgconvert.errors import UsageError
+from trainer.compute.precision import Precision
 from trainer.config import Config
 from trainer.methods.base import Losses, Method
 from trainer.methods.cut import Cut
 from trainer.methods.cyclegan import CycleGan
 from trainer.methods.distill import Distill
 from trainer.methods.pix2pix import Pix2Pix
-from trainer.runs.precision import Precision
 
 METHODS: dict[str, type[Method]] = {"cyclegan": CycleGan, "pix2pix": Pix2Pix, "cut": Cut, "distill": Distill}
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from cgconvert.errors import UsageError
 from cgconvert.generators import build_generator
-from cgconvert.generators.layers import InstanceNorm2d
 from cgconvert.generators.sizes import size_rule
+from trainer.compute.precision import Precision
 from trainer.config import Config
 from trainer.data.augment import MULTIPLE
 from trainer.data.batches import Batch
@@ -23,7 +23,6 @@ from trainer.networks.compiling import compile_verified
 from trainer.networks.discriminators import build_discriminator, smallest_input
 from trainer.networks.ema import Ema
 from trainer.networks.initialization import init_weights
-from trainer.runs.precision import Precision
 
 Losses = dict[str, Tensor]
 
@@ -77,16 +76,6 @@ class Method(ABC):
     def train_step(self, batch: Batch) -> Losses:
         """Learn from {"a", "b"}: uint8 or float NCHW of equal batch. Returns losses as they were before."""
 
-    @property
-    def reference(self) -> bool:
-        """Whether this is float32 on the CPU: there every sum is taken in the order of the published code.
-
-        Biases that a norm cancels, and weights hardly asked for, have gradients of rounding noise, which Adam
-        scales up to full steps. So agreeing with the published step means rounding as it does: with the
-        library's instance norm, and one pass for each batch. Neither costs time in this case.
-        """
-        return self.device.type == "cpu" and self.precision.name == "fp32"
-
     def back(self, name: str) -> nn.Module | None:
         """The averaged generator that leads back from a generator's result, where the method has one."""
         return None
@@ -135,10 +124,8 @@ class Method(ABC):
         self._channels[name] = in_channels
 
     def _add_network(self, name: str, network: nn.Module) -> None:
-        if self.reference:
-            use_library_norms(network)
         init_weights(network, self.config.network.init, self.config.network.init_gain)
-        network.to(self.device)
+        network.to(self.device, self.precision.dtype)
         if self._channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.networks[name] = network
@@ -186,11 +173,8 @@ class Method(ABC):
         settings = self.config.optimizer
         rate = settings.disc_lr if phase == "discriminators" and settings.disc_lr else settings.lr
         parameters = [p for network in networks for p in network.parameters()]
-        # The fused form rounds otherwise; in float32 on the CPU, the reference, the plain one is kept.
-        fused = self.device.type == "cuda" or self.precision.name != "fp32"
-        optimizer = torch.optim.Adam(
-            parameters, lr=rate, betas=(settings.beta1, settings.beta2), fused=fused, foreach=False
-        )
+        betas = (settings.beta1, settings.beta2)
+        optimizer = torch.optim.Adam(parameters, lr=rate, betas=betas, fused=True)
         for group in optimizer.param_groups:
             group["initial_lr"] = rate
         return optimizer
@@ -198,10 +182,13 @@ class Method(ABC):
     # Working ---------------------------------------------------------------------------------------
 
     def images(self, pixels: Tensor) -> Tensor:
-        """uint8 NCHW to float images in [-1, 1] on the device; float images pass unchanged."""
-        images = pixels.to(self.device, non_blocking=True)
-        if images.dtype == torch.uint8:
-            images = images.float().mul_(2 / 255).sub_(1)
+        """uint8 or float NCHW as images in [-1, 1], on the device and in the precision's type.
+
+        uint8 is scaled from [0, 255]. Float values are images already and stay as they are.
+        """
+        images = pixels.to(self.device, non_blocking=True).to(self.precision.dtype)
+        if pixels.dtype == torch.uint8:
+            images = images.mul_(2 / 255).sub_(1)
         if self._channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         return images
@@ -237,10 +224,10 @@ class Method(ABC):
     def _disc_loss(self, name: str, real: Tensor, fake: Tensor) -> Losses:
         """A discriminator's loss, the mean of real and fake, and now and then the R1 penalty.
 
-        Both go through in one pass unless a batch norm would then mix them, or this is the reference.
+        Both go through in one pass unless a batch norm would then mix them.
         """
         disc, loss = self.networks[name], self.config.loss
-        if self.reference or mixes_images(disc) or real.shape != fake.shape:
+        if mixes_images(disc) or real.shape != fake.shape:
             on_real, on_fake = self._judge(disc, real), self._judge(disc, fake)
         else:
             on_real, on_fake = halves(self._judge(disc, torch.cat([real, fake])))
@@ -280,20 +267,6 @@ class Method(ABC):
         for name, pool in self.pools.items():
             pool.load_state_dict(state["pools"][name], self.device)
         self.step, self.images_seen = int(state["step"]), int(state["images_seen"])
-
-
-def use_library_norms(network: nn.Module) -> nn.Module:
-    """Replace our instance norms by the library's, which is the same function rounded otherwise; in place.
-
-    Names and weights stay, so that a checkpoint fits either form.
-    """
-    for parent in network.modules():
-        for name, norm in parent.named_children():
-            if isinstance(norm, InstanceNorm2d):
-                plain = nn.InstanceNorm2d(norm.num_features, norm.eps, affine=norm.affine)
-                plain.load_state_dict(norm.state_dict())
-                setattr(parent, name, plain)
-    return network
 
 
 def mixes_images(network: nn.Module) -> bool:

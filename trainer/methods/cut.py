@@ -7,13 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cgconvert.generators.sizes import size_rule
+from trainer.compute.precision import Precision, widened
 from trainer.config import Config
 from trainer.data.batches import Batch
 from trainer.losses.basic import gan_loss
 from trainer.methods.base import Losses
 from trainer.methods.features import Taps
 from trainer.methods.oneway import OneWay
-from trainer.runs.precision import Precision
 
 WIDTH = 256
 
@@ -29,16 +29,17 @@ class PatchProjection(nn.Module):
 
     def forward(self, layer: int, patches: Tensor) -> Tensor:
         """(N, P, C) to unit vectors (N, P, 256)."""
-        return F.normalize(self.heads[layer](patches).float(), dim=-1)
+        return F.normalize(widened(self.heads[layer](patches)), dim=-1)
 
 
 def patch_nce(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
     """Cross-entropy of finding each query's own place among the keys of its image: (N, P, D) both to (N,).
 
-    In float32 under autocast too: divided by a small temperature, rounding would decide between places.
+    It is computed in float32 at least, under autocast too: a small temperature would magnify the rounding of
+    half precision until it decides between places.
     """
     with torch.autocast(queries.device.type, enabled=False):
-        logits = queries.float() @ keys.detach().float().transpose(1, 2) / temperature
+        logits = widened(queries) @ widened(keys.detach()).transpose(1, 2) / temperature
     own = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[0], -1)
     return F.cross_entropy(logits.flatten(0, 1), own.flatten(), reduction="none").view(own.shape).mean(1)
 
@@ -58,7 +59,7 @@ class Cut(OneWay):
         self._tapped.add(self.name)
         with torch.no_grad():
             edge = max(64, size_rule(config.network.generator, config.network.arguments)[1])
-            probe = torch.zeros(1, self.in_channels, edge, edge, device=self.device)
+            probe = self.images(torch.zeros(1, self.in_channels, edge, edge))
             channels = [feature.shape[1] for feature in self._taps.encode(probe)]
         self._add_network("project", PatchProjection(channels))
         self._add_pools((self.target,))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cgconvert.errors import UsageError
+from trainer.compute.precision import Precision
 from trainer.config import Config
 from trainer.data.batches import Batch
 from trainer.losses.basic import Logits, gan_loss, l1
@@ -16,7 +17,6 @@ from trainer.losses.diffaugment import diff_augment
 from trainer.losses.temporal import temporal_loss
 from trainer.methods.base import Losses, Method, forward_joined, mixes_images
 from trainer.methods.features import logits_of, mean_matching_loss
-from trainer.runs.precision import Precision
 
 Pair = tuple[Tensor, Tensor]
 OptionalPair = tuple[Tensor | None, Tensor | None]
@@ -122,7 +122,7 @@ class CycleGan(Method):
         same, cycle_a, cycle_b = self.lambda_identity > 0, self.lambda_a > 0, self.lambda_b > 0
         back_a: Tensor | None = None
         back_b: Tensor | None = None
-        if self.reference or mixes_images(gen_ab) or mixes_images(gen_ba):
+        if mixes_images(gen_ab) or mixes_images(gen_ba):
             # One by one and in the published order, which a batch norm's running statistics remember.
             fake_b = gen_ab(a)
             back_a = gen_ba(fake_b) if cycle_a else None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cgconvert.engines.keys import weights_sha256
 from cgconvert.errors import UsageError
 from cgconvert.models.loading import load_model
+from trainer.compute.precision import Precision, widened
 from trainer.config import Config, config_from_checkpoint
 from trainer.data.batches import Batch
 from trainer.losses.basic import gan_loss, l1
@@ -20,7 +21,6 @@ from trainer.methods.features import Features, Taps, by_scale
 from trainer.methods.oneway import OneWay
 from trainer.metrics.ssim import ssim_map
 from trainer.runs.checkpoint import load_checkpoint
-from trainer.runs.precision import Precision
 
 
 def relative_l1(fake: Features, real: Features) -> Tensor:
@@ -28,21 +28,24 @@ def relative_l1(fake: Features, real: Features) -> Tensor:
     parts = []
     for scale_fake, scale_real in zip(by_scale(fake), by_scale(real), strict=True):
         for f, r in zip(scale_fake, scale_real, strict=True):
-            wanted = r.detach().float()
-            parts.append((f.float() - wanted).abs().mean() / wanted.abs().mean().clamp_min(1e-6))
+            wanted = widened(r.detach())
+            parts.append((widened(f) - wanted).abs().mean() / wanted.abs().mean().clamp_min(1e-6))
     return torch.stack(parts).mean()
 
 
 def gram(features: Tensor) -> Tensor:
-    """Gram matrices of feature maps over their places: NCHW to (N, C, C), in float32 under autocast too."""
-    flat = features.float().flatten(2)
+    """Gram matrices of feature maps over their places: NCHW to (N, C, C).
+
+    They are computed in float32 at least, under autocast too, since they sum over many places.
+    """
+    flat = widened(features).flatten(2)
     with torch.autocast(flat.device.type, enabled=False):
         return flat @ flat.transpose(1, 2) / flat.shape[2]
 
 
 def total_variation(images: Tensor) -> Tensor:
     """Sum over an image of absolute differences of neighbours, mean over the batch."""
-    images = images.float()
+    images = widened(images)
     down = (images[:, :, 1:] - images[:, :, :-1]).abs().sum((1, 2, 3))
     right = (images[:, :, :, 1:] - images[:, :, :, :-1]).abs().sum((1, 2, 3))
     return (down + right).mean()
@@ -105,7 +108,7 @@ class Distill(OneWay):
             return self._master.ema.generators[self.name]
         if not self.config.distill.teacher:
             raise UsageError("distillation needs a teacher: set distill.teacher or distill.checkpoint")
-        return load_model(self.config.distill.teacher).generator.to(self.device)
+        return load_model(self.config.distill.teacher).generator.to(self.device, self.precision.dtype)
 
     def train_step(self, batch: Batch) -> Losses:
         """One step, as described above the class; {"a", "b"} as in `Method.train_step`."""

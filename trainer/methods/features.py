@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cgconvert.errors import UsageError
+from trainer.compute.precision import widened
 from trainer.losses.basic import Logits, feature_matching, l1
 
 Features = Sequence[Tensor] | Sequence[Sequence[Tensor]]
@@ -39,7 +40,7 @@ def mean_matching_loss(fake: Features, real: Features) -> Tensor:
     parts = []
     for scale_fake, scale_real in zip(by_scale(fake), by_scale(real), strict=True):
         for f, r in zip(scale_fake[:-1], scale_real[:-1], strict=True):
-            parts.append(l1(f.float().mean((0, 2, 3)), r.detach().float().mean((0, 2, 3))))
+            parts.append(l1(widened(f).mean((0, 2, 3)), widened(r.detach()).mean((0, 2, 3))))
     return torch.stack(parts).mean()
 
 

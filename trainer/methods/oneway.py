@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from trainer.compute.precision import Precision
 from trainer.config import Config
 from trainer.losses.temporal import temporal_loss
 from trainer.methods.base import Losses, Method
-from trainer.runs.precision import Precision
 
 
 class OneWay(Method):

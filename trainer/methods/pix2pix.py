@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from trainer.compute.precision import Precision
 from trainer.config import Config
 from trainer.data.batches import Batch
 from trainer.losses.basic import Logits, gan_loss, l1, r1_penalty
@@ -12,7 +13,6 @@ from trainer.losses.diffaugment import diff_augment
 from trainer.methods.base import Losses
 from trainer.methods.features import logits_of, matching_loss
 from trainer.methods.oneway import OneWay
-from trainer.runs.precision import Precision
 
 
 class Pix2Pix(OneWay):

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainer.compute.precision import widened
 from trainer.data.augment import Pixels
 
 WINDOW, SIGMA = 11, 1.5
@@ -19,16 +20,16 @@ K1, K2 = 0.01, 0.03
 def ssim_map(first: Tensor, second: Tensor, data_range: float) -> Tensor:
     """SSIM at every place where the 11x11 Gaussian window fits: NCHW to N C H-10 W-10; differentiable.
 
-    In float32 under autocast too: a variance is a small difference of large means, and where a picture is
-    smooth half precision makes it negative, and the quotient infinite.
+    It is computed in float32 at least, under autocast too: a variance is a small difference of large means,
+    and where a picture is smooth half precision makes it negative and the quotient infinite.
     """
     with torch.autocast(first.device.type, enabled=False):
-        return _ssim_map(first.float(), second.float(), data_range)
+        return _ssim_map(widened(first), widened(second), data_range)
 
 
 def _ssim_map(first: Tensor, second: Tensor, data_range: float) -> Tensor:
     channels = first.shape[1]
-    line = torch.arange(WINDOW, dtype=torch.float32, device=first.device) - WINDOW // 2
+    line = torch.arange(WINDOW, dtype=first.dtype, device=first.device) - WINDOW // 2
     line = torch.exp(-(line**2) / (2 * SIGMA**2))
     line = line / line.sum()
     row, column = (

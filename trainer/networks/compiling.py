@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from cgconvert.errors import UnavailableError, first_line
-from trainer.runs.precision import Precision
+from trainer.compute.precision import Precision, widened
 
-MOST = {"fp32": 0.02, "bf16": 0.25, "fp16": 0.1}
+MOST = {"fp64": 0.02, "fp32": 0.02, "bf16": 0.25, "fp16": 0.1}
 """Largest relative difference of all gradients together; half precision rounds in another order."""
 
 
@@ -48,9 +48,10 @@ def _gradients(network: nn.Module, images: Tensor, precision: Precision) -> Tens
         with precision.autocast():
             output = network(images)
         results = [output] if isinstance(output, Tensor) else list(output)
-        loss = torch.stack([(r.float() * torch.randn(r.shape, device=r.device)).sum() for r in results]).sum()
+        weighted = [(widened(r) * torch.randn(r.shape, device=r.device)).sum() for r in results]
+        loss = torch.stack(weighted).sum()
         weights = [p for p in network.parameters() if p.dim() > 1]
         gradients = torch.autograd.grad(loss, weights)
     for name, buffer in network.named_buffers():
         buffer.copy_(kept[name])
-    return torch.cat([gradient.float().flatten() for gradient in gradients])
+    return torch.cat([gradient.flatten() for gradient in gradients])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Ema:
-    """A moving average of each generator's weights (Yazici et al. 2019), in float32.
+    """A moving average of each generator's weights (Yazici et al. 2019), in the type of the weights.
 
     After n updates the decay is min(decay, (1 + n) / (10 + n)), so that the first averages are not of the
     start. Buffers (batch-norm statistics) are copied. Decay 0 keeps the generators themselves.

@@ -46,9 +46,9 @@ def load_pictures(
     return result
 
 
-def to_images(pixels: Pixels, device: torch.device) -> Tensor:
-    """uint8 (H, W, 3) to float (1, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None].float().mul_(2 / 255).sub_(1)
+def to_images(pixels: Pixels, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """uint8 (H, W, 3) to images (1, 3, H, W) in [-1, 1] of the given floating type."""
+    return torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None].to(dtype).mul_(2 / 255).sub_(1)
 
 
 def to_pixels(images: Tensor) -> Pixels:
@@ -65,7 +65,7 @@ def sample_rows(
     or the truth, where there is one."""
     rows = []
     for index, pixels in enumerate(pictures):
-        images = to_images(pixels, method.device)
+        images = to_images(pixels, method.device, method.precision.dtype)
         result = method.ema.generators[name](images)
         cells = [pixels, to_pixels(result)]
         back = method.back(name)

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 
 from cgconvert.errors import CgconvertError, Interrupted
+from trainer.compute.distributed import World, mean_over_processes
 from trainer.config import Config
 from trainer.data.domains import TrainingData
 from trainer.methods import Method
 from trainer.reporting.watch import Watch
 from trainer.runs.checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint
-from trainer.runs.distributed import World, mean_over_processes
 from trainer.runs.folder import RunFolder
 from trainer.runs.health import Health, advice
 from trainer.runs.schedule import Schedule
@@ -228,7 +228,7 @@ def _roll_back(training: Training, problem: str) -> None:
 
 def _finite(method: Method) -> bool:
     """Whether all weights are numbers."""
-    totals = [p.detach().float().sum() for network in method.networks.values() for p in network.parameters()]
+    totals = [p.detach().sum() for network in method.networks.values() for p in network.parameters()]
     return math.isfinite(float(torch.stack(totals).sum())) if totals else True
 
 

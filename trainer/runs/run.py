@@ -12,16 +12,16 @@ import numpy as np
 import torch
 
 from cgconvert.errors import OutputError, UnavailableError, UsageError, first_line
+from trainer.compute.distributed import World, joined_world
+from trainer.compute.precision import choose_precision
 from trainer.config import config_from_checkpoint
 from trainer.data.domains import open_data
 from trainer.methods import build_method
 from trainer.reporting.watch import Watch
 from trainer.runs.checkpoint import load_checkpoint
-from trainer.runs.distributed import World, joined_world
 from trainer.runs.folder import RunFolder
 from trainer.runs.health import Health
 from trainer.runs.loop import Training, train
-from trainer.runs.precision import choose_precision
 from trainer.runs.schedule import Schedule
 from trainer.runs.setup import located, teacher_places
 

@@ -146,12 +146,12 @@ def sample_run(
     import numpy as np
 
     from cgconvert.generators import build_generator, size_rule
+    from trainer.compute.precision import choose_device
     from trainer.data.pictures import Picture
     from trainer.exporting.export import architecture_of, best_checkpoint, choose_generator
     from trainer.metrics.measures import converter
     from trainer.reporting.samples import grid, load_pictures, write_picture
     from trainer.runs.checkpoint import load_checkpoint
-    from trainer.runs.precision import choose_device
 
     if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UsageError(f"{output}: its name must end in .png or .jpg")

@@ -5,23 +5,40 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from cgconvert.errors import UnavailableError
 from trainer.config import RunConfig
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Precision:
-    """A device and the type that convolutions are computed in; weights and losses stay float32."""
+    """A device and the number format of a training.
+
+    `fp32` and `fp64` compute everything in that type. `bf16` and `fp16` compute convolutions in that type and
+    keep weights, images and losses in float32. `fp64` is the reference: its rounding errors are too small for
+    a processor's kernels to matter, so a training gives the same figures everywhere.
+    """
 
     device: torch.device
     name: str
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of weights, images, losses and averages."""
+        return torch.float64 if self.name == "fp64" else torch.float32
+
     def autocast(self) -> torch.autocast:
         """The context for a forward pass."""
-        return torch.autocast(self.device.type, DTYPES[self.name], enabled=self.name != "fp32")
+        half = AUTOCAST_DTYPES.get(self.name)
+        return torch.autocast(self.device.type, half, enabled=half is not None)
+
+
+def widened(values: Tensor) -> Tensor:
+    """`values` in a type that sums may be taken in: half precision becomes float32, other types stay."""
+    return values.float() if values.dtype in AUTOCAST_DTYPES.values() else values
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:

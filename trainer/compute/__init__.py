@@ -1,0 +1,1 @@
+"""What a training is computed on: device, precision, processes."""
