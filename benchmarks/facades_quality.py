@@ -22,12 +22,12 @@ from cgconvert.generators import build_generator, size_rule
 from trainer.compute.precision import choose_device
 from trainer.config import config_from_checkpoint
 from trainer.data.augment import Pixels
+from trainer.data.loading import load_pictures
 from trainer.data.pictures import Picture, find_images
 from trainer.exporting.export import architecture_of
 from trainer.metrics.colour import ReinhardTransfer
 from trainer.metrics.measures import converter, measure_truth
-from trainer.reporting.samples import load_pictures
-from trainer.runs.checkpoint import load_checkpoint
+from trainer.storage.checkpoint import load_checkpoint
 
 
 def halves(folder: Path, half: str, edge: int) -> list[Pixels]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.train_step import measure_alone, summarise
 from cgconvert.errors import Interrupted
-from trainer.runs.folder import RunFolder
+from trainer.storage.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = ("resnet9_ngf64_256", "h2_24_64_6_128")

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cgconvert.errors import UsageError
 from trainer.reporting.report import COLOURS, HEIGHT, WIDTH, curves
-from trainer.runs.folder import RunFolder
+from trainer.storage.folder import RunFolder
 
 METRICS = {
     "swd": "distance, normalised",

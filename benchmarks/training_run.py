@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import save
 from cgconvert.errors import UsageError
 from trainer.config import Config, read_config
-from trainer.runs.folder import RunFolder
+from trainer.storage.folder import RunFolder
 
 PARTS = 10
 

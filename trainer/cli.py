@@ -102,8 +102,8 @@ def init(
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint, if there is one.")
 def run(run: Path, ablation: str | None, settings: tuple[str, ...], resume: bool) -> None:
     """Run the training in the folder RUN (made by `init`)."""
-    from trainer.runs.folder import RunFolder
     from trainer.runs.run import start
+    from trainer.storage.folder import RunFolder
 
     folder = RunFolder(run)
     changes = parse_settings(settings) | ({"loss.ablation": ablation} if ablation else {})
@@ -115,8 +115,8 @@ def run(run: Path, ablation: str | None, settings: tuple[str, ...], resume: bool
 @passing_setting
 def resume(run: Path, settings: tuple[str, ...]) -> None:
     """Go on with the training in RUN, exactly from its last checkpoint."""
-    from trainer.runs.folder import RunFolder
     from trainer.runs.run import start
+    from trainer.storage.folder import RunFolder
 
     start(RunFolder(run), parse_settings(settings), resume=True)
 
@@ -164,7 +164,7 @@ def export(
 ) -> None:
     """Write the averaged generator of RUN to the file MODEL (.safetensors), and check it by loading it."""
     from trainer.exporting.export import CardText, best_checkpoint, export_model
-    from trainer.runs.folder import RunFolder
+    from trainer.storage.folder import RunFolder
 
     if average_share is not None and not average:
         raise UsageError("--average-share needs --average, the other checkpoint")
@@ -294,9 +294,9 @@ def distill(
     resume: bool,
 ) -> None:
     """Train a small generator in the folder RUN to do what a teacher does."""
-    from trainer.runs.folder import RunFolder
     from trainer.runs.run import start
     from trainer.runs.setup import init_run, refuse_others, student_settings
+    from trainer.storage.folder import RunFolder
 
     folder = RunFolder(run)
     started = folder.has(folder.checkpoint)

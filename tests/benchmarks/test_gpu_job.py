@@ -13,7 +13,7 @@ import torch
 from benchmarks import gpu_job, gpu_training
 from cgconvert.errors import Interrupted
 from tests.trainer.conftest import make_domain, write_run
-from trainer.runs.checkpoint import load_checkpoint
+from trainer.storage.checkpoint import load_checkpoint
 
 
 def run_job(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:

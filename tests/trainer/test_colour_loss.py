@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from trainer.losses.colour import DomainColours, colour_loss
+from trainer.losses.reconstruction import colour_loss
+from trainer.methods.domain_colours import DomainColours
 
 
 def domain(mean: float, spread: float, seed: int) -> torch.Tensor:

@@ -21,8 +21,8 @@ from tests.trainer.conftest import SMALL, make_domain, make_pairs
 from tests.trainer.test_data import make_video
 from trainer.cli import train
 from trainer.data.pictures import read_image
-from trainer.runs.checkpoint import load_checkpoint, save_checkpoint
 from trainer.runs.template import toml_value
+from trainer.storage.checkpoint import load_checkpoint, save_checkpoint
 
 # An extra of the package: without it the option is refused, which a test of its own shows.
 HAS_BOARD = importlib.util.find_spec("tensorboard") is not None

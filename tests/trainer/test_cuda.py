@@ -11,9 +11,9 @@ from tests.trainer.conftest import SMALL, write_run
 from trainer.compute.precision import choose_precision
 from trainer.config import Config
 from trainer.methods import build_method
-from trainer.runs.checkpoint import load_checkpoint
-from trainer.runs.folder import RunFolder
 from trainer.runs.run import start
+from trainer.storage.checkpoint import load_checkpoint
+from trainer.storage.folder import RunFolder
 
 pytestmark = pytest.mark.needs_cuda
 

@@ -17,9 +17,9 @@ from tests.trainer.test_resume import PIX2PIX as UNET_PIX2PIX
 from trainer.compute.precision import Precision
 from trainer.config import Config
 from trainer.methods import build_method
-from trainer.runs.checkpoint import load_checkpoint
-from trainer.runs.folder import RunFolder
 from trainer.runs.run import start
+from trainer.storage.checkpoint import load_checkpoint
+from trainer.storage.folder import RunFolder
 
 
 def losses(run: Path) -> list[dict[str, float]]:
@@ -93,7 +93,7 @@ import sys, time
 from pathlib import Path
 from trainer.runs import loop, run
 from trainer.methods import cyclegan
-from trainer.runs.folder import RunFolder
+from trainer.storage.folder import RunFolder
 
 folder, case = RunFolder(Path(sys.argv[1])), sys.argv[2]
 inner = loop._until_problem
@@ -125,7 +125,7 @@ import torch
 from cgconvert.errors import Interrupted
 from trainer.runs import run
 from trainer.compute.distributed import joined_world
-from trainer.runs.folder import RunFolder
+from trainer.storage.folder import RunFolder
 
 straight, stopped = RunFolder(Path(sys.argv[1])), RunFolder(Path(sys.argv[2]))
 train = run.train

@@ -15,14 +15,14 @@ from tests.trainer.conftest import SMALL, write_run
 from tests.trainer.test_resume import assert_same
 from trainer.compute.precision import Precision
 from trainer.config import Config
+from trainer.losses.contrastive import patch_nce
+from trainer.losses.features import gram
+from trainer.losses.ssim import ssim_map
 from trainer.methods import Method, build_method
-from trainer.methods.cut import patch_nce
-from trainer.methods.distill import gram
-from trainer.metrics.ssim import ssim_map
 from trainer.runs import run as run_module
-from trainer.runs.checkpoint import load_checkpoint
-from trainer.runs.folder import RunFolder
 from trainer.runs.run import start
+from trainer.storage.checkpoint import load_checkpoint
+from trainer.storage.folder import RunFolder
 
 HALF = Precision(torch.device("cpu"), "fp16")
 START = 2.0**10  # torch starts higher, and skips some steps to come down

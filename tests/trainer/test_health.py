@@ -15,11 +15,11 @@ from tests.trainer.conftest import make_pairs, write_run
 from trainer.compute.distributed import World
 from trainer.methods import cyclegan
 from trainer.reporting.watch import Watch
-from trainer.runs.checkpoint import load_checkpoint
-from trainer.runs.folder import RunFolder
 from trainer.runs.health import EARLY, WINDOW, Health
 from trainer.runs.loop import CollapsedError, Training, train
 from trainer.runs.run import prepare
+from trainer.storage.checkpoint import load_checkpoint
+from trainer.storage.folder import RunFolder
 
 
 def training(folder: Path, domains: dict[str, str], **settings: Any) -> Training:

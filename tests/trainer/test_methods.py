@@ -12,11 +12,12 @@ from cgconvert.errors import UsageError
 from tests.trainer.conftest import H2_TINY, SMALL
 from trainer.compute.precision import Precision
 from trainer.config import Config
-from trainer.losses.basic import gan_loss
+from trainer.losses.adversarial import gan_loss
+from trainer.losses.contrastive import patch_nce
+from trainer.losses.features import matching_loss, mean_matching_loss
 from trainer.methods import Method, base, build_method, cyclegan
-from trainer.methods.cut import patch_nce
 from trainer.methods.cyclegan import CycleGan
-from trainer.methods.features import Taps, matching_loss, mean_matching_loss
+from trainer.networks.taps import Taps
 
 CPU = Precision(torch.device("cpu"), "fp32")
 RESNET = {"network.generator": "resnet", "network.arguments": {"ngf": 4, "blocks": 2}}

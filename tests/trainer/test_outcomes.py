@@ -26,10 +26,10 @@ from trainer.methods import build_method
 from trainer.methods.distill import Distill
 from trainer.metrics.evaluate import EvaluateOptions, evaluate
 from trainer.reporting.watch import Watch
-from trainer.runs.checkpoint import load_checkpoint, save_checkpoint
-from trainer.runs.folder import RunFolder
 from trainer.runs.run import start
 from trainer.runs.setup import completed
+from trainer.storage.checkpoint import load_checkpoint, save_checkpoint
+from trainer.storage.folder import RunFolder
 
 SHORT = {"run.images": 4, "run.decay_images": 2}
 

@@ -10,12 +10,12 @@ from cgconvert.errors import UnavailableError, UsageError
 from cgconvert.generators import build_generator
 from trainer.compute.precision import Precision, choose_device, choose_precision
 from trainer.config import RunConfig
-from trainer.losses.basic import gan_loss, r1_penalty
-from trainer.losses.diffaugment import color, cutout, diff_augment, translation
+from trainer.losses.adversarial import gan_loss, r1_penalty
+from trainer.losses.features import matching_loss, mean_matching_loss
 from trainer.losses.temporal import flicker, synthetic_flow, temporal_loss, warp
-from trainer.methods.features import matching_loss, mean_matching_loss
 from trainer.methods.image_pool import ImagePool
 from trainer.networks.compiling import compile_verified
+from trainer.networks.diffaugment import color, cutout, diff_augment, translation
 from trainer.networks.discriminators import PatchDiscriminator, build_discriminator, smallest_input
 from trainer.networks.initialization import init_weights
 from trainer.runs.schedule import Schedule

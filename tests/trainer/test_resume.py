@@ -21,9 +21,9 @@ from tests.trainer.conftest import make_domain, make_pairs, write_run
 from trainer.exporting.export import export_model
 from trainer.methods.cut import Cut
 from trainer.methods.distill import Distill
-from trainer.runs.checkpoint import load_checkpoint
-from trainer.runs.folder import RunFolder
 from trainer.runs.run import start
+from trainer.storage.checkpoint import load_checkpoint
+from trainer.storage.folder import RunFolder
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 DIFFERENT = {"elapsed", "watch"}  # time, and nothing that the training depends on

@@ -13,7 +13,7 @@ from benchmarks.training_run import settings, summarise, tenths
 from cgconvert.errors import UsageError
 from tests.trainer.conftest import write_run
 from trainer.config import Config
-from trainer.runs.folder import RunFolder
+from trainer.storage.folder import RunFolder
 
 
 def test_losses_are_averaged_by_tenths_of_the_log() -> None:

@@ -19,10 +19,10 @@ from trainer.cli import train as cli
 from trainer.methods import cyclegan
 from trainer.reporting.board import Board
 from trainer.reporting.watch import Watch
-from trainer.runs.checkpoint import load_checkpoint
-from trainer.runs.folder import RunFolder
 from trainer.runs.loop import Training, train
 from trainer.runs.run import start
+from trainer.storage.checkpoint import load_checkpoint
+from trainer.storage.folder import RunFolder
 
 
 def test_a_signal_while_the_last_metrics_are_measured_finds_the_run_finished(

@@ -18,11 +18,11 @@ from cgconvert.models.files import write_model
 from cgconvert.models.loading import load_model
 from trainer.config import Config, absolute, config_from_checkpoint
 from trainer.data.domains import PAIRED
+from trainer.data.loading import load_pictures
 from trainer.data.pictures import scan_domain
 from trainer.exporting.calibrate import calibrate
-from trainer.reporting.samples import load_pictures
-from trainer.runs.checkpoint import load_checkpoint
-from trainer.runs.folder import RunFolder
+from trainer.storage.checkpoint import load_checkpoint
+from trainer.storage.folder import RunFolder
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 CALIBRATION = 100  # pictures of each domain

@@ -16,10 +16,10 @@ from trainer.compute.precision import Precision
 from trainer.config import Config
 from trainer.data.augment import MULTIPLE
 from trainer.data.batches import Batch
-from trainer.losses.basic import Logits, gan_loss, r1_penalty
-from trainer.losses.diffaugment import diff_augment
+from trainer.losses.adversarial import Logits, gan_loss, r1_penalty
 from trainer.methods.image_pool import ImagePool
 from trainer.networks.compiling import compile_verified
+from trainer.networks.diffaugment import diff_augment
 from trainer.networks.discriminators import build_discriminator, smallest_input
 from trainer.networks.ema import Ema
 from trainer.networks.initialization import init_weights

@@ -3,45 +3,20 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from cgconvert.generators.sizes import size_rule
-from trainer.compute.precision import Precision, widened
+from trainer.compute.precision import Precision
 from trainer.config import Config
 from trainer.data.batches import Batch
-from trainer.losses.basic import gan_loss
+from trainer.losses.adversarial import gan_loss
+from trainer.losses.contrastive import patch_nce
 from trainer.methods.base import Losses
-from trainer.methods.features import Taps
 from trainer.methods.oneway import OneWay
+from trainer.networks.patch_projection import PatchProjection
+from trainer.networks.taps import Taps
 
 WIDTH = 256
-
-
-class PatchProjection(nn.Module):
-    """A two-layer perceptron a layer of features, to unit vectors of 256 numbers."""
-
-    def __init__(self, channels: list[int]) -> None:
-        super().__init__()
-        self.heads = nn.ModuleList(
-            nn.Sequential(nn.Linear(width, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH)) for width in channels
-        )
-
-    def forward(self, layer: int, patches: Tensor) -> Tensor:
-        """(N, P, C) to unit vectors (N, P, 256)."""
-        return F.normalize(widened(self.heads[layer](patches)), dim=-1)
-
-
-def patch_nce(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of finding each query's own place among the keys of its image: (N, P, D) both to (N,).
-
-    It is computed in float32 at least, under autocast too: a small temperature would magnify the rounding of
-    half precision until it decides between places.
-    """
-    with torch.autocast(queries.device.type, enabled=False):
-        logits = widened(queries) @ widened(keys.detach()).transpose(1, 2) / temperature
-    own = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[0], -1)
-    return F.cross_entropy(logits.flatten(0, 1), own.flatten(), reduction="none").view(own.shape).mean(1)
 
 
 class Cut(OneWay):

@@ -11,12 +11,13 @@ from cgconvert.errors import UsageError
 from trainer.compute.precision import Precision
 from trainer.config import Config
 from trainer.data.batches import Batch
-from trainer.losses.basic import Logits, gan_loss, l1
-from trainer.losses.colour import DomainColours, colour_loss
-from trainer.losses.diffaugment import diff_augment
+from trainer.losses.adversarial import Logits, gan_loss
+from trainer.losses.features import logits_of, mean_matching_loss
+from trainer.losses.reconstruction import colour_loss, l1
 from trainer.losses.temporal import temporal_loss
 from trainer.methods.base import Losses, Method, forward_joined, mixes_images
-from trainer.methods.features import logits_of, mean_matching_loss
+from trainer.methods.domain_colours import DomainColours
+from trainer.networks.diffaugment import diff_augment
 
 Pair = tuple[Tensor, Tensor]
 OptionalPair = tuple[Tensor | None, Tensor | None]

@@ -11,44 +11,18 @@ from torch import Tensor, nn
 from cgconvert.engines.keys import weights_sha256
 from cgconvert.errors import UsageError
 from cgconvert.models.loading import load_model
-from trainer.compute.precision import Precision, widened
+from trainer.compute.precision import Precision
 from trainer.config import Config, config_from_checkpoint
 from trainer.data.batches import Batch
-from trainer.losses.basic import gan_loss, l1
+from trainer.losses.adversarial import gan_loss
+from trainer.losses.features import by_scale, gram, relative_l1
+from trainer.losses.reconstruction import l1, total_variation
+from trainer.losses.ssim import ssim_map
 from trainer.methods.base import Losses
 from trainer.methods.cyclegan import CycleGan
-from trainer.methods.features import Features, Taps, by_scale
 from trainer.methods.oneway import OneWay
-from trainer.metrics.ssim import ssim_map
-from trainer.runs.checkpoint import load_checkpoint
-
-
-def relative_l1(fake: Features, real: Features) -> Tensor:
-    """Mean over layers of L1 over the mean size of the wanted feature, so that no layer outweighs another."""
-    parts = []
-    for scale_fake, scale_real in zip(by_scale(fake), by_scale(real), strict=True):
-        for f, r in zip(scale_fake, scale_real, strict=True):
-            wanted = widened(r.detach())
-            parts.append((widened(f) - wanted).abs().mean() / wanted.abs().mean().clamp_min(1e-6))
-    return torch.stack(parts).mean()
-
-
-def gram(features: Tensor) -> Tensor:
-    """Gram matrices of feature maps over their places: NCHW to (N, C, C).
-
-    They are computed in float32 at least, under autocast too, since they sum over many places.
-    """
-    flat = widened(features).flatten(2)
-    with torch.autocast(flat.device.type, enabled=False):
-        return flat @ flat.transpose(1, 2) / flat.shape[2]
-
-
-def total_variation(images: Tensor) -> Tensor:
-    """Sum over an image of absolute differences of neighbours, mean over the batch."""
-    images = widened(images)
-    down = (images[:, :, 1:] - images[:, :, :-1]).abs().sum((1, 2, 3))
-    right = (images[:, :, :, 1:] - images[:, :, :, :-1]).abs().sum((1, 2, 3))
-    return (down + right).mean()
+from trainer.networks.taps import Taps
+from trainer.storage.checkpoint import load_checkpoint
 
 
 class Distill(OneWay):

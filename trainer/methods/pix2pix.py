@@ -8,11 +8,12 @@ from torch import Tensor
 from trainer.compute.precision import Precision
 from trainer.config import Config
 from trainer.data.batches import Batch
-from trainer.losses.basic import Logits, gan_loss, l1, r1_penalty
-from trainer.losses.diffaugment import diff_augment
+from trainer.losses.adversarial import Logits, gan_loss, r1_penalty
+from trainer.losses.features import logits_of, matching_loss
+from trainer.losses.reconstruction import l1
 from trainer.methods.base import Losses
-from trainer.methods.features import logits_of, matching_loss
 from trainer.methods.oneway import OneWay
+from trainer.networks.diffaugment import diff_augment
 
 
 class Pix2Pix(OneWay):

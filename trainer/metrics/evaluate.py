@@ -11,6 +11,7 @@ from cgconvert.errors import UsageError
 from cgconvert.models.loading import load_model
 from trainer.compute.precision import choose_device
 from trainer.data.augment import Pixels, resize
+from trainer.data.loading import load_pictures
 from trainer.data.pairing import matched
 from trainer.data.pictures import Domain, Picture, read_frames, scan_domain
 from trainer.metrics.colour import ReinhardTransfer
@@ -18,7 +19,6 @@ from trainer.metrics.inception import Inception
 from trainer.metrics.measures import Metrics, converter, measure_results, measure_truth
 from trainer.metrics.motion import WarpError, shift_error, warp_error
 from trainer.metrics.ssim import psnr
-from trainer.reporting.samples import load_pictures
 
 log = logging.getLogger("trainer")
 

@@ -17,7 +17,7 @@ from cgconvert.host.files import write_atomically
 from trainer.config import Config
 from trainer.data.pictures import read_image
 from trainer.reporting.samples import encode
-from trainer.runs.folder import RunFolder
+from trainer.storage.folder import RunFolder
 
 WIDTH, HEIGHT = 374, 150  # of a plot or grid; the style has the width too
 POINTS = 400  # a curve has more log lines than a screen has pixels

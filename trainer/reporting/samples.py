@@ -11,39 +11,8 @@ import torch
 from torch import Tensor
 
 from cgconvert.host.files import write_atomically
-from trainer.data.augment import MULTIPLE, Pixels, resize
-from trainer.data.pictures import Picture, read_frames, read_image
+from trainer.data.augment import Pixels
 from trainer.methods.base import Method
-
-SMALLEST = 16  # pixels, below which no generator works
-
-
-def load_pictures(
-    pictures: Sequence[Picture], longest: int, half: str | None = None, multiple: int = MULTIPLE
-) -> list[Pixels]:
-    """Decoded pictures, none with an edge above `longest`, edges rounded to `multiple`.
-
-    `half` "a" or "b" takes the left or the right half of each, for pictures side by side.
-    """
-    result = []
-    for picture in pictures:
-        if picture.frame is None:
-            pixels = read_image(picture.path)
-        else:
-            pixels = read_frames(picture.path, [picture.frame])[picture.frame]
-        if half:
-            middle = pixels.shape[1] // 2
-            pixels = np.ascontiguousarray(
-                pixels[:, :middle] if half == "a" else pixels[:, middle : 2 * middle]
-            )
-        height, width = pixels.shape[:2]
-        factor = min(1.0, longest / max(height, width))
-        size = [
-            max(round(edge * factor / multiple), -(-SMALLEST // multiple)) * multiple
-            for edge in (width, height)
-        ]
-        result.append(resize(pixels, size[0], size[1]))
-    return result
 
 
 def to_images(pixels: Pixels, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:

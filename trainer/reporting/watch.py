@@ -13,14 +13,15 @@ import torch
 from trainer.config import Config, absolute
 from trainer.data.augment import Pixels, resize
 from trainer.data.domains import PAIRED, TrainingData
+from trainer.data.loading import load_pictures
 from trainer.methods import Method
 from trainer.metrics.inception import Inception
 from trainer.metrics.measures import Metrics, converter, measure_generator, open_inception
 from trainer.reporting.board import Board
 from trainer.reporting.report import write_report
-from trainer.reporting.samples import grid, load_pictures, sample_rows, write_picture
-from trainer.runs.checkpoint import save_checkpoint
-from trainer.runs.folder import RunFolder
+from trainer.reporting.samples import grid, sample_rows, write_picture
+from trainer.storage.checkpoint import save_checkpoint
+from trainer.storage.folder import RunFolder
 
 if TYPE_CHECKING:
     from trainer.runs.loop import Training

@@ -20,10 +20,10 @@ from trainer.config import Config
 from trainer.data.domains import TrainingData
 from trainer.methods import Method
 from trainer.reporting.watch import Watch
-from trainer.runs.checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint
-from trainer.runs.folder import RunFolder
 from trainer.runs.health import Health, advice
 from trainer.runs.schedule import Schedule
+from trainer.storage.checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint
+from trainer.storage.folder import RunFolder
 
 log = logging.getLogger("trainer")
 

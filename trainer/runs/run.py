@@ -18,12 +18,12 @@ from trainer.config import config_from_checkpoint
 from trainer.data.domains import open_data
 from trainer.methods import build_method
 from trainer.reporting.watch import Watch
-from trainer.runs.checkpoint import load_checkpoint
-from trainer.runs.folder import RunFolder
 from trainer.runs.health import Health
 from trainer.runs.loop import Training, train
 from trainer.runs.schedule import Schedule
 from trainer.runs.setup import located, teacher_places
+from trainer.storage.checkpoint import load_checkpoint
+from trainer.storage.folder import RunFolder
 
 log = logging.getLogger("trainer")
 # Settings without which the stored state has no place to go, or would go on as another experiment.

@@ -11,8 +11,8 @@ from cgconvert.errors import OutputError, UsageError
 from cgconvert.host.files import write_atomically
 from cgconvert.models.catalog import SHIPPED_FOLDER, find_model, is_path, models_folder
 from trainer.config import METHODS, Config, absolute, config_from_checkpoint, read_config
-from trainer.runs.folder import RunFolder
 from trainer.runs.template import commented_toml
+from trainer.storage.folder import RunFolder
 
 SMALL = {"half_channels": 24, "channels": 64, "blocks": 6}
 STUDENTS: dict[str, tuple[str, dict[str, int]]] = {
@@ -147,11 +147,12 @@ def sample_run(
 
     from cgconvert.generators import build_generator, size_rule
     from trainer.compute.precision import choose_device
+    from trainer.data.loading import load_pictures
     from trainer.data.pictures import Picture
     from trainer.exporting.export import architecture_of, best_checkpoint, choose_generator
     from trainer.metrics.measures import converter
-    from trainer.reporting.samples import grid, load_pictures, write_picture
-    from trainer.runs.checkpoint import load_checkpoint
+    from trainer.reporting.samples import grid, write_picture
+    from trainer.storage.checkpoint import load_checkpoint
 
     if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UsageError(f"{output}: its name must end in .png or .jpg")

@@ -39,17 +39,6 @@ def gan_loss(logits: Logits, real: bool, mode: str, for_generator: bool = False)
     raise UsageError(f"unknown gan mode {mode!r}; known: {', '.join(GAN_MODES)}")
 
 
-def l1(images: Tensor, others: Tensor) -> Tensor:
-    """Mean absolute difference, computed in float32 at least."""
-    return F.l1_loss(widened(images), widened(others))
-
-
-def feature_matching(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
-    """Mean L1 distance of a discriminator's features, its logits left out (Wang et al. 2018, pix2pixHD)."""
-    pairs = list(zip(fake[:-1], real[:-1], strict=True))
-    return torch.stack([l1(f, r.detach()) for f, r in pairs]).mean()
-
-
 def r1_penalty(logits: Logits, images: Tensor) -> Tensor:
     """Half the squared gradient of the logits at real images, mean over the batch (Mescheder et al. 2018).
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from trainer.compute.precision import widened
@@ -58,10 +57,3 @@ class DomainColours:
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         self._moments = {domain: moments.to(device) for domain, moments in state["moments"].items()}
         self._weight = dict(state["weight"])
-
-
-def colour_loss(result: Tensor, wanted: Tensor) -> Tensor:
-    """L1 between the means of overlapping squares of 16 pixels (fewer in smaller images); float NCHW."""
-    edge = min(BLUR, *result.shape[2:])
-    step = max(edge // 2, 1)
-    return F.l1_loss(F.avg_pool2d(widened(result), edge, step), F.avg_pool2d(widened(wanted), edge, step))

@@ -5,43 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from cgconvert.errors import UsageError
-from trainer.compute.precision import widened
-from trainer.losses.basic import Logits, feature_matching, l1
 
 Features = Sequence[Tensor] | Sequence[Sequence[Tensor]]
-
-
-def by_scale(features: Features) -> list[Sequence[Tensor]]:
-    """A list of feature maps for each scale, whether there are several or one."""
-    return [features] if isinstance(features[0], Tensor) else list(features)  # type: ignore[list-item, arg-type]
-
-
-def logits_of(features: Features) -> Logits:
-    """What the discriminator's forward pass would give: the last of its features, for each scale.
-
-    One pass then serves the adversarial loss and feature matching.
-    """
-    logits: Any = [scale[-1] for scale in by_scale(features)]
-    return logits[0] if isinstance(features[0], Tensor) else logits
-
-
-def matching_loss(fake: Features, real: Features) -> Tensor:
-    """pix2pixHD's feature matching of pairs: mean L1 over the layers, mean over the scales."""
-    pairs = zip(by_scale(fake), by_scale(real), strict=True)
-    return torch.stack([feature_matching(f, r) for f, r in pairs]).mean()
-
-
-def mean_matching_loss(fake: Features, real: Features) -> Tensor:
-    """Feature matching without pairs (Salimans et al. 2016): of the means over batch and places."""
-    parts = []
-    for scale_fake, scale_real in zip(by_scale(fake), by_scale(real), strict=True):
-        for f, r in zip(scale_fake[:-1], scale_real[:-1], strict=True):
-            parts.append(l1(widened(f).mean((0, 2, 3)), widened(r.detach()).mean((0, 2, 3))))
-    return torch.stack(parts).mean()
 
 
 class _EnoughError(Exception):

@@ -1,0 +1,31 @@
+"""Distances of images from images: L1, blurred colours, total variation."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainer.compute.precision import widened
+
+BLUR = 16
+"""Edge in pixels of the squares whose mean colours are compared."""
+
+
+def l1(images: Tensor, others: Tensor) -> Tensor:
+    """Mean absolute difference, computed in float32 at least."""
+    return F.l1_loss(widened(images), widened(others))
+
+
+def colour_loss(result: Tensor, wanted: Tensor) -> Tensor:
+    """L1 between the means of overlapping squares of 16 pixels (fewer in smaller images); float NCHW."""
+    edge = min(BLUR, *result.shape[2:])
+    step = max(edge // 2, 1)
+    return F.l1_loss(F.avg_pool2d(widened(result), edge, step), F.avg_pool2d(widened(wanted), edge, step))
+
+
+def total_variation(images: Tensor) -> Tensor:
+    """Sum over an image of absolute differences of neighbours, mean over the batch."""
+    images = widened(images)
+    down = (images[:, :, 1:] - images[:, :, :-1]).abs().sum((1, 2, 3))
+    right = (images[:, :, :, 1:] - images[:, :, :, :-1]).abs().sum((1, 2, 3))
+    return (down + right).mean()
