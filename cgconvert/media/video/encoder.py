@@ -63,6 +63,8 @@ class FrameEncoder:
         self.from_pixels = FromPixels(info, encoding.width, encoding.height, encoding.pixel_format)
         self._durations: dict[int, int] = {}
         self.stream: av.VideoStream | None = None
+        self.begun = False
+        """Whether a frame was encoded: an encoder that saw none has nothing to be drained of."""
 
     def add_to(self, container: OutputContainer, template: Any) -> av.VideoStream:
         """The encoder's stream in a container, with metadata and disposition of the source's stream."""
@@ -99,6 +101,7 @@ class FrameEncoder:
         if frame is not None and frame.duration:
             self._durations[frame.pts] = frame.duration
         assert self.stream is not None
+        self.begun = True
         packets = self.stream.encode(picture)
         for packet in packets:
             # Not every encoder hands durations on; without them the last frame would have none.

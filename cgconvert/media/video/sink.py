@@ -19,6 +19,7 @@ from cgconvert.frames import Frame, PlaneFrame, StreamInfo
 from cgconvert.host.files import output_error
 from cgconvert.media.video.encoder import Encoding, FrameEncoder, video_metadata
 from cgconvert.media.video.open import open_video
+from cgconvert.media.video.packets import EncodedPacket
 from cgconvert.media.video.source import WHOLE, CopiedPacket, Cut
 from cgconvert.media.video.streams import StreamPlan, read_cover
 
@@ -138,6 +139,13 @@ class VideoSink:
         except (av.error.FFmpegError, OSError) as error:
             raise _as_output_error(self.target, error) from error
 
+    def write_encoded(self, packet: EncodedPacket, dts: int) -> None:
+        """Write a packet that was encoded earlier with the same settings. Raises `OutputError`."""
+        try:
+            self._mux_video([packet.to_packet(dts, self.encoder.info.time_base, self.video)])
+        except (av.error.FFmpegError, OSError) as error:
+            raise _as_output_error(self.target, error) from error
+
     def copy(self, item: CopiedPacket) -> None:
         """Write a packet of another stream as it is. Raises `OutputError`."""
         packet = item.packet
@@ -156,7 +164,8 @@ class VideoSink:
     def finish(self) -> None:
         """Drain the encoder, write the end of the file and check what was written. Raises `OutputError`."""
         try:
-            self._mux_video(self.encoder.encode(None))
+            if self.encoder.begun:
+                self._mux_video(self.encoder.encode(None))
             self.container.close()
         except (av.error.FFmpegError, OSError) as error:
             raise _as_output_error(self.target, error) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,7 @@ import av
 import numpy as np
 from av.codec.hwaccel import HWAccel
 
+from cgconvert.errors import InputError
 from cgconvert.frames import Frame, PlaneFrame, StreamInfo
 from cgconvert.media.video.colour import ToPixels
 from cgconvert.media.video.open import main_video_stream, open_video
@@ -64,6 +65,11 @@ class Damage:
     def __bool__(self) -> bool:
         return bool(self.messages)
 
+    def become(self, other: Damage) -> None:
+        """Hold what `other` holds."""
+        for name, value in asdict(other).items():
+            setattr(self, name, value)
+
     def note(self, message: str) -> None:
         """Remember a message once; a thousand damaged frames need one line, not a thousand."""
         if message not in self.messages and len(self.messages) < 20:
@@ -77,8 +83,8 @@ class VideoSource:
     streams in `copied`. Time stamps stay as they are, but a video that is cut at its start begins at zero.
     The size of the `Frame.source` kept beside is `source_size`, None for none. With `as_planes` the pictures
     come as `PlaneFrame`s of the stored size instead, decoded on `card` as far as that can, from whose memory
-    `take_over` copies a plane.
-    What was wrong is in `damage`.
+    `take_over` copies a plane. With `after` the frames follow the one that has this pts, as they would have
+    followed it without a break, and `damage` goes on from `earlier`. What was wrong is in `damage`.
     """
 
     def __init__(
@@ -93,8 +99,11 @@ class VideoSource:
         as_planes: bool = False,
         card: HWAccel | None = None,
         take_over: Callable[[Any], Any] | None = None,
+        after: int | None = None,
+        earlier: Damage | None = None,
     ) -> None:
         self.path, self.info, self.copied = path, info, copied
+        self.earlier = earlier or Damage()
         self.damage = Damage()
         self.container = open_video(path, card)
         self.stream = main_video_stream(self.container, path)
@@ -109,8 +118,11 @@ class VideoSource:
         self.end_time = (origin * info.time_base + Fraction(str(end))) if end is not None else None
         self.shift = self.first_pts * info.time_base if self.first_pts is not None else Fraction(0)
         self.cut = Cut(self.shift, self.end_time)
+        self.after = None if after is None else after + (self.first_pts or 0)
         self.last_end = Fraction(0)
         self.last_pts: int | None = None
+        self.passed = after is None
+        """Whether the frame after which to go on has come by."""
         self.stored_size: tuple[int, int] | None = None
 
     def __enter__(self) -> VideoSource:
@@ -122,8 +134,32 @@ class VideoSource:
         self.container.close()
 
     def __iter__(self) -> Iterator[Frame | PlaneFrame | CopiedPacket]:
+        if self.after is not None:
+            yield from self._continued()
+            return
         if self.first_pts is not None and self.container.format.name in INDEXED:
             self.container.seek(self.first_pts, stream=self.stream)
+        yield from self._read()
+
+    def _continued(self) -> Iterator[Frame | PlaneFrame | CopiedPacket]:
+        """Frames after the one with pts `after`, reached by seeking or else by decoding from the beginning.
+
+        Repaired time stamps depend on the frames before, so that after seeking the very frame must come by.
+        """
+        assert self.after is not None
+        if self.container.format.name in INDEXED:
+            self.container.seek(self.after, stream=self.stream)
+            yield from self._read()
+            if self.passed:
+                return
+            self.last_pts, self.last_end = None, Fraction(0)
+            self.container.seek(self.container.start_time or 0)
+        yield from self._read()
+        if not self.passed:
+            raise InputError(f"{self.path}: the frame after which to go on is no longer in it; use `restart`")
+
+    def _read(self) -> Iterator[Frame | PlaneFrame | CopiedPacket]:
+        """What comes from here on, up to the end of the cut or of the file."""
         streams = [s for s in self.container.streams if s == self.stream or s.index in self.copied]
         finished: set[int] = set()
         for packet in self._packets(streams):
@@ -137,6 +173,20 @@ class VideoSource:
             if len(finished) == len(streams):
                 break
         self._look_for_early_end()
+
+    def packets_to_copy(self) -> Iterator[CopiedPacket]:
+        """The packets of the streams in `copied` alone, in the order of the file; nothing is decoded."""
+        if self.first_pts is not None and self.container.format.name in INDEXED:
+            self.container.seek(self.first_pts, stream=self.stream)
+        streams = [s for s in self.container.streams if s.index in self.copied]
+        finished: set[int] = set()
+        if not streams:
+            return
+        for packet in self._packets(streams):
+            if packet.size:
+                yield from self._copy(packet, finished)
+            if len(finished) == len(streams):
+                break
 
     def _packets(self, streams: list[Any]) -> Iterator[av.Packet[Any]]:
         """Packets up to the end of the file or to where it cannot be read on."""
@@ -167,6 +217,15 @@ class VideoSource:
                 self.damage.note("damaged frames, converted as the decoder could reconstruct them")
             pts = self._timestamp(picture)
             if self.first_pts is not None and pts < self.first_pts:
+                continue
+            if not self.passed:
+                assert self.after is not None
+                if pts >= self.after:
+                    self.passed = pts == self.after
+                    self.damage.become(self.earlier)  # what lies before was counted in its time
+                if pts > self.after:
+                    finished.add(self.stream.index)
+                    return
                 continue
             if self.end_time is not None and pts * self.info.time_base >= self.end_time:
                 finished.add(self.stream.index)

@@ -1,0 +1,227 @@
+"""What is kept of a conversion so that it can go on after it was broken off: finished segments and a state.
+
+A video is encoded in closed segments of `SEGMENT_FRAMES` frames, in a folder beside the result that is
+called like it with `.part` added. `state.json` is replaced atomically whenever a segment is complete, so that
+a crash at any moment costs the segment that was being encoded and nothing else. No torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cgconvert.errors import OutputError, UsageError
+from cgconvert.host.files import output_error, write_atomically
+from cgconvert.host.locks import locked
+
+SEGMENT_FRAMES = 250
+"""Frames in a segment: the distance of keyframes that x264 and x265 choose by themselves."""
+
+FORMAT = 1
+SUFFIX = ".part"
+STATE = "state.json"
+LOCK = "lock"
+EDGE_BYTES = 2**20
+"""Of a source this much at its beginning and its end is hashed; all of a film would take minutes."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A finished segment: its frames and their times, its file's size and SHA-256, the damage found in it.
+
+    Times are pts in units of the result's time base. `delay` is by how many places the encoder reordered.
+    """
+
+    frames: int
+    first_pts: int
+    last_pts: int
+    delay: int
+    bytes: int
+    sha256: str
+    damage: Mapping[str, Any]
+
+
+def part_folder(output: Path) -> Path:
+    """Where the segments of a result are kept while it is incomplete."""
+    return output.with_name(output.name + SUFFIX)
+
+
+def source_identity(source: Path) -> dict[str, Any]:
+    """What tells a source file from another: path, size, time of change, SHA-256 of its two ends.
+
+    Raises `OSError`.
+    """
+    facts = source.stat()
+    digest = hashlib.sha256()
+    with source.open("rb") as file:
+        digest.update(file.read(EDGE_BYTES))
+        file.seek(max(0, facts.st_size - EDGE_BYTES))
+        digest.update(file.read(EDGE_BYTES))
+    return {
+        "path": str(source.resolve()),
+        "bytes": facts.st_size,
+        "changed_ns": facts.st_mtime_ns,
+        "sha256_of_ends": digest.hexdigest(),
+    }
+
+
+class ResumableRun:
+    """The folder of one conversion, locked for this process. Made by `resumable_run`.
+
+    `segments` are the finished ones in order; `choices` is what the run chose by itself (engine, precision,
+    batch), which a run that goes on has to choose again. `notes` says what was found and dropped.
+    """
+
+    def __init__(self, output: Path, identity: Mapping[str, Any], request: Mapping[str, Any]) -> None:
+        self.output = output
+        self.folder = part_folder(output)
+        self.identity = json.loads(json.dumps(identity))
+        self.request = json.loads(json.dumps(request))
+        self.segments: list[Segment] = []
+        self.choices: dict[str, Any] = {}
+        self.notes: list[str] = []
+
+    @property
+    def frames(self) -> int:
+        """Frames in finished segments."""
+        return sum(segment.frames for segment in self.segments)
+
+    @property
+    def last_pts(self) -> int | None:
+        """The pts of the last frame in a finished segment, None if there is none."""
+        return self.segments[-1].last_pts if self.segments else None
+
+    def path_of(self, number: int) -> Path:
+        """The file of a finished segment."""
+        return self.folder / f"{number:06d}.packets"
+
+    def new_path(self) -> Path:
+        """Where the next segment is written until it is complete."""
+        return self.folder / f"{len(self.segments):06d}.unfinished"
+
+    def add(self, segment: Segment) -> None:
+        """Take over the complete file at `new_path`, which has been flushed. Raises `OSError`."""
+        self.new_path().replace(self.path_of(len(self.segments)))
+        self.segments.append(segment)
+        self.save()
+
+    def choose(self, choices: Mapping[str, Any]) -> None:
+        """Remember what the run chose by itself.
+
+        Raises `UsageError` if finished segments were made otherwise.
+        """
+        chosen: dict[str, Any] = json.loads(json.dumps(choices))
+        if self.segments and self.choices and chosen != self.choices:
+            raise UsageError(
+                f"{self.folder} was begun with {_difference(self.choices, chosen)}: use `restart` to begin "
+                "again, or ask for what it was begun with"
+            )
+        self.choices = chosen
+        self.save()
+
+    def save(self) -> None:
+        """Write the state, whole or not at all. Raises `OutputError`."""
+        state = {
+            "format": FORMAT,
+            "identity": self.identity,
+            "request": self.request,
+            "choices": self.choices,
+            "segments": [asdict(segment) for segment in self.segments],
+        }
+        write_atomically(self.folder / STATE, (json.dumps(state, indent=1) + "\n").encode())
+
+    def load(self) -> None:
+        """Go on from the state in the folder, if there is one. Raises `UsageError` if it is another run's."""
+        path = self.folder / STATE
+        try:
+            state = json.loads(path.read_bytes())
+            if state["format"] != FORMAT:
+                raise UsageError(
+                    f"{self.folder} was begun by another version of cgconvert: use `restart` to begin again"
+                )
+            identity, choices = state["identity"], state["choices"]
+            segments = [Segment(**segment) for segment in state["segments"]]
+        except FileNotFoundError:
+            return
+        except (ValueError, KeyError, TypeError):
+            raise UsageError(f"{path} cannot be read: use `restart` to begin again") from None
+        if identity != self.identity:
+            raise UsageError(
+                f"{self.folder} was begun with {_difference(identity, self.identity)}: use `restart` to "
+                "begin again, or another `output`"
+            )
+        self.choices = choices
+        for number, segment in enumerate(segments):
+            if not self._intact(number, segment):
+                self.notes.append(
+                    f"segment {number} in {self.folder} is damaged: the video is converted again from frame "
+                    f"{self.frames}"
+                )
+                break
+            self.segments.append(segment)
+
+    def _intact(self, number: int, segment: Segment) -> bool:
+        try:
+            with self.path_of(number).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() == segment.sha256
+        except OSError:
+            return False
+
+    def clear(self) -> None:
+        """Remove every segment and the state, but not the lock."""
+        self.segments, self.choices = [], {}
+        for path in self.folder.iterdir():
+            if path.name != LOCK:
+                path.unlink()
+
+
+@contextmanager
+def resumable_run(
+    output: Path, identity: Mapping[str, Any], request: Mapping[str, Any], restart: bool = False
+) -> Iterator[ResumableRun]:
+    """The run of a result, begun or to go on; its folder is removed when the block ends well.
+
+    When the block fails the folder stays, unless no segment was finished. `identity` is all that the frames
+    depend on, `request` what the user asked for. `restart` drops what is there. Raises `UsageError` where
+    what is there belongs to another request, `OutputError` if another process works on it.
+    """
+    run = ResumableRun(output, identity, request)
+    try:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        with locked(run.folder / LOCK, wait=False) as held:
+            if not held:
+                raise OutputError(f"{output} is being converted by another process")
+            if restart:
+                run.clear()
+            run.load()
+            run.save()
+            try:
+                yield run
+            except BaseException:
+                if not run.segments:
+                    shutil.rmtree(run.folder, ignore_errors=True)
+                raise
+            shutil.rmtree(run.folder, ignore_errors=True)
+    except OSError as error:
+        with suppress(OSError):
+            run.folder.rmdir()  # if it is empty: nothing was begun
+        raise output_error(run.folder, error) from error
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any], name: str = "") -> str:
+    """The first thing in which two requests differ, in words."""
+    for key in sorted({*before, *now}):
+        old, new = before.get(key), now.get(key)
+        if old == new:
+            continue
+        full = f"{name}{key}".replace("_", " ")
+        if isinstance(old, dict) and isinstance(new, dict):
+            return _difference(old, new, f"{full} ")
+        return f"{full} {old}, and this run has {new}"
+    return "the same"

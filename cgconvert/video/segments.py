@@ -1,0 +1,153 @@
+"""Encoding in closed segments, and joining them into the result without encoding anew."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from fractions import Fraction
+from typing import Any
+
+import av
+
+from cgconvert.errors import OutputError
+from cgconvert.frames import Frame, PlaneFrame
+from cgconvert.host.files import output_error
+from cgconvert.media.video.encoder import FrameEncoder
+from cgconvert.media.video.packets import (
+    EncodedPacket,
+    PacketWriter,
+    decoding_times,
+    encoder_delay,
+    read_packets,
+)
+from cgconvert.media.video.sink import VideoSink
+from cgconvert.media.video.source import CopiedPacket, Damage, VideoSource
+from cgconvert.video.resume import SEGMENT_FRAMES, ResumableRun, Segment
+
+
+class SegmentEncoder:
+    """Encodes frames into the segments of a run; the encoder starts anew for each, so each is closed.
+
+    `create` makes an encoder. Every `SEGMENT_FRAMES` frames the segment is drained, flushed to the disk and
+    recorded, so that all runs over the same frames give the same packets wherever they were interrupted.
+    """
+
+    def __init__(
+        self, run: ResumableRun, muxer: str, template: Any, create: Callable[[], FrameEncoder], damage: Damage
+    ) -> None:
+        self.run, self.muxer, self.template, self.create, self.damage = run, muxer, template, create, damage
+        self.frames = run.frames
+        """Frames in finished segments and in the one that is being encoded."""
+        self._encoder: FrameEncoder | None = None
+        self._packets: list[EncodedPacket] = []
+        self._in_segment = 0
+
+    def write(self, frame: Frame | PlaneFrame) -> None:
+        """Encode one frame. Raises `OutputError`."""
+        try:
+            if self._encoder is None:
+                self._begin()
+            assert self._encoder is not None
+            self._keep(self._encoder.encode(frame))
+            self._in_segment += 1
+            self.frames += 1
+            if self._in_segment == SEGMENT_FRAMES:
+                self._end()
+        except (av.error.FFmpegError, OSError) as error:
+            raise self._failed(error) from error
+
+    def finish(self) -> None:
+        """End the last segment, however short it is. Raises `OutputError`."""
+        try:
+            if self._in_segment:
+                self._end()
+        except (av.error.FFmpegError, OSError) as error:
+            raise self._failed(error) from error
+
+    def _begin(self) -> None:
+        """A new encoder in a container of the result's kind that is never written: it decides on headers."""
+        self._encoder = self.create()
+        container = av.open(io.BytesIO(), "w", format=self.muxer)
+        self._encoder.add_to(container, self.template)
+
+    def _keep(self, packets: list[av.Packet[Any]]) -> None:
+        for packet in packets:
+            assert packet.pts is not None
+            self._packets.append(
+                EncodedPacket(
+                    bytes(packet), packet.pts, packet.dts, packet.duration or 0, bool(packet.is_keyframe)
+                )
+            )
+
+    def _end(self) -> None:
+        """Drain the encoder and record the segment."""
+        assert self._encoder is not None
+        self._keep(self._encoder.encode(None))
+        if len(self._packets) != self._in_segment:
+            raise OutputError(
+                f"{self.run.output}: the encoder gave {len(self._packets)} packets "
+                f"for {self._in_segment} frames"
+            )
+        path = self.run.new_path()
+        with PacketWriter(path) as writer:
+            for packet in self._packets:
+                writer.write(packet)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        times = [packet.pts for packet in self._packets]
+        self.run.add(
+            Segment(
+                frames=self._in_segment,
+                first_pts=min(times),
+                last_pts=max(times),
+                delay=encoder_delay(self._packets),
+                bytes=path.stat().st_size,
+                sha256=digest,
+                damage=asdict(self.damage),
+            )
+        )
+        self._encoder, self._packets, self._in_segment = None, [], 0
+
+    def _failed(self, error: Exception) -> OutputError:
+        if isinstance(error, OSError):
+            return output_error(self.run.folder, error)
+        return OutputError(f"cannot write {self.run.output}: {getattr(error, 'strerror', None) or error}")
+
+
+def join_segments(run: ResumableRun, source: VideoSource, sink: VideoSink) -> None:
+    """Write the packets of all segments, and those that `source` copies, into `sink` in the order of time.
+
+    Nothing is encoded anew. `source` is read once more for its copied streams. Raises `OutputError`,
+    `InputError`.
+    """
+    base = source.info.time_base
+    video = _joined(run)
+    pending = next(video, None)
+    for item in source.packets_to_copy():
+        time = _decoding_time(item)
+        while pending is not None and (time is not None and pending[1] * base <= time):
+            sink.write_encoded(*pending)
+            pending = next(video, None)
+        sink.copy(item)
+    while pending is not None:
+        sink.write_encoded(*pending)
+        pending = next(video, None)
+    sink.finish()
+
+
+def _joined(run: ResumableRun) -> Iterator[tuple[EncodedPacket, int]]:
+    """Every packet in decoding order with its dts in the whole."""
+    paths = [run.path_of(number) for number in range(len(run.segments))]
+    times = sorted(packet.pts for path in paths for packet in read_packets(path))
+    delay = max((segment.delay for segment in run.segments), default=0)
+    packets = (packet for path in paths for packet in read_packets(path))
+    yield from zip(packets, decoding_times(times, delay), strict=True)
+
+
+def _decoding_time(item: CopiedPacket) -> Fraction | None:
+    """When a copied packet is decoded, in seconds; None if nobody knows."""
+    packet = item.packet
+    time = packet.dts if packet.dts is not None else packet.pts
+    return time * packet.time_base if time is not None and packet.time_base else None

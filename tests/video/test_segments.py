@@ -1,0 +1,217 @@
+"""Segments: what is kept of a conversion, going on from it, and joining it into the result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cgconvert.errors import InputError, OutputError, UsageError
+from cgconvert.media.video.packets import (
+    EncodedPacket,
+    PacketWriter,
+    decoding_times,
+    encoder_delay,
+    read_packets,
+)
+from cgconvert.media.video.probe import probe
+from cgconvert.media.video.source import Damage, VideoSource
+from cgconvert.video import resume
+from cgconvert.video.resume import ResumableRun, Segment, part_folder, resumable_run, source_identity
+from tests.video.clips import Clip, make_clip
+
+PACKETS = [
+    EncodedPacket(b"key", 1001, -1001, 1001, True),
+    EncodedPacket(b"\0" * 70000, 3003, 0, 0, False),
+    EncodedPacket(b"", 2002, None, 7, False),
+]
+
+
+def write(path: Path, packets: list[EncodedPacket]) -> Path:
+    with PacketWriter(path) as writer:
+        for packet in packets:
+            writer.write(packet)
+    return path
+
+
+def test_packets_come_back_as_they_were(tmp_path: Path) -> None:
+    assert list(read_packets(write(tmp_path / "a", PACKETS))) == PACKETS
+
+
+@pytest.mark.parametrize("place", [25, 40, 60, 70100, -1])
+def test_a_changed_byte_is_noticed(tmp_path: Path, place: int) -> None:
+    path = write(tmp_path / "a", PACKETS)
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"a: (a packet is damaged|ends within a packet)"):
+        list(read_packets(path))
+
+
+def test_a_file_that_ends_within_a_packet_is_noticed(tmp_path: Path) -> None:
+    path = write(tmp_path / "a", PACKETS)
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(InputError, match="ends within a packet"):
+        list(read_packets(path))
+
+
+def test_decoding_times_are_those_of_one_encoder() -> None:
+    """x264 with two reordered frames, of variable rate: dts i is pts i - 2, from two steps before the first."""
+    assert decoding_times([0, 10, 30, 35, 50], 2) == [-20, -10, 0, 10, 30]
+    assert decoding_times([5, 6, 7], 0) == [5, 6, 7]
+    assert decoding_times([5], 2) == [3]
+    assert decoding_times([], 2) == []
+
+
+def test_the_delay_of_an_encoder_is_read_off_its_packets() -> None:
+    def packet(pts: int, dts: int) -> EncodedPacket:
+        return EncodedPacket(b"", pts, dts, 0, False)
+
+    assert encoder_delay([packet(0, -2), packet(3, -1), packet(1, 0), packet(2, 1)]) == 2
+    assert encoder_delay([packet(4, 4), packet(5, 5)]) == 0
+    assert encoder_delay([]) == 0
+
+
+IDENTITY: dict[str, Any] = {"model": "abc", "encoding": {"crf": 18, "codec": "h264"}}
+
+
+def add(run: ResumableRun, frames: int = 250) -> None:
+    import hashlib
+
+    path = write(run.new_path(), PACKETS)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    first = run.frames
+    run.add(Segment(frames, first, first + frames - 1, 2, path.stat().st_size, digest, {"corrupt_frames": 1}))
+
+
+def test_a_run_goes_on_with_its_segments(tmp_path: Path) -> None:
+    output = tmp_path / "out.mp4"
+    with pytest.raises(KeyboardInterrupt), resumable_run(output, IDENTITY, {}) as run:
+        run.choose({"engine": "eager", "batch": 4})
+        add(run)
+        add(run, 10)
+        raise KeyboardInterrupt
+    assert sorted(path.name for path in part_folder(output).iterdir()) == [
+        "000000.packets",
+        "000001.packets",
+        "lock",
+        "state.json",
+    ]
+    with resumable_run(output, IDENTITY, {}) as run:
+        assert (run.frames, run.last_pts, run.notes) == (260, 259, [])
+        assert run.segments[1].damage == {"corrupt_frames": 1}
+        run.choose({"engine": "eager", "batch": 4})
+    assert not part_folder(output).exists()
+
+
+def test_nothing_is_left_of_a_run_that_finished_no_segment(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), resumable_run(tmp_path / "out.mp4", IDENTITY, {}):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_of_another_request_is_refused_with_the_reason(tmp_path: Path) -> None:
+    output = tmp_path / "out.mp4"
+    with pytest.raises(KeyboardInterrupt), resumable_run(output, IDENTITY, {}) as run:
+        run.choose({"batch": 4})
+        add(run)
+        raise KeyboardInterrupt
+    other = {**IDENTITY, "encoding": {"crf": 23, "codec": "h264"}}
+    with pytest.raises(UsageError) as caught, resumable_run(output, other, {}):
+        pass
+    assert str(caught.value) == (
+        f"{part_folder(output)} was begun with encoding crf 18, and this run has 23: use `restart` to "
+        "begin again, or another `output`"
+    )
+    with (
+        resumable_run(output, IDENTITY, {}) as run,
+        pytest.raises(UsageError, match=r"with batch 4, and .* 2"),
+    ):
+        run.choose({"batch": 2})
+
+
+def test_restart_drops_what_is_there(tmp_path: Path) -> None:
+    output = tmp_path / "out.mp4"
+    with pytest.raises(KeyboardInterrupt), resumable_run(output, IDENTITY, {}) as run:
+        add(run)
+        raise KeyboardInterrupt
+    with resumable_run(output, {"model": "other"}, {}, restart=True) as run:
+        assert run.frames == 0
+        assert sorted(path.name for path in run.folder.iterdir()) == ["lock", "state.json"]
+
+
+def test_a_damaged_segment_is_made_again_with_all_after_it(tmp_path: Path) -> None:
+    output = tmp_path / "out.mp4"
+    with pytest.raises(KeyboardInterrupt), resumable_run(output, IDENTITY, {}) as run:
+        for _ in range(3):
+            add(run)
+        raise KeyboardInterrupt
+    run.path_of(1).write_bytes(b"short")
+    with resumable_run(output, IDENTITY, {}) as run:
+        assert run.frames == 250
+        assert run.notes == [
+            f"segment 1 in {part_folder(output)} is damaged: the video is converted again from frame 250"
+        ]
+
+
+def test_two_processes_do_not_convert_into_one_result(tmp_path: Path) -> None:
+    output = tmp_path / "out.mp4"
+    with (
+        resumable_run(output, IDENTITY, {}),
+        pytest.raises(OutputError, match="is being converted by another process"),
+        resumable_run(output, IDENTITY, {}),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", json.dumps({"format": 1, "identity": {}})])
+def test_a_state_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+    folder = part_folder(tmp_path / "out.mp4")
+    folder.mkdir()
+    (folder / "state.json").write_text(text)
+    with (
+        pytest.raises(UsageError, match="cannot be read: use `restart` to begin again"),
+        resumable_run(tmp_path / "out.mp4", IDENTITY, {}),
+    ):
+        pass
+
+
+def test_a_source_is_known_by_size_time_and_both_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resume, "EDGE_BYTES", 4)
+    path = tmp_path / "a"
+    path.write_bytes(b"0123456789")
+    before = source_identity(path)
+    assert before["bytes"] == 10
+    path.write_bytes(b"0123456780")
+    assert source_identity(path)["sha256_of_ends"] != before["sha256_of_ends"]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
+@pytest.mark.parametrize("after", [0, 7, 23, 28])
+def test_frames_follow_as_they_would_without_a_break(tmp_path: Path, suffix: str, after: int) -> None:
+    path = make_clip(tmp_path / f"in{suffix}", Clip(frames=30, options={"bf": "2", "g": "12"}))
+    info = probe(path)
+    size = (info.width, info.height)
+    with VideoSource(path, info, size) as source:
+        whole = list(source)
+    earlier = Damage(corrupt_frames=2, messages=["seen before"])
+    with VideoSource(path, info, size, after=whole[after].pts, earlier=earlier) as source:
+        rest = list(source)
+        assert source.damage == earlier
+    assert [frame.pts for frame in rest] == [frame.pts for frame in whole[after + 1 :]]
+    for one, other in zip(rest, whole[after + 1 :], strict=True):
+        assert (one.pixels == other.pixels).all()
+
+
+def test_a_frame_that_is_gone_is_named(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "in.mp4", Clip(frames=5))
+    info = probe(path)
+    with (
+        VideoSource(path, info, (info.width, info.height), after=10**9) as source,
+        pytest.raises(InputError, match=r"in\.mp4: the frame after which to go on is no longer in it"),
+    ):
+        list(source)
