@@ -58,7 +58,7 @@ def test_a_file_that_ends_within_a_packet_is_noticed(tmp_path: Path) -> None:
 
 
 def test_decoding_times_are_those_of_one_encoder() -> None:
-    """x264 with two reordered frames, of variable rate: dts i is pts i - 2, from two steps before the first."""
+    """x264 with two reordered frames and variable rate: dts i is pts i - 2."""
     assert decoding_times([0, 10, 30, 35, 50], 2) == [-20, -10, 0, 10, 30]
     assert decoding_times([5, 6, 7], 0) == [5, 6, 7]
     assert decoding_times([5], 2) == [3]
