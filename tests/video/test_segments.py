@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
 from cgconvert.errors import InputError, OutputError, UsageError
+from cgconvert.frames import Frame
+from cgconvert.media.video.codecs import container_of, find_codec, pixel_format_for
+from cgconvert.media.video.encoder import Encoding, FrameEncoder
 from cgconvert.media.video.packets import (
     EncodedPacket,
     PacketWriter,
@@ -17,10 +23,13 @@ from cgconvert.media.video.packets import (
     read_packets,
 )
 from cgconvert.media.video.probe import probe
+from cgconvert.media.video.sink import VideoSink
 from cgconvert.media.video.source import Damage, VideoSource
-from cgconvert.video import resume
+from cgconvert.media.video.streams import plan_streams
+from cgconvert.video import resume, segments
 from cgconvert.video.resume import ResumableRun, Segment, part_folder, resumable_run, source_identity
-from tests.video.clips import Clip, make_clip
+from cgconvert.video.segments import SegmentEncoder, join_segments
+from tests.video.clips import Clip, make_clip, read_facts
 
 PACKETS = [
     EncodedPacket(b"key", 1001, -1001, 1001, True),
@@ -215,3 +224,131 @@ def test_a_frame_that_is_gone_is_named(tmp_path: Path) -> None:
         pytest.raises(InputError, match=r"in\.mp4: the frame after which to go on is no longer in it"),
     ):
         list(source)
+
+
+class Work:
+    """A clip encoded in segments of 8 frames, broken off after any number of frames."""
+
+    def __init__(self, tmp_path: Path, clip: Clip, suffix: str = ".mp4", codec: str = "h264") -> None:
+        self.source = make_clip(tmp_path / f"in{suffix}", clip)
+        self.info = probe(self.source)
+        self.output = tmp_path / f"out{suffix}"
+        muxer = container_of(self.output)[0]
+        plain = find_codec(codec)
+        size = (self.info.width, self.info.height)
+        pixel_format = pixel_format_for(plain, self.info, None, size)
+        self.encoding = Encoding(plain, *size, pixel_format, plain.quality, plain.preset)
+        self.muxer, self.plans = muxer, plan_streams(self.source, muxer)
+        self.copied = frozenset(plan.index for plan in self.plans if plan.action == "copied")
+
+    def convert(self, frames: int | None = None) -> None:
+        """Go on with what is there; stop as Ctrl-C would after so many frames of this call."""
+        size = (self.info.width, self.info.height)
+        with resumable_run(self.output, IDENTITY, {}) as run:
+            with VideoSource(self.source, self.info, size, after=run.last_pts) as source:
+                template = source.container.streams[source.stream.index]
+                encoder = SegmentEncoder(
+                    run,
+                    self.muxer,
+                    template,
+                    lambda: FrameEncoder(self.info, self.encoding),
+                    source.damage,
+                )
+                for number, frame in enumerate(source):
+                    if number == frames:
+                        raise KeyboardInterrupt
+                    assert isinstance(frame, Frame)
+                    encoder.write(frame)
+                encoder.finish()
+            with VideoSource(self.source, self.info, size, self.copied) as source:
+                sink = VideoSink(
+                    self.output,
+                    self.output,
+                    self.muxer,
+                    source.container,
+                    self.info,
+                    self.encoding,
+                    self.plans,
+                )
+                join_segments(run, source, sink)
+
+
+@pytest.fixture
+def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "SEGMENT_FRAMES", 8)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [
+        (".mp4", "h264"),
+        (".mkv", "h265"),
+        (".webm", "vp9"),
+        (".mkv", "ffv1"),
+        (".mov", "prores"),
+        (".mp4", "av1"),
+    ],
+)
+@pytest.mark.usefixtures("short_segments")
+def test_a_conversion_that_was_broken_off_gives_the_same_file(
+    tmp_path: Path, suffix: str, codec: str
+) -> None:
+    pts = [0, 512, 1100, 1500, 2500, 2600, 3000] + [3600 + 512 * i for i in range(22)]
+    audio = None if suffix == ".webm" else "aac"
+    clip = Clip(frames=29, pts=pts, audio=audio, codec="libvpx-vp9" if suffix == ".webm" else "libx264")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole, broken = Work(tmp_path / "a", clip, suffix, codec), Work(tmp_path / "b", clip, suffix, codec)
+    whole.convert()
+    for frames in (3, 9, 20):
+        with pytest.raises(KeyboardInterrupt):
+            broken.convert(frames)
+    broken.convert()
+    assert not part_folder(broken.output).exists()
+    one, other = read_facts(whole.output), read_facts(broken.output)
+    assert one.packets == other.packets
+    assert one.pts == other.pts == read_facts(whole.source).pts
+    assert len(one.pts) == 29
+    if audio:
+        assert one.packets[1] == read_facts(whole.source).packets[1]
+
+
+@pytest.mark.usefixtures("short_segments")
+def test_joined_segments_decode_in_order_and_interleave(tmp_path: Path) -> None:
+    """Decoding times grow, none is later than its frame's time, and sound lies beside its pictures."""
+    work = Work(tmp_path, Clip(frames=40, audio="aac", options={"bf": "2"}))
+    work.convert()
+    with av.open(str(work.output)) as container:
+        packets = [packet for packet in container.demux() if packet.size]
+    video = [packet for packet in packets if packet.stream.type == "video"]
+    times = [packet.dts for packet in video]
+    assert all(later > earlier for earlier, later in pairwise(times))
+    assert all(packet.dts <= packet.pts for packet in video)
+    assert sum(packet.is_keyframe for packet in video) == 5
+    last: dict[int, Fraction] = {}
+    for packet in packets:
+        last[packet.stream.index] = packet.dts * packet.time_base
+        if len(last) == 2:
+            assert abs(last[0] - last[1]) < 1
+
+
+@pytest.mark.usefixtures("short_segments")
+def test_a_full_disk_keeps_the_finished_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Work(tmp_path, Clip(frames=20))
+    real = PacketWriter.write
+    written = []
+
+    def write(self: PacketWriter, packet: EncodedPacket) -> None:
+        written.append(packet)
+        if len(written) == 12:
+            raise OSError(28, "No space left on device")
+        real(self, packet)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PacketWriter, "write", write)
+        with pytest.raises(OutputError, match="disk full while writing"):
+            work.convert()
+    state = json.loads((part_folder(work.output) / "state.json").read_text())
+    assert [segment["frames"] for segment in state["segments"]] == [8]
+    work.convert()
+    assert len(read_facts(work.output).pts) == 20
