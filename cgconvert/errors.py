@@ -1,7 +1,8 @@
 """Errors that a user can act on, each with the exit code that the command line returns.
 
-A message says what happened, with which file, and what to do. Anything that is not a
-`CgconvertError` is a bug of ours and keeps its traceback.
+A message says what happened, with which file, and what to do. It names parameters as Python does, in
+backticks (`work_size`, `device="cpu"`); the command line words them as its options. Anything that is not
+a `CgconvertError` is a bug of ours and keeps its traceback.
 """
 
 from __future__ import annotations

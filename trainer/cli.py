@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgconvert.errors import CgconvertError, UsageError
+from cgconvert.cli import run as run_command
+from cgconvert.errors import UsageError
 
 if TYPE_CHECKING:
     from trainer.metrics.evaluate import Table
@@ -317,16 +316,5 @@ def distill(
 
 
 def main() -> None:
-    """Run the group with errors turned into one line and an exit code."""
-    try:
-        train.main(prog_name="python -m trainer", standalone_mode=False)
-    except CgconvertError as error:
-        if os.environ.get("CGCONVERT_DEBUG") == "1":
-            raise
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except click.Abort:
-        sys.exit(130)
+    """Run the group by itself: `python -m trainer`."""
+    run_command(train, "python -m trainer")

@@ -10,10 +10,11 @@ import importlib
 import os
 import sys
 from importlib.metadata import entry_points
-from typing import Any
+from typing import NoReturn
 
 import click
 
+from cgconvert.cli.wording import tell_error
 from cgconvert.errors import CgconvertError, Interrupted
 from cgconvert.host.memory import keep_freed_memory
 from cgconvert.host.threads import wait_without_spinning
@@ -72,30 +73,30 @@ def cgconvert() -> None:
     """Put videos and folders of images into another look, with everything else kept."""
 
 
-def main(args: list[str] | None = None) -> Any:
-    """Run the command line and exit: 0 done, 1 a job failed, 2 usage, 3 model, 4 output, 130 interrupted.
-
-    `CGCONVERT_DEBUG=1` shows the traceback of every error.
-    """
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit."""
     wait_without_spinning()
     keep_freed_memory()
+    run(cgconvert, "cgconvert", args)
+
+
+def run(command: click.Command, name: str, args: list[str] | None = None) -> NoReturn:
+    """Run a command and exit: 0 done, 1 a job failed, 2 usage, 3 model, 4 output, 130 interrupted.
+
+    This is the one place where an error becomes a line and an exit code; the trainer's commands come
+    through here too. `CGCONVERT_DEBUG=1` shows the traceback of every error.
+    """
     try:
-        result = cgconvert.main(args=args, prog_name="cgconvert", standalone_mode=False)
+        result = command.main(args=args, prog_name=name, standalone_mode=False)
     except click.exceptions.Exit as leave:
         sys.exit(leave.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
-        fail(Interrupted("interrupted; nothing half-written is left"))
+        sys.exit(tell_error(Interrupted("interrupted; nothing half-written is left")))
     except CgconvertError as error:
-        fail(error)
+        if os.environ.get("CGCONVERT_DEBUG"):
+            raise
+        sys.exit(tell_error(error))
     sys.exit(result if isinstance(result, int) else 0)
-
-
-def fail(error: CgconvertError) -> None:
-    """Print one line on standard error and exit with the error's code."""
-    if os.environ.get("CGCONVERT_DEBUG"):
-        raise error
-    click.echo(f"Error: {error}", err=True)
-    sys.exit(error.exit_code)

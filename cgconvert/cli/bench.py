@@ -9,6 +9,7 @@ import click
 
 from cgconvert.cli.engines import read_sizes
 from cgconvert.cli.status import create_progress
+from cgconvert.cli.wording import worded
 from cgconvert.errors import UsageError
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _describe_limits(limits: Limits) -> str:
 def _row(result: Measurement) -> str:
     start = f"{result.engine:10}{result.precision:11}{f'{result.width}x{result.height}':>11}{result.batch:>7}"
     if result.network is None or result.convert is None:
-        return f"{start}   {result.problem}"
+        return f"{start}   {worded(result.problem or '')}"
     shares = [f"{share:.0%}" if share is not None else "-" for share in (result.share, result.memory_share)]
     return f"{start}{result.network:>11.2f}{result.convert:>12.2f}{shares[0]:>13}{shares[1]:>8}"
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from cgconvert.cli.wording import worded
+
 
 @click.command(short_help="Show what works on this machine, and why the rest does not.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
@@ -85,4 +87,4 @@ def _print_machine(machine: dict[str, Any]) -> None:
 
 
 def _print_line(works: bool, name: str, detail: str) -> None:
-    click.echo(f"  {'works' if works else 'no   '}  {name:24} {detail}")
+    click.echo(f"  {'works' if works else 'no   '}  {name:24} {worded(detail)}")

@@ -13,6 +13,7 @@ import click
 
 from cgconvert.cli.common import check_report_path, engine_options, read_engine_options
 from cgconvert.cli.status import create_progress, seconds_as_clock
+from cgconvert.cli.wording import tell, tell_error, worded
 from cgconvert.errors import CgconvertError
 from cgconvert.options import ImageOptions
 from cgconvert.pictures.files import FORMATS, printable
@@ -130,7 +131,7 @@ def _run(plan: ImagePlan, dry_run: bool, report: Path | None, quiet: bool) -> in
     """Carry a plan out; the exit code: 1 if a picture failed."""
     if dry_run:
         for line in plan.describe():
-            click.echo(line)
+            click.echo(worded(line))
         return 0
     check_report_path(report, plan.model)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -162,23 +163,23 @@ def _write_report(path: Path | None, result: ImagesResult) -> None:
 
 def _leave_at_once(error: CgconvertError) -> NoReturn:
     """End without waiting for a thread inside the network; nothing that it could still do would be kept."""
-    click.echo(f"Error: {error}", err=True)
+    code = tell_error(error)
     sys.stderr.flush()
-    os._exit(error.exit_code)
+    os._exit(code)
 
 
 def _print_outcome(plan: ImagePlan, result: ImagesResult, quiet: bool) -> None:
     for failure in result.failures[:SHOWN]:
-        click.echo(f"Failed: {printable(failure.file)}: {failure.reason}", err=True)
+        tell(f"Failed: {printable(failure.file)}: {failure.reason}")
     if result.failed > SHOWN:
         click.echo(f"... and {result.failed - SHOWN} more; --report FILE lists them all", err=True)
     if quiet:
         return
     for note in plan.notes:
-        click.echo(f"Note: {note}", err=True)
+        tell(f"Note: {note}")
     for loss in result.losses:
         count = f"{loss.images} images" if loss.images > 1 else printable(loss.first)
-        click.echo(f"Note: not kept in {count}: {loss.what}", err=True)
+        tell(f"Note: not kept in {count}: {loss.what}")
     if result.stale:
         click.echo(
             f"Note: {result.stale} skipped results are older than their source; --overwrite redoes them",

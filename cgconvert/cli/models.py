@@ -12,6 +12,7 @@ import click
 
 from cgconvert.card import ModelCard
 from cgconvert.cli.export import export
+from cgconvert.cli.wording import tell
 from cgconvert.errors import UsageError
 from cgconvert.models.catalog import (
     InstalledModel,
@@ -53,7 +54,7 @@ def list_command(as_json: bool) -> None:
     _print_table(HEADINGS, [_row(model) for model in found])
     for model in found:
         if model.problem:
-            click.echo(f"Warning: {model.problem}", err=True)
+            tell(f"Warning: {model.problem}")
 
 
 @models.command(short_help="Show what a model says of itself.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cgconvert.cli.wording import tell, worded
 from cgconvert.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class LineProgress:
         click.echo(f"{text}{f', busiest: {busiest}' if busiest else ''}", err=True)
 
     def note(self, line: str) -> None:
-        click.echo(line, err=True)
+        tell(line)
 
     def finish(self) -> None:
         self.stage(None)
@@ -155,9 +156,9 @@ class LiveProgress:
 
     def note(self, line: str) -> None:
         if self.rich is not None:
-            self.rich.console.print(line, markup=False, highlight=False)
+            self.rich.console.print(worded(line), markup=False, highlight=False)
         else:
-            click.echo(line, err=True)
+            tell(line)
 
     def finish(self) -> None:
         if self.rich is not None:

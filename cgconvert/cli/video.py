@@ -11,6 +11,7 @@ import click
 
 from cgconvert.cli.common import check_report_path, engine_options, read_engine_options
 from cgconvert.cli.status import create_progress, seconds_as_clock
+from cgconvert.cli.wording import tell, worded
 from cgconvert.errors import UsageError
 from cgconvert.host.threads import wait_without_spinning
 from cgconvert.options import EngineOptions, VideoOptions
@@ -150,7 +151,7 @@ def _run(
     plan = plan_video(source, output, model, options, engine)
     check_report_path(report, plan.source, plan.output, plan.model)
     if dry_run:
-        click.echo("\n".join(plan.describe()))
+        click.echo(worded("\n".join(plan.describe())))
         return
     wait_without_spinning()  # before the imports below bring torch in
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -162,7 +163,7 @@ def _run(
         write_report(report, result.to_dict())
     if not quiet:
         for warning in result.warnings:
-            click.echo(f"Note: {warning}", err=True)
+            tell(f"Note: {warning}")
         click.echo(summary(result))
 
 

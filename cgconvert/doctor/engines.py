@@ -180,5 +180,5 @@ def remedy(candidate: Candidate) -> str:
     elif candidate.plugin:
         command = f"look at Intel's compute driver, or {command}"
     if candidate.engine != "eager":
-        return f"{command}; without it: --engine eager"
-    return f"{command}; without it: --device cpu" if candidate.device.type == "cuda" else command
+        return f'{command}; without it: `engine="eager"`'
+    return f'{command}; without it: `device="cpu"`' if candidate.device.type == "cuda" else command

@@ -123,7 +123,7 @@ def measure(
 
 
 def _short_of_memory(batch: int) -> str:
-    return f"out of memory at batch {batch}: use a smaller --batch or --size"
+    return f"out of memory at batch {batch}: use a smaller `batch` or `size`"
 
 
 def _calibration(height: int, width: int) -> Samples:

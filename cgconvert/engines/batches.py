@@ -200,7 +200,7 @@ def halve(engine: Engine, count: int, height: int, width: int, what: str = "pict
     if count == 1:
         raise OutOfMemoryError(
             f"not enough memory on {engine.device} for one {what} of {width}x{height}: use a smaller "
-            "--work-size, --device cpu, or close what else uses the memory"
+            '`work_size`, `device="cpu"`, or close what else uses the memory'
         )
     engine.batch = count // 2
     size = f"{width}x{height}"

@@ -143,7 +143,7 @@ def _load_or_build(
 
 def _why_not_kept(folder: Path, error: Exception) -> str:
     if isinstance(error, OSError):
-        return str(output_error(folder.parent, error)).replace(" with -o", " with CGCONVERT_HOME")
+        return f"{output_error(folder.parent, error)} with CGCONVERT_HOME"
     return f"the disk of {folder.parent} is full: free some space, or set CGCONVERT_HOME"
 
 
@@ -161,7 +161,7 @@ def _build_and_forget(build: Callable[[Path], None], load: Callable[[Path], Load
         place = tempfile.gettempdir()
         raise UnavailableError(
             f"an engine cannot be built in {place} ({error.strerror or error}): set TMPDIR to a folder with "
-            "space, or use --engine eager, which builds nothing"
+            'space, or use `engine="eager"`, which builds nothing'
         ) from error
 
 

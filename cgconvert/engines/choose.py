@@ -68,7 +68,7 @@ def choose_device(text: str) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             raise UnavailableError(
-                f"no device {text}: {count} CUDA devices are visible; use --device cpu or auto"
+                f'no device {text}: {count} CUDA devices are visible; use `device="cpu"` or auto'
             )
     elif device.type != "cpu":
         raise UsageError(f"device {text!r} is not supported: use auto, cpu, cuda, cuda:N or gpu (Intel)")
@@ -90,7 +90,7 @@ def find_intel_gpu() -> str:
     if plugin is None:
         raise UnavailableError(
             "no Intel GPU: OpenVINO sees none (it needs pip install 'cgconvert[openvino]' and Intel's "
-            "compute driver); use --device cpu or auto"
+            'compute driver); use `device="cpu"` or auto'
         )
     return plugin
 
@@ -133,7 +133,7 @@ def candidates(model: Model, device: str, engine: str, precision: str) -> Iterat
         return
     asked_for_gpu = device.lower() == "gpu"
     if asked_for_gpu and engine not in ("auto", "openvino"):
-        raise UsageError(f"only openvino runs on an Intel GPU, not {engine}: use --engine openvino or auto")
+        raise UsageError(f'only openvino runs on an Intel GPU, not {engine}: use `engine="openvino"` or auto')
     if asked_for_gpu or (device == "auto" and where.type == "cpu" and engine in ("auto", "openvino")):
         yield from _on_intel_gpu(precision, where, asked_for_gpu)
         if asked_for_gpu:

@@ -30,14 +30,14 @@ class CompileEngine(ShapedEngine):
     @classmethod
     def why_not(cls, device: torch.device, precision: str) -> str | None:
         if precision not in DTYPES:
-            return f"compile has no {precision}; use --engine openvino, or --precision auto"
+            return f'compile has no {precision}; use `engine="openvino"`, or `precision="auto"`'
         if device.type == "cpu" and precision == "fp16":
-            return "fp16 is for GPUs: on a CPU use --precision bf16, fp32 or auto"
+            return 'fp16 is for GPUs: on a CPU use `precision="bf16"`, fp32 or auto'
         compiler = os.environ.get("CXX") or "g++"
         if not (shutil.which(compiler) or shutil.which("clang++")):
-            return "compile needs a C++ compiler: install g++, or use --engine openvino or eager"
+            return 'compile needs a C++ compiler: install g++, or use `engine="openvino"` or eager'
         if device.type == "cuda" and importlib.util.find_spec("triton") is None:
-            return "compile needs triton on a GPU: pip install triton, or use --engine eager"
+            return 'compile needs triton on a GPU: pip install triton, or use `engine="eager"`'
         return None
 
     def _parts(self) -> dict[str, Any]:

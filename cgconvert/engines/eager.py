@@ -43,9 +43,9 @@ class EagerEngine(Engine):
     @classmethod
     def why_not(cls, device: torch.device, precision: str) -> str | None:
         if precision not in DTYPES:
-            return f"eager has no {precision}; use --engine openvino, or --precision auto"
+            return f'eager has no {precision}; use `engine="openvino"`, or `precision="auto"`'
         if precision == "fp16" and device.type == "cpu":
-            return "fp16 is for GPUs: on a CPU use --precision bf16, fp32 or auto"
+            return 'fp16 is for GPUs: on a CPU use `precision="bf16"`, fp32 or auto'
         return None
 
     def __init__(self, model: Model, device: torch.device, precision: str = "fp32") -> None:

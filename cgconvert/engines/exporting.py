@@ -35,7 +35,7 @@ OPSET = 20
 Runner = Callable[[np.ndarray], np.ndarray]
 
 
-def export_model(model: Model, kind: str, target: Path, overwrite: bool = False) -> float:
+def export_model(model: Model, format: str, target: Path, overwrite: bool = False) -> float:
     """Write a model as "onnx", "torchscript" or "pth"; returns the PSNR in decibels to the plain network.
 
     ONNX and TorchScript take float32 NCHW images in [-1, 1] with any batch and any height and width that
@@ -46,17 +46,17 @@ def export_model(model: Model, kind: str, target: Path, overwrite: bool = False)
     `UnavailableError` if a library is missing, `OutputError` if the file is there or cannot be written,
     `VerificationError` if what was written computes something else.
     """
-    if kind not in SUFFIXES:
-        raise UsageError(f"unknown format {kind!r}: use {', '.join(SUFFIXES)}")
+    if format not in SUFFIXES:
+        raise UsageError(f"unknown format {format!r}: use {', '.join(SUFFIXES)}")
     write, read = {
         "onnx": (_write_onnx, _read_onnx),
         "torchscript": (_write_torchscript, _read_torchscript),
         "pth": (_write_checkpoint, _read_checkpoint),
-    }[kind]
-    _check_possible(model, kind)
+    }[format]
+    _check_possible(model, format)
     with atomic_path(target, overwrite) as temporary:
         write(model, temporary)
-        return _compare(model, read(model, temporary), kind)
+        return _compare(model, read(model, temporary), format)
 
 
 def _check_possible(model: Model, kind: str) -> None:
@@ -71,8 +71,8 @@ def _check_possible(model: Model, kind: str) -> None:
         resize = card.arguments.get("upsampling", "transposed") != "transposed"
         if card.architecture not in ("resnet", "unet") or norm not in ORIGINAL_NORMS or resize:
             raise UsageError(
-                f"the original implementation has no network like that of {card.name!r}: use --format onnx "
-                "or torchscript"
+                f"the original implementation has no network like that of {card.name!r}: use "
+                '`format="onnx"` or torchscript'
             )
 
 

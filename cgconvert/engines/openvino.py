@@ -67,11 +67,11 @@ class OpenVINOEngine(Engine):
         if not is_installed("openvino"):
             return f"openvino is not installed: {INSTALL}"
         if device.type != "cpu":
-            return "openvino runs on CPUs and Intel GPUs: use --device cpu, or another engine"
+            return 'openvino runs on CPUs and Intel GPUs: use `device="cpu"`, or another engine'
         if precision == "int8" and not is_installed("nncf"):
             return f"int8 needs nncf to calibrate the network: {INSTALL}"
         if precision == "fp16":
-            return "fp16 is for GPUs: on a CPU use --precision bf16, fp32 or auto"
+            return 'fp16 is for GPUs: on a CPU use `precision="bf16"`, fp32 or auto'
         return None
 
     def __init__(self, model: Model, device: torch.device, precision: str, plugin: str = "CPU") -> None:
@@ -189,7 +189,7 @@ class OpenVINOEngine(Engine):
                 raise
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise UnavailableError(
-                f"openvino cannot use {self.plugin.lower()} ({lines[-1].strip():.200}): use --device cpu"
+                f'openvino cannot use {self.plugin.lower()} ({lines[-1].strip():.200}): use `device="cpu"`'
             ) from error
 
     def _arithmetic(self) -> str:

@@ -78,7 +78,7 @@ def make_ready(
     if engine is None:
         raise OutOfMemoryError(
             f"not enough memory on {candidate.device} for the weights of {model.card.name!r}: use "
-            "--device cpu, or close what else uses the memory"
+            '`device="cpu"`, or close what else uses the memory'
         )
     try:
         with shown_stage(progress, f"making ready {candidate} for {size[1]}x{size[0]}"):
@@ -166,7 +166,7 @@ def _corner(engine: Engine, pixels: np.ndarray) -> np.ndarray:
     if min(height, width) < SMALLEST_COMPARED:
         raise OutOfMemoryError(
             f"not enough memory on {engine.device} to compare {engine.name} with the plain network: use a "
-            "smaller --work-size, --device cpu, or close what else uses the memory"
+            'smaller `work_size`, `device="cpu"`, or close what else uses the memory'
         )
     return pixels[:1, :height, :width]
 
@@ -175,10 +175,10 @@ def _below(result: Verification, model: Model, candidate: Candidate) -> str:
     """What to tell a user whose engine does not keep to the model."""
     better = [name for name in ("bf16", "fp32") if BOUNDS_DB[name] > BOUNDS_DB[candidate.precision]]
     if candidate.device.type == "cpu" or candidate.precision == "fp16":
-        advice = f"use --precision {better[0]}" if better else "use --engine eager"
+        advice = f'use `precision="{better[0]}"`' if better else 'use `engine="eager"`'
     else:
-        advice = "use --precision fp32" if candidate.precision != "fp32" else "use --engine eager"
+        advice = 'use `precision="fp32"`' if candidate.precision != "fp32" else 'use `engine="eager"`'
     return (
         f"{candidate} is not accurate enough for model {model.card.name!r}: the first pictures have "
-        f"{result.describe()}; {advice}, or leave --engine and --precision at auto"
+        f"{result.describe()}; {advice}, or leave `engine` and `precision` at auto"
     )

@@ -159,7 +159,7 @@ class ShapedEngine(Engine):
                 raise torch.OutOfMemoryError(str(error)) from error
             raise UnavailableError(
                 f"{self.name} cannot build the network for {width}x{height} here ({first_line(error, 200)}): "
-                "use --engine eager"
+                'use `engine="eager"`'
             ) from error
         self.graphs += 1
         return recorded

@@ -34,7 +34,7 @@ class TensorRTEngine(ShapedEngine):
     @classmethod
     def why_not(cls, device: torch.device, precision: str) -> str | None:
         if device.type != "cuda":
-            return "tensorrt needs an NVIDIA GPU: use --engine openvino or eager on a CPU"
+            return 'tensorrt needs an NVIDIA GPU: use `engine="openvino"` or eager on a CPU'
         if precision not in ("fp32", "fp16"):
             return f"tensorrt runs fp16 and fp32 here, not {precision}"
         if importlib.util.find_spec("torch_tensorrt") is None:

@@ -17,13 +17,11 @@ TEMPORARY_PREFIX = ".cgconvert-"
 def output_error(path: Path, error: OSError) -> OutputError:
     """The `OutputError` that says in words why `path` could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutputError(
-            f"disk full while writing {path}: free some space, or choose another place with -o"
-        )
+        return OutputError(f"disk full while writing {path}: free some space, or choose another place")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return OutputError(f"no permission to write {path}: choose another place with -o")
+        return OutputError(f"no permission to write {path}: choose another place")
     if error.errno == errno.ENAMETOOLONG:
-        return OutputError(f"cannot write {path}: its name is too long; choose a shorter one with -o")
+        return OutputError(f"cannot write {path}: its name is too long; choose a shorter one")
     return OutputError(f"cannot write {path}: {error.strerror or error}")
 
 
@@ -46,7 +44,7 @@ def atomic_path(target: Path, overwrite: bool = True) -> Iterator[Path]:
     temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}{target.suffix}"
     try:
         if (target.exists() or target.is_symlink()) and not overwrite:
-            raise OutputError(f"{target} exists already: use --overwrite to replace it")
+            raise OutputError(f"{target} exists already: use `overwrite` to replace it")
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         flush_to_disk(temporary)
@@ -66,10 +64,10 @@ def _rename_new(temporary: Path, target: Path) -> None:
     try:
         os.link(temporary, target)
     except FileExistsError:
-        raise OutputError(f"{target} has appeared meanwhile: use --overwrite to replace it") from None
+        raise OutputError(f"{target} has appeared meanwhile: use `overwrite` to replace it") from None
     except OSError:  # a file system without hard links
         if target.exists():
-            raise OutputError(f"{target} has appeared meanwhile: use --overwrite to replace it") from None
+            raise OutputError(f"{target} has appeared meanwhile: use `overwrite` to replace it") from None
         temporary.replace(target)
 
 

@@ -104,10 +104,10 @@ def _free_target(name: str, overwrite: bool) -> Path:
     if overwrite:
         return target
     if target.exists():
-        raise OutputError(f"there is a model {name!r} already ({target}): use --overwrite or another --name")
+        raise OutputError(f"there is a model {name!r} already ({target}): use `overwrite` or another `name`")
     if shipped_path(name):
         raise OutputError(
-            f"{name!r} is a model shipped with cgconvert: use another --name, or --overwrite to hide it"
+            f"{name!r} is a model shipped with cgconvert: use another `name`, or `overwrite` to hide it"
         )
     return target
 

@@ -218,7 +218,7 @@ class Network:
                     self.known_to_fit = engine.batch * height * width
                 return [p[: own.shape[0], : own.shape[1]] for p, own in zip(pixels, batch, strict=True)]
         if len(batch) == 1:
-            return [InputError(f"{problem}; try another --device or --precision, or a smaller picture")]
+            return [InputError(f"{problem}; try another `device` or `precision`, or a smaller picture")]
         half = len(batch) // 2
         return self._translate(engine, batch[:half]) + self._translate(engine, batch[half:])
 

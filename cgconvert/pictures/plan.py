@@ -134,20 +134,21 @@ def _model(model: str | Path) -> tuple[Path, ModelCard]:
 def _default_output(folder: Path, card: ModelCard) -> Path:
     name = folder.name if folder.name not in ("", "..") else folder.resolve().name
     if not name:
-        raise UsageError(f"say where the results of {printable(folder)} go, with -o")
+        raise UsageError(f"say where the results of {printable(folder)} go, with `output`")
     parent = folder.parent if folder.name not in ("", "..") else folder.resolve().parent
     return parent / f"{name}.{card.name}"
 
 
 def _check_folders(folder: Path, target: Path) -> None:
     if target.exists() and not target.is_dir():
-        raise OutputError(f"{printable(target)} is a file: choose a folder with -o")
+        raise OutputError(f"{printable(target)} is a file: choose a folder as `output`")
     source, result = folder.resolve(), target.resolve()
     if result == source:
-        raise UsageError(f"{printable(target)} is the source folder itself: choose another -o")
+        raise UsageError(f"{printable(target)} is the source folder itself: choose another `output`")
     if source.is_relative_to(result):
         raise UsageError(
-            f"{printable(target)} holds the source folder: results could replace sources; choose another -o"
+            f"{printable(target)} holds the source folder: results could replace sources; "
+            "choose another `output`"
         )
 
 
@@ -182,7 +183,8 @@ def _check_marker(target: Path, card: ModelCard, options: ImageOptions) -> None:
         return
     what = f"model {name}" if name != card.name else f"another version of {name}"
     raise OutputError(
-        f"{printable(target)} holds results of {what}: choose another -o, or --overwrite to replace them"
+        f"{printable(target)} holds results of {what}: choose another `output`, "
+        "or `overwrite` to replace them"
     )
 
 
@@ -223,9 +225,9 @@ def plan_images(
     for job in jobs:
         _claim(claimed, str(job.output), job)
         if same_file(job.source, job.output):
-            raise UsageError(f"{printable(job.output)} is the source itself: choose another -o")
+            raise UsageError(f"{printable(job.output)} is the source itself: choose another `output`")
     if len(jobs) == 1 and is_finished(jobs[0], options):
-        raise OutputError(f"{printable(jobs[0].output)} exists already: use --overwrite to replace it")
+        raise OutputError(f"{printable(jobs[0].output)} exists already: use `overwrite` to replace it")
     as_folder = output if output is not None and not _is_file_name(output, len(sources)) else None
     return ImagePlan(None, jobs, as_folder, model_path, card, options, engine, len(jobs), tuple(notes))
 
@@ -245,7 +247,7 @@ def _without_results(sources: list[Path], card: ModelCard, notes: list[str]) -> 
 
 
 def _is_file_name(output: Path, count: int) -> bool:
-    """Whether -o names the one result, rather than a folder for it."""
+    """Whether `output` names the one result, rather than a folder for it."""
     return count == 1 and not output.is_dir() and output.suffix.lower() in SUFFIXES
 
 
@@ -253,14 +255,16 @@ def _job(source: Path, output: Path | None, count: int, card: ModelCard, options
     if output is not None and _is_file_name(output, count):
         kind = SUFFIXES[output.suffix.lower()]
         if options.format not in (None, kind):
-            raise UsageError(f"-o {printable(output)} and --format {options.format} contradict each other")
+            raise UsageError(
+                f"`output` {printable(output)} and `format={options.format!r}` contradict each other"
+            )
         return ImageJob(source, output, kind)
     if output is not None and output.suffix.lower() in FOREIGN_SUFFIXES and not output.is_dir():
         known = ", ".join(suffixes[0] for suffixes in FORMATS.values())
         raise UsageError(f"{printable(output)}: {output.suffix} cannot be written, use one of {known}")
     if output is not None and output.exists() and not output.is_dir():
         raise OutputError(
-            f"{printable(output)} is a file: choose a folder with -o, or a name with a known suffix"
+            f"{printable(output)} is a file: choose a folder as `output`, or a name with a known suffix"
         )
     name = source.name
     if source.suffix.lower() not in SUFFIXES and options.format is None:
@@ -288,8 +292,8 @@ def check_options(options: ImageOptions, engine: EngineOptions) -> None:
     if options.format is not None and options.format not in FORMATS:
         raise UsageError(f"unknown format {options.format!r}: use {', '.join(FORMATS)}")
     if options.quality is not None and not 1 <= options.quality <= 100:
-        raise UsageError(f"--quality {options.quality} is not from 1 to 100")
+        raise UsageError(f"`quality={options.quality}` is not from 1 to 100")
     if options.quality is not None and options.format is not None and options.format not in LOSSY:
-        raise UsageError(f"--quality means nothing to {options.format}, which loses nothing: leave it out")
+        raise UsageError(f"`quality` means nothing to {options.format}, which loses nothing: leave it out")
     if engine.batch is not None and engine.batch < 1:
-        raise UsageError(f"--batch {engine.batch} is not at least 1")
+        raise UsageError(f"`batch={engine.batch}` is not at least 1")

@@ -165,7 +165,7 @@ class VideoRun:
             if self.engine is not None:
                 self.engine.close()
         if self.sink.frames == 0:
-            raise InputError(f"{plan.source}: not one frame was decoded between --start and --end")
+            raise InputError(f"{plan.source}: not one frame was decoded between `start` and `end`")
         self._check_strict()
         return self._report(time.perf_counter() - started)
 
@@ -286,7 +286,7 @@ class VideoRun:
         """Stop at the first damage if the user wants none. Raises `InputError`."""
         damage = self.source.damage
         if self.plan.options.strict and damage:
-            raise InputError(f"{self.plan.source}: {'; '.join(damage.messages)} (--strict)")
+            raise InputError(f"{self.plan.source}: {'; '.join(damage.messages)} (`strict`)")
 
     def _stage_seconds(self) -> dict[str, float]:
         """What each stage was busy for, in the order of the video's way."""

@@ -67,24 +67,24 @@ class VideoPlan:
         return lines
 
 
-def parse_size(text: str, width: int, height: int, what: str) -> tuple[int, int]:
+def parse_size(text: str, width: int, height: int, name: str) -> tuple[int, int]:
     """ "1280x720", "720p" (the shorter side) or "0.5x" as (width, height). Raises `UsageError`.
 
     Derived sizes are rounded to even numbers, which every codec takes.
     """
     match = _SIZE.fullmatch(text.strip())
     if not match:
-        raise UsageError(f"{what} {text!r} is not a size: use WIDTHxHEIGHT, 720p or 0.5x")
+        raise UsageError(f"`{name}={text!r}` is not a size: use WIDTHxHEIGHT, 720p or 0.5x")
     if match["width"]:
         size = int(match["width"]), int(match["height"])
     else:
         factor = float(match["factor"]) if match["factor"] else int(match["lines"]) / min(width, height)
         if factor == 0:
-            raise UsageError(f"{what} {text!r} leaves no pixel: use a factor or a size above 0")
+            raise UsageError(f"`{name}={text!r}` leaves no pixel: use a factor or a size above 0")
         size = max(2, round(width * factor / 2) * 2), max(2, round(height * factor / 2) * 2)
     if not (0 < size[0] <= MAX_EDGE and 0 < size[1] <= MAX_EDGE):
         raise UsageError(
-            f"{what} {text!r} is {size[0]}x{size[1]}: both sides must be from 1 to {MAX_EDGE} pixels"
+            f"`{name}={text!r}` is {size[0]}x{size[1]}: both sides must be from 1 to {MAX_EDGE} pixels"
         )
     return size
 
@@ -109,17 +109,19 @@ def plan_video(
             f"{card.name} has {card.in_channels} -> {card.out_channels} channels: videos need 1 or 3"
         )
     if options.start is not None and info.duration and options.start >= info.duration:
-        raise UsageError(f"--start {options.start:g} is past the end of {source} ({info.duration:.1f} s)")
+        raise UsageError(f"`start={options.start:g}` is past the end of {source} ({info.duration:.1f} s)")
     target, notes = choose_target(source, output, card.name, options)
     muxer, default_codec = container_of(target)
     codec_name = options.codec or default_codec
     codec = find_codec(codec_name)
     if codec.codec not in held_by(muxer):
-        raise UsageError(f"{target.suffix} cannot hold {codec_name}: use -o with .mkv, or another --codec")
+        raise UsageError(
+            f"{target.suffix} cannot hold {codec_name}: use an `output` with .mkv, or another `codec`"
+        )
     _check_encoder_options(options, codec, codec_name)
     size = (info.width, info.height)
     if options.size:
-        size = parse_size(options.size, info.width, info.height, "--size")
+        size = parse_size(options.size, info.width, info.height, "size")
     encoding = _encoding(codec, info, size, options)
     planned = plan_streams(source, muxer)
     streams = writable_streams(source, target, muxer, info, encoding, planned)
@@ -158,11 +160,11 @@ def _check_encoder_options(options: VideoOptions, codec: VideoCodec, name: str) 
     """Refuse quality and preset that the codec does not have. Raises `UsageError`."""
     low, high = codec.quality_range
     if options.crf is not None and not codec.quality_option:
-        raise UsageError(f"--crf means nothing to {name}: leave it out")
+        raise UsageError(f"`crf` means nothing to {name}: leave it out")
     if options.crf is not None and not low <= options.crf <= high:
-        raise UsageError(f"--crf {options.crf:g} is out of range: {name} takes {low:g} to {high:g}")
+        raise UsageError(f"`crf={options.crf:g}` is out of range: {name} takes {low:g} to {high:g}")
     if options.preset is not None and not codec.preset_option:
-        raise UsageError(f"--preset means nothing to {name}: leave it out")
+        raise UsageError(f"`preset` means nothing to {name}: leave it out")
     if options.preset is not None and codec.presets and options.preset not in codec.presets:
         raise UsageError(f"{name} has no preset {options.preset!r} (it has: {', '.join(codec.presets)})")
 
@@ -170,26 +172,26 @@ def _check_encoder_options(options: VideoOptions, codec: VideoCodec, name: str) 
 def _check_options(options: VideoOptions, engine: EngineOptions) -> None:
     """Refuse what makes no sense whatever the video is. Raises `UsageError`."""
     if options.compare not in (None, *MODES):
-        raise UsageError(f"--compare {options.compare!r} is unknown: use {' or '.join(MODES)}")
+        raise UsageError(f"`compare={options.compare!r}` is unknown: use {' or '.join(MODES)}")
     if options.decoder not in DECODERS:
-        raise UsageError(f"--decoder {options.decoder!r} is unknown: use {', '.join(DECODERS)}")
+        raise UsageError(f"`decoder={options.decoder!r}` is unknown: use {', '.join(DECODERS)}")
     if options.decoder == "nvdec" and engine.device == "cpu":
         raise UsageError(
-            "--decoder nvdec decodes into the memory of a CUDA device: use --device cuda with it"
+            '`decoder="nvdec"` decodes into the memory of a CUDA device: use `device="cuda"` with it'
         )
-    for name, value in (("--start", options.start), ("--end", options.end)):
+    for name, value in (("start", options.start), ("end", options.end)):
         if value is not None and not (math.isfinite(value) and value >= 0):
-            raise UsageError(f"{name} {value:g} is no time: seconds count from 0, the video's beginning")
+            raise UsageError(f"`{name}={value:g}` is no time: seconds count from 0, the video's beginning")
     if options.start is not None and options.end is not None and options.end <= options.start:
-        raise UsageError(f"--end {options.end:g} is not after --start {options.start:g}")
+        raise UsageError(f"`end={options.end:g}` is not after `start={options.start:g}`")
     if engine.batch is not None and engine.batch < 1:
-        raise UsageError(f"--batch {engine.batch} is not at least 1")
+        raise UsageError(f"`batch={engine.batch}` is not at least 1")
 
 
 def _check_strict(source: Path, streams: Sequence[StreamPlan], options: VideoOptions) -> None:
     dropped = [stream.describe() for stream in streams if stream.action == "dropped"]
     if options.strict and dropped:
-        raise InputError(f"{source}: not every stream can be kept (--strict): {'; '.join(dropped)}")
+        raise InputError(f"{source}: not every stream can be kept (`strict`): {'; '.join(dropped)}")
 
 
 def network_size(
@@ -200,9 +202,9 @@ def network_size(
     Sizes are (width, height), `size` the result's. Raises `UsageError` where `asked` is no size.
     """
     if asked:
-        return parse_size(asked, *source, "--work-size")
+        return parse_size(asked, *source, "work_size")
     if card.work_size and min(size) > card.work_size:
-        return parse_size(f"{card.work_size}p", *size, "work size of the card")
+        return parse_size(f"{card.work_size}p", *size, "work_size")
     return size
 
 

@@ -36,7 +36,7 @@ class VideoRoute:
 def why_not_planes(plan: VideoPlan) -> str | None:
     """Why a video's frames cannot go as planes, whatever the device; None if they can."""
     if plan.options.compare:
-        return "--compare joins source and result as RGB"
+        return "`compare` joins source and result as RGB"
     for name in (plan.info.pixel_format, plan.encoding.pixel_format):
         if yuv_format(name, plan.info) is None:
             return f"{name} is not made of plain YUV planes"
@@ -49,7 +49,7 @@ def choose_route(plan: VideoPlan, device: torch.device, as_planes: bool | None =
     Planes where the device is a CUDA card and the video's formats allow them; `as_planes` True or False is
     for tests, which take either way on any device.
 
-    Raises `UnavailableError` if `--decoder nvdec` cannot be had.
+    Raises `UnavailableError` if `decoder="nvdec"` cannot be had.
     """
     on_cuda = device.type == "cuda"
     reason = why_not_planes(plan) or (None if on_cuda or as_planes else f"the network runs on {device}")
@@ -58,8 +58,8 @@ def choose_route(plan: VideoPlan, device: torch.device, as_planes: bool | None =
     if reason is not None:
         if plan.options.decoder == "nvdec":
             raise UnavailableError(
-                f"--decoder nvdec is for frames that stay on a CUDA device; here they do not: {reason}; "
-                "use --decoder auto"
+                f'`decoder="nvdec"` is for frames that stay on a CUDA device; here they do not: {reason}; '
+                'use `decoder="auto"`'
             )
         told = (f"frames as RGB, converted on the processor: {reason}",) if on_cuda else ()
         return VideoRoute(plan.encoding, notes=told)
@@ -98,12 +98,12 @@ def _on_cuda(
 def _decoding(plan: VideoPlan, index: int) -> tuple[int | None, str]:
     """The card that decodes, if one does, and what to say. Raises `UnavailableError`."""
     if plan.options.decoder == "cpu":
-        return None, "decoding on the processor: --decoder cpu"
+        return None, 'decoding on the processor: `decoder="cpu"`'
     reason = why_not_decoding(plan.source, plan.info, index)
     if reason is None:
         return index, "decoding on the card (NVDEC)"
     if plan.options.decoder == "nvdec":
-        raise UnavailableError(f"--decoder nvdec: {reason}; use --decoder auto or cpu")
+        raise UnavailableError(f'`decoder="nvdec"`: {reason}; use `decoder="auto"` or cpu')
     return None, f"decoding on the processor: {reason}"
 
 
@@ -113,15 +113,10 @@ def why_not_nvenc(plan: VideoPlan) -> str | None:
     It does only where the user chose nothing of the encoding and nothing is lost that libx264 would keep.
     """
     options = plan.options
-    chosen = {
-        "--codec": options.codec,
-        "--crf": options.crf,
-        "--preset": options.preset,
-        "--pix-fmt": options.pix_fmt,
-    }
-    for option, value in chosen.items():
+    for name in ("codec", "crf", "preset", "pix_fmt"):
+        value = getattr(options, name)
         if value is not None:
-            return f"{option} {value:g}" if isinstance(value, float) else f"{option} {value}"
+            return f"`{name}={value:g}`" if isinstance(value, float) else f"`{name}={value!r}`"
     if plan.codec_name != "h264":
         return f"{plan.output.suffix} is written as {plan.codec_name}"
     if plan.encoding.pixel_format != "yuv420p" or plan.info.bit_depth > 8:

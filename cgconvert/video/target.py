@@ -39,12 +39,12 @@ def choose_target(
         else:
             target = folder / f"{source.stem}.{model}{_suffix(source, options, notes)}"
         if target.exists() and target.samefile(source):
-            raise UsageError(f"{target} is the source itself: choose another -o")
+            raise UsageError(f"{target} is the source itself: choose another `output`")
         taken = target.exists() or target.is_symlink()
     except OSError as error:
         raise output_error(output or source, error) from error
     if taken and not options.overwrite:
-        raise OutputError(f"{target} exists already: use --overwrite to replace it, or another -o")
+        raise OutputError(f"{target} exists already: use `overwrite` to replace it, or another `output`")
     return target, notes
 
 

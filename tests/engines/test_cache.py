@@ -153,7 +153,7 @@ def test_no_space_anywhere_is_an_engine_that_is_not_available() -> None:
     def fail(folder: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(UnavailableError, match=r"No space left.*TMPDIR.*--engine eager"):
+    with pytest.raises(UnavailableError, match=r"No space left.*TMPDIR.*`engine=.eager.`"):
         get_or_build(PARTS, fail, load)
 
 

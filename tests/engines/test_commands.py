@@ -93,7 +93,7 @@ def test_what_a_video_would_use_is_built(own_home: Path, capsys: pytest.CaptureF
         (
             ["compile", "-m", "tiny", "--size", "64x64", "--work-size", "big"],
             2,
-            "--work-size 'big' is not a size",
+            "--work-size big is not a size",
         ),
         (["compile", "-m", "tiny", "--size", "64x64", "--engine", "warp"], 2, "unknown engine"),
         (
@@ -167,7 +167,7 @@ def test_bench_goes_on_where_memory_was_short(
     )
     results = {one["precision"]: one for one in json.loads(out)["results"]}
     assert code == 0 and results["fp32"]["convert"] > 0
-    assert results["bf16"]["problem"] == "out of memory at batch 1: use a smaller --batch or --size"
+    assert results["bf16"]["problem"] == "out of memory at batch 1: use a smaller `batch` or `size`"
 
 
 def test_bench_calibrates_on_other_pictures_than_it_compares(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +194,7 @@ def test_doctor_tries_an_intel_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cgconvert.engines.openvino.available_gpus", lambda: ["GPU.7"])
     tried = list(engines.try_engines())
     assert [one.name for one in tried] == ["openvino fp16 on gpu.7", "openvino fp32 on gpu.7"]
-    assert all(not one.works and "use --device cpu" in one.detail for one in tried)
+    assert all(not one.works and 'use `device="cpu"`' in one.detail for one in tried)
 
     def broken() -> list[str]:
         raise RuntimeError("libOpenCL.so is too old")
@@ -212,10 +212,10 @@ def test_doctor_tries_an_intel_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             "openvino",
             "cpu",
-            "--force-reinstall 'cgconvert[openvino]'; without it: --engine eager",
+            "--force-reinstall 'cgconvert[openvino]'; without it: `engine=\"eager\"`",
         ),
         ("tensorrt", "cuda", "look at nvidia-smi and the driver, or pip install --force-reinstall "),
-        ("eager", "cuda", "without it: --device cpu"),
+        ("eager", "cuda", 'without it: `device="cpu"`'),
         ("eager", "cpu", "pip install --force-reinstall --no-deps torch"),
     ],
 )

@@ -92,7 +92,7 @@ def test_what_computes_something_else_does_not_appear(
 def test_nothing_is_replaced_unasked(tmp_path: Path) -> None:
     path = tmp_path / "network.pt"
     path.write_bytes(b"mine")
-    with pytest.raises(OutputError, match="--overwrite"):
+    with pytest.raises(OutputError, match="`overwrite`"):
         export_model(make_model("resnet"), "torchscript", path)
     assert path.read_bytes() == b"mine"
 

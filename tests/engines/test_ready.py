@@ -103,7 +103,9 @@ def test_auto_steps_down_and_says_so(monkeypatch: pytest.MonkeyPatch, error: flo
 
 def test_what_was_asked_for_by_name_stops_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     with_flaw(monkeypatch, 0.2)
-    with pytest.raises(VerificationError, match=r"below the bound of 40 dB; use --precision fp32") as caught:
+    with pytest.raises(
+        VerificationError, match=r"below the bound of 40 dB; use `precision=.fp32.`"
+    ) as caught:
         create_verified_engine(make_model(), EngineOptions("cpu", precision="bf16"), make_pixels(1, 32, 32))
     assert caught.value.exit_code == 3
 
@@ -154,7 +156,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing() -> None:
 def test_one_picture_that_does_not_fit_is_an_error_with_a_remedy() -> None:
     engine = Small(make_model(), CPU)
     engine.fits = 0
-    with pytest.raises(OutOfMemoryError, match="--work-size"):
+    with pytest.raises(OutOfMemoryError, match="`work_size`"):
         convert_resilient(engine, make_pixels(1, 32, 32))
 
 
@@ -186,7 +188,7 @@ def test_an_intel_gpu_is_asked_for_or_found(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr("cgconvert.engines.openvino.available_gpus", list)
     assert not any("gpu" in one for one in described("auto"))
-    with pytest.raises(UnavailableError, match=r"no Intel GPU.*--device cpu"):
+    with pytest.raises(UnavailableError, match=r"no Intel GPU.*`device=.cpu.`"):
         described("gpu")
     monkeypatch.setattr("cgconvert.engines.openvino.available_gpus", lambda: ["GPU.1", "GPU.2"])
     assert described("gpu") == described("GPU", "fp16") == ["openvino fp16 on gpu.1"]

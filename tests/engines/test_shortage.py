@@ -87,7 +87,7 @@ def test_a_batch_that_cannot_be_built_is_halved(card: type[Built], monkeypatch: 
     assert engine.batch == 2 and len(engine.notes) == 2
     assert convert_resilient(engine, make_pixels(3, 32, 32)).shape == (3, 32, 32, 3)
     monkeypatch.setattr(card, "buildable", 0)
-    with pytest.raises(OutOfMemoryError, match="one picture of 32x32: use a smaller --work-size"):
+    with pytest.raises(OutOfMemoryError, match="one picture of 32x32: use a smaller `work_size`"):
         made_ready(2, monkeypatch)
 
 
@@ -110,7 +110,7 @@ def test_weights_that_do_not_fit_are_an_error_with_a_remedy(monkeypatch: pytest.
         raise torch.OutOfMemoryError(SHORT)
 
     monkeypatch.setattr(ready, "build", build)
-    with pytest.raises(OutOfMemoryError, match=r"weights of 'resnet': use --device cpu"):
+    with pytest.raises(OutOfMemoryError, match=r"weights of 'resnet': use `device=.cpu.`"):
         create_verified_engine(make_model(), EngineOptions("cpu", "eager", "fp32"), make_pixels(1, 32, 32))
 
 
@@ -191,7 +191,7 @@ def test_a_compiler_that_is_short_of_memory_is_not_taken_for_broken(message: str
         def _build(self, folder: Path, example: Tensor) -> None:
             raise RuntimeError("no such operator")
 
-    with pytest.raises(UnavailableError, match=r"no such operator.*--engine eager"):
+    with pytest.raises(UnavailableError, match=r"no such operator.*`engine=.eager.`"):
         Broken(make_model(), CPU, "fp32").prepare(32, 32, 1)
 
 

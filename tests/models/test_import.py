@@ -276,7 +276,7 @@ def test_card_says_where_it_is_from(tmp_path: Path) -> None:
 def test_a_taken_name_is_kept_unless_told_otherwise(tmp_path: Path) -> None:
     imported(tmp_path, reference.resnet().state_dict())
     before = installed_path("made").read_bytes()
-    with pytest.raises(OutputError, match="--overwrite"):
+    with pytest.raises(OutputError, match="`overwrite`"):
         imported(tmp_path, reference.unet().state_dict())
     assert installed_path("made").read_bytes() == before
     assert imported(tmp_path, reference.unet().state_dict(), overwrite=True).architecture == "unet"

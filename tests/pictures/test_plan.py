@@ -126,7 +126,7 @@ def test_the_model_of_a_path_is_called_by_its_card(tmp_path: Path, own_home: Pat
         ("in", "in", UsageError, "in is the source folder itself"),
         ("in/sub", "in", UsageError, "in holds the source folder"),
         ("in", "file", OutputError, "file is a file"),
-        ("/", None, UsageError, "say where the results of / go, with -o"),
+        ("/", None, UsageError, "say where the results of / go, with `output`"),
     ],
 )
 def test_folders_that_are_refused(
@@ -189,12 +189,12 @@ def test_results_of_an_earlier_run_are_left_out(tmp_path: Path) -> None:
         (["a.jpg"], "a.jpg", {}, UsageError, "a.jpg is the source itself"),
         (["a.jpg", "b.jpg"], ".", {}, UsageError, "a.jpg is the source itself"),
         (["a.jpg"], "x.gif", {}, UsageError, "x.gif: .gif cannot be written, use one of .jpg"),
-        (["a.jpg"], "x.png", {"format": "jpeg"}, UsageError, "-o x.png and --format jpeg contradict"),
+        (["a.jpg"], "x.png", {"format": "jpeg"}, UsageError, "`output` x.png and `format='jpeg'` contradict"),
         (["a.jpg", "b.jpg"], "sub/a.jpg", {}, OutputError, "sub/a.jpg is a file: choose a folder"),
-        (["a.jpg"], "sub/a.jpg", {}, OutputError, "sub/a.jpg exists already: use --overwrite"),
+        (["a.jpg"], "sub/a.jpg", {}, OutputError, "sub/a.jpg exists already: use `overwrite`"),
         (["a.jpg"], None, {"format": "gif"}, UsageError, "unknown format 'gif': use jpeg, png"),
-        (["a.jpg"], None, {"quality": 0}, UsageError, "--quality 0 is not from 1 to 100"),
-        (["a.jpg"], None, {"quality": 50, "format": "png"}, UsageError, "--quality means nothing to png"),
+        (["a.jpg"], None, {"quality": 0}, UsageError, "`quality=0` is not from 1 to 100"),
+        (["a.jpg"], None, {"quality": 50, "format": "png"}, UsageError, "`quality` means nothing to png"),
     ],
 )
 def test_files_that_are_refused(

@@ -130,7 +130,7 @@ def test_calibration_gives_the_colours_of_the_target(trained: Path) -> None:
 def test_export_says_what_is_wrong(trained: Path) -> None:
     which = call("export", trained / "run", trained / "x.safetensors")
     assert isinstance(which.exception, CgconvertError)
-    assert "say which with --generator" in str(which.exception)
+    assert "say which with `generator`" in str(which.exception)
     suffix = call("export", trained / "run", trained / "x.pth", "--generator", "gen_ab")
     assert "ends in .safetensors" in str(suffix.exception)
     none = call("export", trained / "nothing", trained / "x.safetensors")

@@ -244,7 +244,7 @@ def test_a_best_checkpoint_that_is_not_there_yet_is_one_line(tmp_path: Path, fin
         path.unlink()
     failed = call("export", finished.path, tmp_path / "x.safetensors", "--best", "--generator", "gen_ba")
     assert str(failed.exception) == (
-        f"{finished.path}: has no best.pt: nothing was measured yet (watch.metrics_every); leave --best out"
+        f"{finished.path}: has no best.pt: nothing was measured yet (watch.metrics_every); leave `best` out"
     )
 
 

@@ -34,7 +34,7 @@ def test_strict_refuses_a_truncated_video_and_leaves_nothing(tmp_path: Path, exa
     whole = make_clip(tmp_path / "whole.mkv", LONG)
     cut = tmp_path / "cut.mkv"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    with pytest.raises(InputError, match=r"cut\.mkv.*\(--strict\)"):
+    with pytest.raises(InputError, match=r"cut\.mkv.*\(`strict`\)"):
         convert_video(cut, tmp_path / "out.mkv", "identity", VideoOptions(strict=True), exact)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.mkv", "whole.mkv"]
 

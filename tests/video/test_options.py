@@ -28,17 +28,17 @@ from tests.video.clips import Clip, make_clip, picture, read_facts
     ],
 )
 def test_sizes_of_a_landscape_video(text: str, size: tuple[int, int]) -> None:
-    assert parse_size(text, 1920, 1080, "--size") == size
+    assert parse_size(text, 1920, 1080, "size") == size
 
 
 def test_lines_count_the_shorter_side() -> None:
-    assert parse_size("720p", 1080, 1920, "--size") == (720, 1280)
+    assert parse_size("720p", 1080, 1920, "size") == (720, 1280)
 
 
 @pytest.mark.parametrize("text", ["", "x", "0x", "0p", "12", "640x", "-2x", "99999x2", "1e9x"])
 def test_sizes_that_make_no_sense(text: str) -> None:
-    with pytest.raises(UsageError, match=r"--size"):
-        parse_size(text, 1920, 1080, "--size")
+    with pytest.raises(UsageError, match=r"`size="):
+        parse_size(text, 1920, 1080, "size")
 
 
 def info(pixel_format: str, depth: int = 8) -> StreamInfo:
@@ -156,7 +156,7 @@ def test_plans_that_cannot_work_are_refused(tmp_path: Path, exact: EngineOptions
         plan("out.mkv", codec="ffv1", crf=3)
     with pytest.raises(UsageError, match="no pixel format 'rgb24'"):
         plan(pix_fmt="rgb24")
-    with pytest.raises(UsageError, match="not after --start"):
+    with pytest.raises(UsageError, match="not after `start="):
         plan(start=2, end=1)
     with pytest.raises(UsageError, match="past the end"):
         plan(start=100)

@@ -44,14 +44,14 @@ class CardText:
 def export_model(
     checkpoint: Path,
     target: Path,
-    which: str = "",
+    generator: str = "",
     precision: str = "fp16",
     text: CardText | None = None,
     calibrated: bool = False,
     others: Sequence[Path] = (),
     share: float | None = None,
 ) -> ModelCard:
-    """Write the averaged generator `which` (the only one, if empty) of a checkpoint as a model file.
+    """Write the averaged `generator` (the only one, if empty) of a checkpoint as a model file.
 
     With `others`, further checkpoints of the same run, it is the mean of the weights of all ("model soup",
     Wortsman et al. 2022): where a run was steered from one virtue to another, the mean has some of both.
@@ -64,7 +64,7 @@ def export_model(
     text = text or CardText()
     state = load_checkpoint(checkpoint)
     config = config_from_checkpoint(state, str(checkpoint))
-    name = choose_generator(state, which, checkpoint)
+    name = choose_generator(state, generator, checkpoint)
     architecture, arguments = architecture_of(config, name)
     multiple, minimum = size_rule(architecture, arguments)
     way = name.removeprefix("gen_")
@@ -137,32 +137,32 @@ def _calibrated(weights: Mapping[str, Any], config: Config, name: str, base: Pat
     return generator.state_dict()
 
 
-def best_checkpoint(folder: RunFolder, which: str) -> Path:
+def best_checkpoint(folder: RunFolder, generator: str) -> Path:
     """The checkpoint that was best for a generator (the only one, if empty). Raises `UsageError`."""
-    if which and folder.has(folder.best_of(which)):
-        return folder.best_of(which)
+    if generator and folder.has(folder.best_of(generator)):
+        return folder.best_of(generator)
     if not folder.has(folder.best):
         raise UsageError(
             f"{folder.path}: has no {folder.best.name}: nothing was measured yet (watch.metrics_every); "
-            "leave --best out"
+            "leave `best` out"
         )
     names = list(load_checkpoint(folder.best)["method"]["ema"]["weights"])
-    if which in names[:-1]:
+    if generator in names[:-1]:
         raise UsageError(
-            f"{folder.best}: is the best for {names[-1]}, and there is no {folder.best_of(which).name}; "
-            "leave --best out"
+            f"{folder.best}: is the best for {names[-1]}, and there is no {folder.best_of(generator).name}; "
+            "leave `best` out"
         )
     return folder.best
 
 
-def choose_generator(state: dict[str, Any], which: str, checkpoint: Path) -> str:
+def choose_generator(state: dict[str, Any], generator: str, checkpoint: Path) -> str:
     """The generator asked for, or the only one there is. Raises `UsageError`."""
     names = list(state["method"]["ema"]["weights"])
-    if not which and len(names) == 1:
+    if not generator and len(names) == 1:
         return names[0]
-    if which not in names:
-        raise UsageError(f"{checkpoint}: has {', '.join(names)}; say which with --generator")
-    return which
+    if generator not in names:
+        raise UsageError(f"{checkpoint}: has {', '.join(names)}; say which with `generator`")
+    return generator
 
 
 def architecture_of(config: Config, name: str) -> tuple[str, dict[str, Any]]:
@@ -216,5 +216,5 @@ def _verify(
     ratio = 10 * np.log10(4.0 / max(error, 1e-20))
     if not np.isfinite(error) or ratio < LEAST_PSNR:
         raise ModelError(
-            f"{path}: exported weights give another result ({ratio:.1f} dB); export with --precision fp32"
+            f'{path}: exported weights give another result ({ratio:.1f} dB); export with `precision="fp32"`'
         )

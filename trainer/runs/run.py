@@ -53,7 +53,7 @@ def start(folder: RunFolder, changes: Mapping[str, Any] | None = None, resume: b
                 training = prepare(folder, changes or {}, resume, world)
                 _train(training)
         except OutputError as error:
-            raise OutputError(_what_stays(folder.without_option(error), folder)) from error
+            raise OutputError(_what_stays(str(error), folder)) from error
         except torch.OutOfMemoryError as error:
             raise UnavailableError(_what_stays(SHORT_OF_MEMORY, folder)) from error
         return training
@@ -64,7 +64,7 @@ def _train(training: Training) -> None:
     try:
         train(training)
     except (OutputError, torch.OutOfMemoryError) as error:
-        why = RunFolder.without_option(error) if isinstance(error, OutputError) else SHORT_OF_MEMORY
+        why = str(error) if isinstance(error, OutputError) else SHORT_OF_MEMORY
         with suppress(OutputError):
             training.report("stopped", why)
         raise
@@ -124,7 +124,7 @@ def _continue(training: Training, state: dict[str, Any]) -> None:
             was, now = changed[dotted]
             raise UsageError(
                 f"{training.folder.checkpoint}: was made with {dotted} = {was!r}, the config says {now!r}; "
-                f"put it back in {training.folder.config} or with --set, or start a new run"
+                f"put it back in {training.folder.config} or with `changes`, or start a new run"
             )
     try:
         training.load_state_dict(state)

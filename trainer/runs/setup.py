@@ -117,26 +117,23 @@ def init_run(run: Path, changes: Mapping[str, Any], recipe: str | None, overwrit
 
     folder = RunFolder(run)
     if folder.has(folder.config) and not overwrite:
-        raise OutputError(f"{folder.config} exists already: use --overwrite to replace it")
+        raise OutputError(f"{folder.config} exists already: use `overwrite` to replace it")
     method = str(changes.get("run.method", "cyclegan"))
     if recipe is None and method not in METHODS:
         raise UsageError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
     config = completed(_base(recipe, method).with_changes({**changes, **teacher_places(changes)}))
     if config.run.method == "distill" and not (config.distill.teacher or config.distill.checkpoint):
         raise UsageError(
-            "distillation needs a teacher: a model as distill.teacher (`train distill --teacher`), or its "
-            "training run as distill.checkpoint (--teacher-run)"
+            "distillation needs a teacher: a model (`teacher`, the setting distill.teacher) or its training "
+            "run (`teacher_run`, the setting distill.checkpoint)"
         )
     found = open_data(config, run).describe()
-    try:
-        write_atomically(folder.config, commented_toml(config).encode())
-    except OutputError as error:
-        raise OutputError(folder.without_option(error)) from error
+    write_atomically(folder.config, commented_toml(config).encode())
     return [*found, f"{folder.config} written; look it through, then: cgconvert train run {run}"]
 
 
 def sample_run(
-    run: Path, pictures: Sequence[Path], output: Path, which: str, longest: int, best: bool = False
+    run: Path, pictures: Sequence[Path], output: Path, generator: str, longest: int, best: bool = False
 ) -> None:
     """Write sources and the averaged generator's results side by side. Raises as reading and writing do.
 
@@ -157,13 +154,13 @@ def sample_run(
     if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UsageError(f"{output}: its name must end in .png or .jpg")
     folder = RunFolder(run)
-    checkpoint = best_checkpoint(folder, which) if best else folder.checkpoint
+    checkpoint = best_checkpoint(folder, generator) if best else folder.checkpoint
     state = load_checkpoint(checkpoint)
     config = config_from_checkpoint(state, str(checkpoint))
-    name = choose_generator(state, which, checkpoint)
+    name = choose_generator(state, generator, checkpoint)
     architecture, arguments = architecture_of(config, name)
-    generator = build_generator(architecture, arguments)
-    generator.load_state_dict(state["method"]["ema"]["weights"][name])
-    convert = converter(generator.eval(), choose_device("cpu"), size_rule(architecture, arguments)[0])
+    network = build_generator(architecture, arguments)
+    network.load_state_dict(state["method"]["ema"]["weights"][name])
+    convert = converter(network.eval(), choose_device("cpu"), size_rule(architecture, arguments)[0])
     sources = load_pictures([Picture(path) for path in pictures], longest)
     write_picture(output, grid([np.concatenate([source, convert(source)], axis=1) for source in sources]))

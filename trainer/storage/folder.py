@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from cgconvert.errors import OutputError, UsageError
+from cgconvert.errors import UsageError
 from cgconvert.host.files import TEMPORARY_PREFIX, output_error, write_atomically
 from trainer.config import Config, read_config
 
@@ -59,11 +59,6 @@ class RunFolder:
     @property
     def samples(self) -> Path:
         return self.path / "samples"
-
-    @staticmethod
-    def without_option(error: OutputError) -> str:
-        """What the error says, but for the converter's option -o: a run's place is its argument."""
-        return str(error).replace(" with -o", "")
 
     def has(self, path: Path) -> bool:
         """Whether a file of the run is there. Raises `UsageError` where the folder may not be looked into."""

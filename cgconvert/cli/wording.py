@@ -1,0 +1,60 @@
+"""What the library says, in the words of the command line.
+
+Errors and notes of the library name parameters as Python does, in backticks: `work_size`, `device="cpu"`.
+A user of the command line reads the options that set them: --work-size, --device cpu.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import fields
+
+import click
+
+from cgconvert.errors import CgconvertError
+from cgconvert.options import EngineOptions, ImageOptions, VideoOptions
+
+_OF_FUNCTIONS = (
+    "average best domains generator model name output paired size student teacher teacher_run title watch"
+)
+"""Parameters of functions, rather than fields of the option types, that an option of the same name sets."""
+
+OPTIONS = {
+    name: f"--{name.replace('_', '-')}"
+    for name in (
+        *(field.name for kind in (EngineOptions, VideoOptions, ImageOptions) for field in fields(kind)),
+        *_OF_FUNCTIONS.split(),
+    )
+} | {"changes": "--set"}
+"""The option that sets each parameter that a message may name."""
+
+_PARAMETER = re.compile(r"`(?P<name>[a-z_]+)(?:=(?P<value>[^`]+))?`")
+
+
+def worded(text: str) -> str:
+    """`text` with the options of the command line in place of Python's parameters."""
+    return _PARAMETER.sub(_as_option, text)
+
+
+def _as_option(match: re.Match[str]) -> str:
+    option = OPTIONS.get(match["name"])
+    if option is None:
+        return match[0]  # another word in backticks, such as one of torch's
+    value = match["value"]
+    if value is None or value == "True":
+        return option
+    if value[0] == value[-1] and value[0] in "\"'" and len(value) > 1:
+        value = shlex.quote(value[1:-1])
+    return f"{option} {value}"
+
+
+def tell(text: str) -> None:
+    """Print a line of the library on standard error."""
+    click.echo(worded(text), err=True)
+
+
+def tell_error(error: CgconvertError) -> int:
+    """Print an error in one line; the exit code that it calls for."""
+    tell(f"Error: {error}")
+    return error.exit_code
