@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 import av
+from av.container import OutputContainer
 
 from cgconvert.errors import OutputError
 from cgconvert.frames import Frame, PlaneFrame
@@ -41,6 +42,7 @@ class SegmentEncoder:
         self.frames = run.frames
         """Frames in finished segments and in the one that is being encoded."""
         self._encoder: FrameEncoder | None = None
+        self._container: OutputContainer | None = None
         self._packets: list[EncodedPacket] = []
         self._in_segment = 0
 
@@ -69,8 +71,9 @@ class SegmentEncoder:
     def _begin(self) -> None:
         """A new encoder in a container of the result's kind that is never written: it decides on headers."""
         self._encoder = self.create()
-        container = av.open(io.BytesIO(), "w", format=self.muxer)
-        self._encoder.add_to(container, self.template)
+        # Kept, since the encoder lies in the container's memory.
+        self._container = av.open(io.BytesIO(), "w", format=self.muxer)
+        self._encoder.add_to(self._container, self.template)
 
     def _keep(self, packets: list[av.Packet[Any]]) -> None:
         for packet in packets:
@@ -108,7 +111,7 @@ class SegmentEncoder:
                 damage=asdict(self.damage),
             )
         )
-        self._encoder, self._packets, self._in_segment = None, [], 0
+        self._encoder, self._container, self._packets, self._in_segment = None, None, [], 0
 
     def _failed(self, error: Exception) -> OutputError:
         if isinstance(error, OSError):

@@ -319,17 +319,20 @@ def test_joined_segments_decode_in_order_and_interleave(tmp_path: Path) -> None:
     work = Work(tmp_path, Clip(frames=40, audio="aac", options={"bf": "2"}))
     work.convert()
     with av.open(str(work.output)) as container:
-        packets = [packet for packet in container.demux() if packet.size]
-    video = [packet for packet in packets if packet.stream.type == "video"]
-    times = [packet.dts for packet in video]
-    assert all(later > earlier for earlier, later in pairwise(times))
-    assert all(packet.dts <= packet.pts for packet in video)
-    assert sum(packet.is_keyframe for packet in video) == 5
-    last: dict[int, Fraction] = {}
-    for packet in packets:
-        last[packet.stream.index] = packet.dts * packet.time_base
+        packets = [
+            (packet.stream.type, packet.dts, packet.pts, packet.dts * packet.time_base, packet.is_keyframe)
+            for packet in container.demux()
+            if packet.size
+        ]
+    video = [packet[1:] for packet in packets if packet[0] == "video"]
+    assert all(later[0] > earlier[0] for earlier, later in pairwise(video))
+    assert all(dts <= pts for dts, pts, _, _ in video)
+    assert sum(keyframe for _, _, _, keyframe in video) == 5
+    last: dict[str, Fraction] = {}
+    for kind, _, _, seconds, _ in packets:
+        last[kind] = seconds
         if len(last) == 2:
-            assert abs(last[0] - last[1]) < 1
+            assert abs(last["video"] - last["audio"]) < 1
 
 
 @pytest.mark.usefixtures("short_segments")
