@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from cgconvert.errors import UsageError
 
@@ -21,7 +21,18 @@ ABLATIONS = tuple(dict.fromkeys((*CYCLEGAN_ABLATIONS, *PIX2PIX_ABLATIONS)))
 
 
 def _setting(default: Any, help: str, **limits: Any) -> Any:
+    """A field with its meaning; `limits` are `choices`, `minimum` and `maximum`."""
     return field(default=default, metadata={"help": help, **limits})
+
+
+def permitted(setting: dataclasses.Field[Any]) -> str:
+    """The values that a setting may take, in words: empty where its type says all."""
+    low, high = setting.metadata.get("minimum"), setting.metadata.get("maximum")
+    if choices := setting.metadata.get("choices"):
+        return f"one of {', '.join(choices)}"
+    if high is not None:
+        return f"from {low} to {high}"
+    return "" if low is None else f"at least {low}"
 
 
 @dataclass(frozen=True)
@@ -31,7 +42,9 @@ class RunConfig:
     method: str = _setting("cyclegan", "how it learns", choices=METHODS)
     seed: int = _setting(0, "start of all random numbers", minimum=0)
     images: int = _setting(200_000, "images (of one domain) that the training sees in all", minimum=1)
-    decay_images: int = _setting(100_000, "of them, the last ones, over which the rate falls to 0", minimum=0)
+    decay_images: int = _setting(
+        -1, "the last of them, over which the learning rate falls to 0; -1: half of them", minimum=-1
+    )
     hours: float = _setting(
         0.0,
         "above 0: end after this time instead; the rate follows time, so resuming is not exact",
@@ -47,6 +60,11 @@ class RunConfig:
     channels_last: bool = _setting(True, "on a GPU: the memory format that convolutions are faster in")
     compile: bool = _setting(False, "torch.compile the networks: minutes at the start, pays on a GPU")
     threads: int = _setting(0, "CPU threads of the arithmetic; 0 leaves torch's own choice", minimum=0)
+
+    @property
+    def decay(self) -> int:
+        """Images over which the learning rate falls to 0: `decay_images`, or half of `images` where unset."""
+        return self.images // 2 if self.decay_images < 0 else self.decay_images
 
 
 @dataclass(frozen=True)
@@ -286,25 +304,27 @@ def _nearest(name: str, known: Mapping[str, Any]) -> str:
 
 
 def _check_section(section: str, values: Any) -> None:
+    """Check types and limits of a section; whole numbers are accepted for floats and become floats."""
     hints = get_type_hints(type(values))
     for setting in dataclasses.fields(values):
         where = f"{section}.{setting.name}"
         value, expected = getattr(values, setting.name), hints[setting.name]
         if expected is float and type(value) is int:
-            object.__setattr__(values, setting.name, float(value))
             value = float(value)
-        origin = getattr(expected, "__origin__", expected)
-        if not isinstance(origin, UnionType) and type(value) is not origin:
-            raise UsageError(f"{where} must be {origin.__name__}, got {value!r}")
-        if origin is list and any(type(item) is not expected.__args__[0] for item in value):
-            raise UsageError(f"{where} must be a list of {expected.__args__[0].__name__}, got {value!r}")
+            object.__setattr__(values, setting.name, value)
+        kind, items = get_origin(expected) or expected, get_args(expected)
+        if type(value) is not kind:
+            raise UsageError(f"{where} must be {kind.__name__}, got {value!r}")
+        if kind is list and any(type(item) is not items[0] for item in value):
+            raise UsageError(f"{where} must be a list of {items[0].__name__}, got {value!r}")
+        if kind is float and not math.isfinite(value):
+            raise UsageError(f"{where} must be a finite number, got {value!r}")
         limits = setting.metadata
-        if "choices" in limits and value not in limits["choices"]:
-            raise UsageError(f"{where} must be one of {', '.join(limits['choices'])}, got {value!r}")
-        if "minimum" in limits and not value >= limits["minimum"]:
-            raise UsageError(f"{where} must be at least {limits['minimum']}, got {value!r}")
-        if "maximum" in limits and not value <= limits["maximum"]:
-            raise UsageError(f"{where} must be at most {limits['maximum']}, got {value!r}")
+        inside = value in limits["choices"] if "choices" in limits else True
+        inside = inside and ("minimum" not in limits or value >= limits["minimum"])
+        inside = inside and ("maximum" not in limits or value <= limits["maximum"])
+        if not inside:
+            raise UsageError(f"{where} must be {permitted(setting)}, got {value!r}")
 
 
 def _check_together(config: Config) -> None:
@@ -314,7 +334,9 @@ def _check_together(config: Config) -> None:
     if data.preprocess in ("resize_and_crop", "scale_width_and_crop") and data.crop_size > data.load_size:
         raise UsageError(f"data.crop_size {data.crop_size} is above data.load_size {data.load_size}")
     if run.decay_images > run.images:
-        raise UsageError(f"run.decay_images {run.decay_images} is above run.images {run.images}")
+        raise UsageError(
+            f"run.decay_images {run.decay_images} is above run.images {run.images}; without it half of them decay"
+        )
     if data.preprocess in ("none", "scale_width") and run.batch > 1:
         raise UsageError(
             f"data.preprocess {data.preprocess} gives images of several sizes: use run.batch = 1"

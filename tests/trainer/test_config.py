@@ -12,6 +12,7 @@ from cgconvert.doctor.limits import count_macs
 from cgconvert.errors import UsageError
 from cgconvert.generators import build_generator
 from trainer.config import Config, config_from_checkpoint, config_from_dict, read_config
+from trainer.runs.schedule import Schedule
 from trainer.runs.setup import DEFAULTS, recipes, student_settings
 from trainer.runs.template import commented_toml, toml_value
 
@@ -43,11 +44,27 @@ def test_every_setting_is_in_the_file_and_explained() -> None:
                 x for x in lines if x.startswith(f"{setting.name} =") and setting.metadata["help"] in x
             ]
             assert "#" in line
+            choices = setting.metadata.get("choices", ())
+            assert all(choice in line for choice in choices)
+    (edge,) = [line for line in lines if line.startswith("load_size =")]
+    assert edge.endswith("resized to before the crop (at least 8)")
+    (decay,) = [line for line in lines if line.startswith("ema =")]
+    assert decay.endswith("0: none (from 0 to 0.999999)")
 
 
 def test_nothing_is_needed(tmp_path: Path) -> None:
     assert read(tmp_path, "") == Config()
     assert read(tmp_path, "[optimizer]\nlr = 1\n").optimizer.lr == 1.0
+
+
+def test_the_decay_follows_the_length_unless_it_is_set(tmp_path: Path) -> None:
+    assert Config().run.decay == 100_000, "half of the default length"
+    assert read(tmp_path, "[run]\nimages = 10\n").run.decay == 5
+    assert read(tmp_path, "[run]\nimages = 10\ndecay_images = 2\n").run.decay == 2
+    assert read(tmp_path, "[run]\nimages = 10\ndecay_images = 0\n").run.decay == 0
+    longer = Config().with_changes({"run.images": 400_000})
+    assert longer.run.decay == 200_000
+    assert Schedule(longer.run).rate(300_000) == 0.5
 
 
 @pytest.mark.parametrize(
@@ -63,9 +80,12 @@ def test_nothing_is_needed(tmp_path: Path) -> None:
         ("[run]\nimages = '3'", "run.images must be int, got '3'"),
         ("[run]\nimages = true", "run.images must be int, got True"),
         ("[run]\nimages = 0", "run.images must be at least 1, got 0"),
-        ("[network]\nema = 1.0", "network.ema must be at most"),
-        ("[optimizer]\nlr = nan", "optimizer.lr must be at least 0"),
-        ("[run]\nimages = 10", "run.decay_images 100000 is above run.images 10"),
+        ("[network]\nema = 1.0", "network.ema must be from 0 to 0.999999, got 1.0"),
+        ("[optimizer]\nlr = -1", "optimizer.lr must be at least 0, got -1.0"),
+        ("[optimizer]\nlr = nan", "optimizer.lr must be a finite number, got nan"),
+        ("[optimizer]\nlr = inf", "optimizer.lr must be a finite number, got inf"),
+        ("[run]\nimages = 10\ndecay_images = 11", "run.decay_images 11 is above run.images 10"),
+        ("[run]\ndecay_images = -2", "run.decay_images must be at least -1, got -2"),
         ("[data]\ncrop_size = 300", "data.crop_size 300 is above data.load_size 286"),
         ("[data]\nscale_min = 2.0", "data.scale_min 2.0 is above data.scale_max 1.5"),
         ("[data]\npreprocess = 'none'\n[run]\nbatch = 2", "use run.batch = 1"),

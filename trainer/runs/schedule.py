@@ -10,7 +10,7 @@ from trainer.config import RunConfig
 
 @dataclass
 class Schedule:
-    """Constant, then linear to 0 over the last `decay_images`, as in the paper but by image, not by epoch.
+    """Constant, then linear to 0 over the last `config.decay` images: as in the paper, by image, not epoch.
 
     With `hours` the run ends by the clock, and the same share of it is used for the decay. `elapsed` is
     the time in seconds that the run had taken when it was continued.
@@ -36,7 +36,7 @@ class Schedule:
 
     def rate(self, images_seen: int) -> float:
         """The factor of the learning rate for the step that begins now, in [0, 1]."""
-        decay = self.config.decay_images / self.config.images
+        decay = self.config.decay / self.config.images
         if decay == 0:
             return 1.0
         return min(1.0, max(0.0, (1 - self.progress(images_seen)) / decay))

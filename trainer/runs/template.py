@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from trainer.config import Config
+from trainer.config import Config, permitted
 
 WIDTH = 40
 
@@ -42,5 +42,7 @@ def commented_toml(config: Config) -> str:
 
 
 def _about(setting: dataclasses.Field[Any]) -> str:
-    help, choices = setting.metadata["help"], setting.metadata.get("choices")
-    return f"{help} ({', '.join(choices)})" if choices else str(help)
+    """The meaning of a setting and the values that it may take, but for a bound that goes without saying."""
+    plain = "maximum" not in setting.metadata and setting.metadata.get("minimum", 0) in (-1, 0, 1)
+    limits = "" if plain and "choices" not in setting.metadata else permitted(setting).removeprefix("one of ")
+    return f"{setting.metadata['help']} ({limits})" if limits else str(setting.metadata["help"])
