@@ -335,7 +335,7 @@ def _check_together(config: Config) -> None:
         raise UsageError(f"data.crop_size {data.crop_size} is above data.load_size {data.load_size}")
     if run.decay_images > run.images:
         raise UsageError(
-            f"run.decay_images {run.decay_images} is above run.images {run.images}; without it half of them decay"
+            f"run.decay_images {run.decay_images} is above run.images {run.images}; unset it is half of them"
         )
     if data.preprocess in ("none", "scale_width") and run.batch > 1:
         raise UsageError(
