@@ -1,0 +1,352 @@
+"""A picture of any size through a network, stage by stage and tile by tile, as the untiled network does it.
+
+Between two instance norms every tile is computed and the statistics of all of them are gathered. Then the
+norm is applied with those of the whole picture. Values wait in host memory or in files and pass through the
+device tile by tile. The next tile is read and the last one written beside the computing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cgconvert.engines.eager import exact_float32
+from cgconvert.engines.tiles.activations import Activation, InMemory, OnDisk
+from cgconvert.engines.tiles.geometry import Tile, tiles_of
+from cgconvert.engines.tiles.stages import Stage, StagedNetwork, Statistics, norm_terms
+from cgconvert.host.files import output_error, write_atomically
+from cgconvert.tensors.transfers import Arrival, transfers_for
+
+JOURNAL = "state.json"
+SECONDS_BETWEEN_RECORDS = 20.0
+"""A run that is broken off loses at most what was computed since the last record."""
+
+
+class Source(Protocol):
+    """The picture. `load` runs beside the computing, `images` on the network's device."""
+
+    def load(self, part: Tile) -> Tensor:
+        """What a rectangle of the padded picture is made of, in host memory or on the device."""
+        ...
+
+    def images(self, loaded: Tensor, part: Tile) -> Tensor:
+        """Images (1, C, h, w) of what was loaded, float32 in [-1, 1]."""
+        ...
+
+
+class Sink(Protocol):
+    """The result. `encoded` runs on the network's device; `store` gets the tiles in order."""
+
+    def encoded(self, images: Tensor, part: Tile) -> Tensor:
+        """What is to be kept of images (1, C, h, w)."""
+        ...
+
+    def store(self, kept: Tensor, part: Tile) -> None:
+        """Keep it; it is in host memory."""
+        ...
+
+    def flush(self) -> None:
+        """Return when what was stored would survive a loss of power."""
+        ...
+
+
+class TensorSource:
+    """Images (1, C, H, W) that are at hand as a whole."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.whole = images
+
+    def load(self, part: Tile) -> Tensor:
+        """A view of the images."""
+        return self.whole[:, :, part.top : part.bottom, part.left : part.right]
+
+    def images(self, loaded: Tensor, part: Tile) -> Tensor:
+        """What was loaded."""
+        return loaded
+
+
+class TensorSink:
+    """Results as one tensor (1, C, H, W)."""
+
+    def __init__(self, whole: Tensor) -> None:
+        self.whole = whole
+
+    def encoded(self, images: Tensor, part: Tile) -> Tensor:
+        """The images as they are."""
+        return images
+
+    def store(self, kept: Tensor, part: Tile) -> None:
+        """Copy a tile to its place."""
+        self.whole[:, :, part.top : part.bottom, part.left : part.right] = kept
+
+    def flush(self) -> None:
+        """Main memory has nothing to flush."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Where values between stages wait: in main memory, or in files of `folder`, which make a run resumable.
+
+    `identity` is what a state in the folder must have been made of to be gone on from.
+    """
+
+    dtype: torch.dtype = torch.float32
+    folder: Path | None = None
+    identity: str = ""
+
+
+@dataclass
+class State:
+    """How far a run is: stages that are done, tiles of the next one, and the statistics gathered so far.
+
+    `moments`: mean and variance of each tile of the stage under way.
+    """
+
+    stage: int = 0
+    tile: int = 0
+    statistics: dict[str, Statistics] = field(default_factory=dict)
+    moments: list[np.ndarray] = field(default_factory=list)
+
+
+class Stages(nn.Module):
+    """The stages of a network on a device, in the type that they compute in."""
+
+    def __init__(self, network: StagedNetwork, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.device, self.dtype, self.network = device, dtype, network
+        self.modules_of = nn.ModuleList(stage.network for stage in network.stages)
+        self.modules_of.to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def run(self, index: int, values: Sequence[Tensor], terms: Sequence[Statistics]) -> Sequence[Tensor]:
+        """The values of a stage for one tile."""
+        flat = [part.to(self.device) for term in terms for part in (term.scale, term.shift)]
+        given = [value.to(self.dtype).contiguous(memory_format=torch.channels_last) for value in values]
+        return self.modules_of[index](*given, *flat)
+
+
+def moments(values: Tensor) -> Tensor:
+    """Mean and biased variance of each channel of (1, C, h, w), float64 (2, C).
+
+    Rows are summed in float32, which vectorises, and the rows' sums in float64.
+    """
+    points = values[0].permute(1, 2, 0).float()
+    count = points.shape[0] * points.shape[1]
+    mean = points.sum(1).double().sum(0) / count
+    variance = (points - mean.float()).square_().sum(1).double().sum(0) / count
+    return torch.stack([mean, variance])
+
+
+def merged(parts: Sequence[np.ndarray], sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of tiles together, from those of each and its size (Chan et al. 1979)."""
+    table, shares = np.stack(parts), np.asarray(sizes, np.float64)[:, None] / sum(sizes)
+    mean = (table[:, 0] * shares).sum(0)
+    variance = ((table[:, 1] + (table[:, 0] - mean) ** 2) * shares).sum(0)
+    return torch.from_numpy(mean), torch.from_numpy(variance)
+
+
+class ExactTiling:
+    """One picture (padded height and width) through the stages, in tiles of `edge` pixels.
+
+    `advance` is told the share that is done, 0 to 1, after each tile.
+    """
+
+    def __init__(
+        self,
+        stages: Stages,
+        height: int,
+        width: int,
+        edge: int,
+        storage: Storage,
+        advance: Callable[[float], None] = lambda share: None,
+    ) -> None:
+        network = stages.network
+        if edge % network.multiple or edge < network.multiple:
+            raise ValueError(f"tiles of {edge} pixels are no multiples of {network.multiple}")
+        self.stages, self.network, self.storage, self.advance = stages, network, storage, advance
+        self.height, self.width = height, width
+        self.tiles = list(tiles_of(height, width, edge))
+        self.alive: dict[str, Activation] = {}
+        self.transfers = transfers_for(stages.device)
+        self.recorded = time.monotonic()
+        what = {"size": [height, width], "edge": edge, "dtype": str(storage.dtype), "of": storage.identity}
+        self.identity = json.dumps(what, sort_keys=True)
+
+    def run(self, source: Source, sink: Sink) -> None:
+        """Translate the picture. Raises `OutputError` where the disk is full."""
+        state = self._resumed()
+        finished = False
+        try:
+            while state.stage < len(self.network.stages):
+                self._pass(state, source, sink)
+            finished = True
+        except OSError as error:
+            raise output_error(self.storage.folder or Path(), error) from error
+        finally:
+            for activation in self.alive.values():
+                activation.close(delete=finished)
+            self.alive.clear()
+
+    def _pass(self, state: State, source: Source, sink: Sink) -> None:
+        """One stage over all tiles."""
+        stage = self.network.stages[state.stage]
+        last = state.stage + 1 == len(self.network.stages)
+        for name in (*stage.inputs, *stage.outputs):
+            if name and name not in self.alive:
+                self.alive[name] = self._activation(name)
+        terms = [state.statistics[name] for name in stage.norms]
+        for index, kept in self._computed(state.stage, state.tile, terms, source, sink if last else None):
+            tile = self.tiles[index]
+            if last:
+                sink.store(kept[0], tile)
+            else:
+                # The target's moments come first, then the values to store.
+                state.moments.append(kept[0].numpy())
+                for name, values in zip(stage.outputs, kept[1:], strict=True):
+                    self.alive[name].write(tile.scaled(self.network.kept[name].scale), values)
+            state.tile = index + 1
+            self._record(state, sink if last else None)
+            self.advance((state.stage + state.tile / len(self.tiles)) / len(self.network.stages))
+        if stage.measured is not None:
+            mean, variance = merged(state.moments, [tile.height * tile.width for tile in self.tiles])
+            terms_of = norm_terms(self.network.norms[stage.measured], mean, variance)
+            state.statistics[stage.measured] = terms_of
+        state.stage, state.tile, state.moments = state.stage + 1, 0, []
+        self._record(state, sink if last else None, now=True)
+        for name in stage.released:
+            self.alive.pop(name).close()
+
+    def _computed(
+        self, index: int, first: int, terms: Sequence[Statistics], source: Source, sink: Sink | None
+    ) -> Iterator[tuple[int, list[Tensor]]]:
+        """Each tile from `first` on with what is to be kept of it, in host memory.
+
+        One tile is read ahead, one computed, and one on its way back to host memory.
+        """
+        stage = self.network.stages[index]
+        with ThreadPoolExecutor(1, "cgconvert-tiles") as reader:
+            ahead: Future[list[Tensor]] | None = None
+            flight: tuple[int, Arrival] | None = None
+            for number in range(first, len(self.tiles)):
+                if ahead is None:
+                    ahead = reader.submit(self._loaded, stage, self.tiles[number], source)
+                loaded = ahead.result()
+                ahead = None
+                if number + 1 < len(self.tiles):
+                    ahead = reader.submit(self._loaded, stage, self.tiles[number + 1], source)
+                arrival = self._begin(index, self.tiles[number], loaded, terms, source, sink)
+                if flight is not None:
+                    yield flight[0], flight[1].wait()
+                flight = number, arrival
+            if flight is not None:
+                yield flight[0], flight[1].wait()
+
+    def _loaded(self, stage: Stage, tile: Tile, source: Source) -> list[Tensor]:
+        """The inputs of a stage around a tile."""
+        shown = tile.grown(stage.reach, self.height, self.width)
+        return [
+            self.alive[name].read(shown.scaled(self.network.kept[name].scale)) if name else source.load(shown)
+            for name in stage.inputs
+        ]
+
+    def _begin(
+        self,
+        index: int,
+        tile: Tile,
+        loaded: Sequence[Tensor],
+        terms: Sequence[Statistics],
+        source: Source,
+        sink: Sink | None,
+    ) -> Arrival:
+        """Give a tile to the device; what comes back are moments and values to store, or the result."""
+        stage = self.network.stages[index]
+        shown = tile.grown(stage.reach, self.height, self.width)
+        with torch.inference_mode(), exact_float32(self.stages.device):
+            values = self.transfers.upload(loaded)
+            if "" in stage.inputs:
+                number = stage.inputs.index("")
+                values[number] = source.images(values[number], shown)
+            results = [self._cropped(result, tile, shown) for result in self.stages.run(index, values, terms)]
+            if sink is not None:
+                return self.transfers.download([sink.encoded(results[0].float(), tile)])
+            kept = results if stage.stores_measured else results[1:]
+            stored = [value.to(self.storage.dtype) for value in kept]
+            return self.transfers.download([moments(results[0]), *stored])
+
+    def _cropped(self, values: Tensor, tile: Tile, shown: Tile) -> Tensor:
+        """A tile's own points of values that were computed for more."""
+        scale = shown.height / values.shape[2]
+        rows, columns = tile.within(shown)
+        return values[
+            :,
+            :,
+            round(rows.start / scale) : round(rows.stop / scale),
+            round(columns.start / scale) : round(columns.stop / scale),
+        ]
+
+    def _activation(self, name: str) -> Activation:
+        kept = self.network.kept[name]
+        height, width = int(self.height / kept.scale), int(self.width / kept.scale)
+        if self.storage.folder is None:
+            return InMemory(height, width, kept.channels, self.storage.dtype)
+        path = self.storage.folder / f"{name}.values"
+        return OnDisk(path, height, width, kept.channels, self.storage.dtype)
+
+    def _record(self, state: State, sink: Sink | None, now: bool = False) -> None:
+        """Write down how far the run is, if it is to be resumable and some time has passed."""
+        folder = self.storage.folder
+        if folder is None or (not now and time.monotonic() < self.recorded + SECONDS_BETWEEN_RECORDS):
+            return
+        for activation in self.alive.values():
+            activation.flush()
+        if sink is not None:
+            sink.flush()
+        write_atomically(folder / JOURNAL, json.dumps(_as_data(state, self.identity)).encode())
+        self.recorded = time.monotonic()
+
+    def _resumed(self) -> State:
+        """What an earlier run of the same picture wrote down, or the beginning."""
+        folder = self.storage.folder
+        if folder is None:
+            return State()
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            return _from_data(json.loads((folder / JOURNAL).read_bytes()), self.identity)
+        except (OSError, ValueError, KeyError, TypeError):
+            return State()
+
+
+def _as_data(state: State, identity: str) -> dict[str, Any]:
+    """A state as JSON; Python writes floats so that they are read as the same."""
+    return {
+        "identity": identity,
+        "stage": state.stage,
+        "tile": state.tile,
+        "statistics": {
+            name: [term.scale.tolist(), term.shift.tolist()] for name, term in state.statistics.items()
+        },
+        "moments": [part.tolist() for part in state.moments],
+    }
+
+
+def _from_data(data: Any, identity: str) -> State:
+    """The state that `_as_data` made. Raises `ValueError`, `KeyError` or `TypeError` for anything else."""
+    if data["identity"] != identity:
+        raise ValueError("another picture, model or tile size")
+    return State(
+        int(data["stage"]),
+        int(data["tile"]),
+        {
+            name: Statistics(torch.tensor(scale), torch.tensor(shift))
+            for name, (scale, shift) in data["statistics"].items()
+        },
+        [np.asarray(part) for part in data["moments"]],
+    )
