@@ -1,7 +1,8 @@
-"""What every benchmark writes beside its figures: the machine, the versions, the commit."""
+"""What the benchmarks share: their options, models with random weights, and the files under results/."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -9,10 +10,44 @@ import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cgconvert.models.loading import Model
 
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("torch", "av", "opencv-python-headless", "numpy", "openvino", "onnxruntime", "torch-tensorrt")
+RESNET = "resnet9-ngf64"
+"""The generator of the CycleGAN paper, with random weights: they do not change the speed."""
+
+
+def option_parser(doc: str | None, name: str) -> argparse.ArgumentParser:
+    """A parser whose help is the script's docstring, and whose file under results/ is `name` by default."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--name", help=f"write results/NAME.json instead of results/{name}.json")
+    return parser
+
+
+def random_model(name: str, architecture: str, **arguments: Any) -> Model:
+    """A model called `name` of an architecture in `cgconvert.generators`, with random weights (seed 0)."""
+    import torch
+
+    from cgconvert.card import ModelCard
+    from cgconvert.generators import build_generator, size_rule
+    from cgconvert.models.loading import Model
+
+    torch.manual_seed(0)
+    generator = build_generator(architecture, arguments).eval().requires_grad_(False)
+    multiple, minimum = size_rule(architecture, arguments)
+    card = ModelCard(name, architecture, arguments, size_multiple=multiple, size_minimum=minimum)
+    return Model(card, generator)
+
+
+def load(name: str) -> Model:
+    """A model by its name or path, or the ResNet-9 for `RESNET`."""
+    from cgconvert.models.loading import load_model
+
+    return random_model(RESNET, "resnet") if name == RESNET else load_model(name)
 
 
 def machine() -> dict[str, Any]:
@@ -59,13 +94,17 @@ def _output(*command: str) -> str:
         return ""
 
 
+def commit() -> str:
+    """The commit of this checkout, empty where git does not know one."""
+    return _output("git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD")
+
+
 def save(name: str, figures: dict[str, Any]) -> Path:
     """Write `results/NAME.json`: the figures, the machine, the commit and the day."""
-    folder = Path(__file__).parent
     data = {
         "benchmark": name,
         "date": datetime.now(UTC).date().isoformat(),
-        "commit": _output("git", "-C", str(folder), "rev-parse", "--short", "HEAD"),
+        "commit": commit(),
         "machine": machine(),
         **figures,
     }

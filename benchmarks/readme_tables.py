@@ -1,4 +1,4 @@
-"""Makes the tables of the README anew from the results beside this file: `make readme`."""
+"""Make the README's tables anew from the files under results/: `make readme`."""
 
 from __future__ import annotations
 

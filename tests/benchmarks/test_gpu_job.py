@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import gpu_job, gpu_training
+from benchmarks.gpu import job as gpu_job
+from benchmarks.gpu import training as gpu_training
 from cgconvert.errors import Interrupted
 from tests.trainer.conftest import make_domain, write_run
 from trainer.storage.checkpoint import load_checkpoint

@@ -1,6 +1,6 @@
-"""The curves of a training as one SVG picture: losses as the report of the run draws them, and metrics.
+"""Draw the curves of a training as one SVG picture: losses as in the run's report, and metrics.
 
-python benchmarks/training_curves.py runs/photo2monet docs/photo2monet.curves.svg
+python benchmarks/training/curves.py runs/photo2monet docs/photo2monet.curves.svg
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from cgconvert.errors import UsageError
 from trainer.reporting.report import COLOURS, HEIGHT, WIDTH, curves

@@ -1,16 +1,17 @@
-"""The papers' ablation tables on any data set: CycleGAN's five conditions, or pix2pix's four losses.
+"""Make the papers' ablation tables on any data: CycleGAN's five conditions, or pix2pix's five losses.
 
-    python benchmarks/ablations.py cyclegan runs/ablations --a horses/ --b zebras/ --images 20000
-    python benchmarks/ablations.py pix2pix runs/ablations --pairs facades/train --images 5000
+    python benchmarks/training/ablations.py cyclegan runs/ablations --a horses/ --b zebras/ --images 20000
+    python benchmarks/training/ablations.py pix2pix runs/ablations --pairs facades/train --images 5000
 
-Every condition is a training of its own in a folder of its own, from the same seed, on the same pictures in
-the same order, for the same number of images; it is measured on the same hold-out by the trainer's metrics.
-One that is finished is not run again, one that was stopped goes on: the same command continues the table.
-Writes results/ablations_METHOD.json, and the table as Markdown in the folder.
+Every condition is a training in a folder of its own. All have the same seed, pictures, order and number of
+images, and are measured on the same hold-out by the trainer's metrics. A condition that is finished does not
+run again and one that was stopped goes on, so the same command continues the table.
 
-The papers' own figures are FCN scores, which need a network trained on Cityscapes; these are distances to the
-target domain (swd), structure kept (ssim), and for pairs the distance to the truth (l1, truth_ssim). So the
-order of the rows may be compared with the papers', not the figures.
+The papers give FCN scores, which need a network trained on Cityscapes. These tables give distances to the
+target domain (swd), structure kept (ssim) and, for pairs, the distance to the truth (l1, truth_ssim).
+Compare the order of the rows with the papers', not the figures.
+
+Writes results/ablations_METHOD.json, and the table as Markdown into the folder of the runs.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.common import save
+from benchmarks.common import option_parser, save
 from cgconvert.errors import CgconvertError, UsageError
 from trainer.cli import parse_settings
 from trainer.config import Config, config_from_checkpoint
@@ -138,7 +139,7 @@ def markdown(method: str, rows: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = option_parser(__doc__, "ablations_METHOD")
     parser.add_argument("method", choices=tuple(CONDITIONS))
     parser.add_argument("folder", type=Path, help="where the runs are kept")
     parser.add_argument("--a", help="pictures of domain A")
@@ -148,7 +149,6 @@ def main() -> None:
     parser.add_argument("--edge", type=int, default=128, help="of the images that are trained on")
     parser.add_argument("--conditions", nargs="+", help="only these")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
-    parser.add_argument("--name", help="of the file in results/")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("trainer").setLevel(logging.INFO)

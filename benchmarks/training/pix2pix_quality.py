@@ -1,23 +1,23 @@
-"""A pix2pix model against baselines on held-out pairs: L1 and SSIM against the truth.
+"""Compare a pix2pix model with baselines on held-out pairs: L1 and SSIM against the truth.
 
-    python benchmarks/facades_quality.py runs/facades facades/train facades/test
+    python benchmarks/training/pix2pix_quality.py runs/facades facades/train facades/test
 
-The averaged generator in the run's checkpoint converts the test pairs. Baselines: the mean of the training
-truths, their mean colour, each source in the colours of a training truth (Reinhard), and the source itself.
+The averaged generator in the run's checkpoint converts the test pairs. The baselines are the mean of the
+training truths, their mean colour, each source in the colours of a training truth (Reinhard et al. 2001),
+and the source itself. Writes results/facades_pix2pix.json.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.common import save
+from benchmarks.common import option_parser, save
 from cgconvert.generators import build_generator, size_rule
 from trainer.compute.precision import choose_device
 from trainer.config import config_from_checkpoint
@@ -71,16 +71,15 @@ def compare(run: Path, train: Path, test: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = option_parser(__doc__, "facades_pix2pix")
     parser.add_argument("run", type=Path)
     parser.add_argument("train", type=Path)
     parser.add_argument("test", type=Path)
-    parser.add_argument("--name", default="facades_pix2pix")
-    options = parser.parse_args()
-    figures = compare(options.run, options.train, options.test)
+    arguments = parser.parse_args()
+    figures = compare(arguments.run, arguments.train, arguments.test)
     for row, metrics in figures["rows"].items():
         print(f"{row:16} L1 {metrics['l1']:6.2f}   SSIM {metrics['truth_ssim']:.4f}")
-    print(save(options.name, figures))
+    print(save(arguments.name or "facades_pix2pix", figures))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
-"""Images/s and peak memory of a CycleGAN step: ours, and a plain transcription of the published one.
+"""Measure a CycleGAN training step, ours and the published one: images a second and peak memory.
 
-    python benchmarks/train_step.py            # writes benchmarks/results/train_step_cpu.json
+    python benchmarks/training/train_step.py
 
-Both train the same networks from the same start on the same random images. "Published" is the step as the
-paper's code orders it: eager, float32, one image of each domain through one network at a time, the library's
-instance norm, Adam in its default form, cuDNN choosing its algorithms by trial. Ours moves its averages too.
+Both train the same networks from the same start on the same random images. "Published" is the step in the
+order of the paper's code: eager, float32, one image of each domain through one network at a time, the
+library's instance norm, Adam in its default form, cuDNN choosing its algorithms by trial. Ours also updates
+its averaged weights.
 
-Each variant has a process of its own, so that the peak memory is its. The variants take turns, `--rounds`
-times; the median counts, and the speed-up is the median of the ratios within each round. A step that takes
-longer than `--seconds` is measured once a round, so that the large network does not take all the time.
+Each variant runs in a process of its own, so that the peak memory is its own. The variants take turns,
+`--rounds` times. The median counts, and the speed-up is the median of the ratios within each round. A step
+that takes longer than `--seconds` is measured once a round. Writes results/train_step_DEVICE.json.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.common import save
+from benchmarks.common import option_parser, save
 from cgconvert.generators.layers import InstanceNorm2d
 from trainer.compute.precision import Precision
 from trainer.config import Config
@@ -197,7 +198,7 @@ def summarise(rounds: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = option_parser(__doc__, "train_step_DEVICE")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--variants", nargs="+", help="on a GPU: ours compiled as well")
@@ -226,7 +227,7 @@ def main() -> None:
             }
             print(f"{case:20} {variant:20}", shown, flush=True)
     figures = {"batch": options.batch, "threads": torch.get_num_threads(), "cases": CASES, "results": results}
-    print(save(f"train_step_{device.type}", figures))
+    print(save(options.name or f"train_step_{device.type}", figures))
 
 
 if __name__ == "__main__":

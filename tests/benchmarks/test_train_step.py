@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.train_step import PublishedStep, summarise
+from benchmarks.training.train_step import PublishedStep, summarise
 from trainer.compute.precision import Precision
 from trainer.config import Config
 from trainer.methods import build_method

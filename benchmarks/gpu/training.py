@@ -1,4 +1,4 @@
-"""Sections of `gpu_job.py`: how fast a training step is on the card, and a training that goes on there."""
+"""Sections of `job.py`: how fast a training step is on the card, and a training that goes on there."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.train_step import measure_alone, summarise
+from benchmarks.training.train_step import measure_alone, summarise
 from cgconvert.errors import Interrupted
 from trainer.storage.folder import RunFolder
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CASES = ("resnet9_ngf64_256", "h2_24_64_6_128")
 COMPILED = "ours bf16 compile"
 VARIANTS = ("published", "ours bf16", COMPILED)

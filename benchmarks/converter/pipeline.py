@@ -1,13 +1,16 @@
-"""How well a video's stages overlap, and whether memory grows with its length.
+"""Measure how well the stages of a video overlap, and whether memory grows with the video's length.
 
-`python benchmarks/pipeline.py` draws clips of 10 s and 120 s, converts them in processes of their own and
-writes results/pipeline.json:
+    python benchmarks/converter/pipeline.py
 
-- overlap: wall seconds of a 10 s clip of 960x540 with photo2monet, from its first translated frame to the
-  finished file, over the busy seconds of its busiest stage (1.0 is perfect), the median of three runs;
-- memory: the highest resident memory of the process for 120 s over that for 10 s, at 320x180, where a long
-  video takes minutes rather than an hour. Channels are bounded in bytes, so the size of a frame does not
-  change what is tested.
+It draws clips and converts each in a process of its own.
+
+- Overlap: a clip of 10 s at 960x540 with photo2monet. The figure is the wall time from the first translated
+  frame to the finished file over the busy time of the busiest stage, the median of three runs. At 1.0 the
+  overlap is perfect.
+- Memory: the peak resident memory for 120 s over that for 10 s, at 320x180, where 120 s take minutes and not
+  an hour. Channels are bounded in bytes, so the size of a frame does not change the question.
+
+Writes results/pipeline.json.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from common import save
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.common import option_parser, save
 
 RUN = """
 import json, os, resource, sys
@@ -106,10 +111,11 @@ def memory(folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Run both and keep the figures."""
+    arguments = option_parser(__doc__, "pipeline").parse_args()
     with tempfile.TemporaryDirectory() as name:
         figures = {"overlap": overlap(Path(name)), "memory": memory(Path(name))}
     print(json.dumps(figures, indent=2))
-    print(save("pipeline", figures))
+    print(save(arguments.name or "pipeline", figures))
 
 
 if __name__ == "__main__":

@@ -1,24 +1,23 @@
-"""How good a model is: distances to its target domain, grid, structure, and how steady its videos are.
+"""Measure how good a model is: distances to its target domain, grid, structure, and steadiness of videos.
 
-    python benchmarks/model_quality.py MODEL... --source PHOTOS --target PAINTINGS --video CLIP ...
+    python benchmarks/training/model_quality.py MODEL... --source PHOTOS --target PAINTINGS --video CLIP ...
 
-Pictures are measured as `cgconvert train evaluate` does. Videos are converted with `cgconvert.convert_video`
-as a user would have them, work size and encoder included, and compared frame by frame with their sources
-(warp error, Lai et al. 2018; the flow is that of the source). Writes results/model_quality.json.
+Pictures are measured as in `cgconvert train evaluate`. Videos are converted with `cgconvert.convert_video`
+and its defaults, work size and encoder included, and compared frame by frame with their sources (warp error,
+Lai et al. 2018, with the flow of the source). Writes results/model_quality.json.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.common import save
+from benchmarks.common import option_parser, save
 from cgconvert import VideoOptions, convert_video
 from cgconvert.models.catalog import find_model
 from trainer.data.pictures import read_frames
@@ -40,12 +39,11 @@ def video(model: str, clip: Path, seconds: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = option_parser(__doc__, "model_quality")
     parser.add_argument("models", nargs="+")
     parser.add_argument("--source", required=True)
     parser.add_argument("--target", required=True)
     parser.add_argument("--video", action="append", default=[], type=Path)
-    parser.add_argument("--name", default="model_quality", help="of the file of results")
     parser.add_argument("--seconds", type=float, default=2.0)
     arguments = parser.parse_args()
     table = evaluate(arguments.models, arguments.source, arguments.target, EvaluateOptions())
@@ -59,7 +57,7 @@ def main() -> None:
             print(model, clip.name, videos[model][clip.name], flush=True)
     sizes = {model: find_model(model).stat().st_size for model in arguments.models}
     figures = {"rows": table.rows, "sources": table.sources, "targets": table.targets}
-    print(save(arguments.name, {**figures, "videos": videos, "file_bytes": sizes}))
+    print(save(arguments.name or "model_quality", {**figures, "videos": videos, "file_bytes": sizes}))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ablations, common
+from benchmarks import common
+from benchmarks.training import ablations
 from tests.trainer.conftest import H2_TINY, make_domain, make_pairs
 from trainer.config import CYCLEGAN_ABLATIONS, PIX2PIX_ABLATIONS
 from trainer.runs.template import toml_value

@@ -1,14 +1,15 @@
-"""Seconds by stage on real clips, and who waits for whom.
+"""Measure `cgconvert video` on real clips: frames a second, seconds by stage, and time spent waiting.
 
-`python benchmarks/end_to_end.py CLIP...` converts each clip with `cgconvert video` in a process of its own
-and writes results/end_to_end.json: wall seconds, the seconds each stage was busy and how long each thread
-waited for the others, the network's share of all busy seconds, the time to the first frame, and how much
-longer the whole took than its busiest thread (1.0 is perfect overlap), from the first translated frame on.
+    python benchmarks/converter/end_to_end.py CLIP...
+
+Each conversion is a process of its own. The figures are wall seconds, the seconds that each stage was busy,
+the seconds that each thread waited for the others, the network's share of all busy seconds, the time to the
+first frame, and the time from the first translated frame on over that of the busiest thread, where 1.0 is
+perfect overlap. Writes results/end_to_end.json.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -19,16 +20,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import save
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.common import option_parser, save
 
 
-def convert(clip: Path, model: str, options: list[str], folder: Path) -> dict[str, Any]:
+def convert(clip: Path, model: str, more: list[str], folder: Path) -> dict[str, Any]:
     """One run; its report's figures and the wall seconds of the process."""
     report, target = folder / "report.json", folder / f"out{clip.suffix}"
     command = [sys.executable, "-m", "cgconvert", "video", str(clip), "-o", str(target), "-m", model]
     started = time.perf_counter()
     done = subprocess.run(
-        [*command, "--overwrite", "--quiet", "--report", str(report), *options],
+        [*command, "--overwrite", "--quiet", "--report", str(report), *more],
         capture_output=True,
         text=True,
     )
@@ -60,10 +63,9 @@ def convert(clip: Path, model: str, options: list[str], folder: Path) -> dict[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = option_parser(__doc__, "end_to_end")
     parser.add_argument("clips", nargs="+", type=Path)
     parser.add_argument("--model", default="photo2monet")
-    parser.add_argument("--name", default="end_to_end", help="of the file of results")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--options", default="", help="More options for `cgconvert video`.")
     arguments = parser.parse_args()
@@ -80,7 +82,7 @@ def main() -> None:
         clips[clip.name] = {"median_run": middle, "over_busiest": over, "runs": runs}
         print(f"{clip.name}: {middle['frames_per_second']:.2f} frames/s, {over:.2f} of the busiest stage")
     figures = {"model": arguments.model, "clips": clips, "load_after": round(os.getloadavg()[0], 2)}
-    print(save(arguments.name, figures))
+    print(save(arguments.name or "end_to_end", figures))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A section of `gpu_job.py`: videos whose frames go to the card as YUV planes, checked and measured.
+"""A section of `job.py`: videos whose frames go to the card as YUV planes, checked and measured.
 
 Each part stands alone: one that fails is recorded with its error and the next goes on. Needs PyAV.
 """

@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.training_curves import collect, picture
-from benchmarks.training_run import settings, summarise, tenths
+from benchmarks.training.curves import collect, picture
+from benchmarks.training.summary import settings, summarise, tenths
 from cgconvert.errors import UsageError
 from tests.trainer.conftest import write_run
 from trainer.config import Config

@@ -1,14 +1,15 @@
-"""The same weights and files through the usual loops and through cgconvert, process against process.
+"""Compare cgconvert with the loops that people usually write: same weights, same files, whole processes.
 
-`python benchmarks/against_peers.py dir` : a folder of pictures. The peer is what every CycleGAN repository's
-test script does: PIL reads, the network runs in eager float32 with batch 1, PIL writes PNG.
+    python benchmarks/converter/against_peers.py dir [--pictures-from FOLDER]
+    python benchmarks/converter/against_peers.py video --clip FILE
 
-`python benchmarks/against_peers.py video --clip FILE` : a video. The peer is the usual loop of OpenCV's
-VideoCapture, ONNX Runtime and OpenCV's VideoWriter, with the same weights exported to ONNX.
+For a folder the peer is the test script of the usual CycleGAN repository: PIL reads a picture, the network
+runs in eager float32 with batch 1, PIL writes a PNG. For a video it is OpenCV's VideoCapture, ONNX Runtime
+and OpenCV's VideoWriter with the same weights exported to ONNX.
 
-Runs alternate, peer and ours, and each pair gives one ratio; their median counts. Writes
-results/against_peers_dir.json or results/against_peers_video.json. The folder's peer needs Pillow
-(`pip install pillow`), the video's `cgconvert[onnx]`; neither is needed by cgconvert itself.
+The peer and each of our variants run in turn, and the median of the ratios counts. The folder needs Pillow
+(`pip install pillow`) and the video `cgconvert[onnx]`. cgconvert itself needs neither.
+Writes results/against_peers_dir.json or results/against_peers_video.json.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import save
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.common import RESNET, load, option_parser, save
 
 VARIANTS = {
     "auto": [],
@@ -164,8 +167,6 @@ def our_commands(
 
 def run_dir(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The folder comparison, with the ResNet-9 unless another model is named."""
-    from engines import RESNET, load
-
     from cgconvert.models.files import write_model
 
     model = arguments.model
@@ -216,7 +217,7 @@ def main() -> None:
         else:
             peer_video(Path(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))
         return
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = option_parser(__doc__, "against_peers_WHAT")
     parser.add_argument("what", choices=["dir", "video"])
     parser.add_argument("--model", help="Default: resnet9-ngf64 for dir, photo2monet for video.")
     parser.add_argument("--pairs", type=int, default=5)
@@ -232,7 +233,7 @@ def main() -> None:
     os.environ["OMP_WAIT_POLICY"] = "passive"
     with tempfile.TemporaryDirectory() as text:
         figures = (run_dir if arguments.what == "dir" else run_video)(arguments, Path(text))
-    print(save(f"against_peers_{arguments.what}", figures))
+    print(save(arguments.name or f"against_peers_{arguments.what}", figures))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Every path that needs an NVIDIA GPU, checked and measured by one command, without the network.
 
-`python benchmarks/gpu_job.py [--output FILE] [--minutes 8]` runs section after section, each on its own: one
+`python benchmarks/gpu/job.py [--output FILE] [--minutes 8]` runs section after section, each on its own: one
 that fails is recorded with its error and the next goes on; none starts after the minutes are over. It needs
 torch with CUDA, numpy, OpenCV and this checkout (nothing has to be installed: it adds the checkout to the
 path); torch-tensorrt and PyAV are used where they are there. Exit code 0 if every section passed.
@@ -32,14 +32,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmarks.gpu_training import go_on, section_training
-from benchmarks.gpu_video import section_planes
+from benchmarks.gpu.training import go_on, section_training
+from benchmarks.gpu.video import section_planes
 from cgconvert.card import ModelCard
 from cgconvert.doctor.limits import best_seconds, count_macs, measure_limits, synchronise
 from cgconvert.doctor.measure import example_pixels, measure
@@ -297,7 +297,7 @@ SECTIONS: dict[str, Callable[[], dict[str, Any]]] = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "gpu.json")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results" / "gpu.json")
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--sections", default=",".join(SECTIONS), help="some of them, or none")
     parser.add_argument("--train", type=Path, metavar="RUN", help="a run's folder: begin or go on with it")

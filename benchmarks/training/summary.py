@@ -1,23 +1,22 @@
-"""A training in figures, small enough to keep: its settings, its losses by tenths, its metrics.
+"""Keep a training in figures: its settings, its losses averaged over tenths of the run, its metrics.
 
-    python benchmarks/training_run.py runs/horse2zebra [--name horse2zebra]
+    python benchmarks/training/summary.py runs/horse2zebra
 
-Read from the run's config and log; writes benchmarks/results/training_NAME.json. To be called on the machine
-that trained, since the machine is written beside the figures.
+It reads the run's config and log. Call it on the machine that trained, because it writes that machine beside
+the figures. Writes results/training_RUN.json.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.common import save
+from benchmarks.common import option_parser, save
 from cgconvert.errors import UsageError
 from trainer.config import Config, read_config
 from trainer.storage.folder import RunFolder
@@ -75,12 +74,11 @@ def tenths(losses: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = option_parser(__doc__, "training_RUN")
     parser.add_argument("run", type=Path)
-    parser.add_argument("--name", help="default: the folder's")
     arguments = parser.parse_args()
     folder = RunFolder(arguments.run)
-    print(save(f"training_{arguments.name or arguments.run.resolve().name}", summarise(folder)))
+    print(save(arguments.name or f"training_{arguments.run.resolve().name}", summarise(folder)))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
-"""Pictures a second by engine, precision, size and batch, and the share of the machine's measured limit.
+"""Measure pictures a second by engine, precision, size and batch, and the share of this machine's limit.
 
-`python benchmarks/engines.py` measures ResNet-9 ngf 64 (CycleGAN's own, random weights: they do not change
-the speed) and the shipped photo2monet on this machine, one engine after the other, and writes
-results/engines.json. Nothing of building, loading or verifying is in a rate; it stands beside, as
-`ready_seconds`. `--sizes 256x256,512x512`, `--batches 1,4`, `--engines`, `--models`, `--seconds` narrow it.
+    python benchmarks/converter/engines.py [--sizes 256x256,512x512] [--batches 1,4]
 
-On a machine that others use too, compare `processor_seconds` rather than rates; `load` stands beside each.
+The models are the ResNet-9 of the CycleGAN paper with random weights, which do not change the speed, and
+photo2monet. Rates leave out building, loading and verifying, which `ready_seconds` gives. On a machine that
+is shared, compare `processor_seconds` rather than rates; `load` is the machine's load average after each
+measurement. Writes results/engines.json after every measurement.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,31 +21,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import torch
-from common import save
 
-from cgconvert.card import ModelCard
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.common import RESNET, load, option_parser, save
 from cgconvert.doctor.limits import count_macs, measure_limits
 from cgconvert.doctor.measure import example_pixels, measure
 from cgconvert.engines.choose import ENGINES, Candidate, choose_device, engine_class
-from cgconvert.generators import build_generator, size_rule
 from cgconvert.host.memory import keep_freed_memory
-from cgconvert.models.loading import Model, load_model
 from cgconvert.progress import Silent
 
 Combination = tuple[str, tuple[int, int], int, Candidate]
 SIZES = "256x256,512x512,1280x720,1920x1080"
-RESNET = "resnet9-ngf64"
-
-
-def load(name: str) -> Model:
-    """A model by name; the ResNet-9 of CycleGAN with random weights."""
-    if name != RESNET:
-        return load_model(name)
-    torch.manual_seed(0)
-    generator = build_generator("resnet", {}).eval().requires_grad_(False)
-    multiple, minimum = size_rule("resnet", {})
-    card = ModelCard(RESNET, "resnet", {}, size_multiple=multiple, size_minimum=minimum)
-    return Model(card, generator)
 
 
 def samples(count: int) -> list[np.ndarray]:
@@ -79,12 +67,12 @@ def run(arguments: argparse.Namespace) -> Path:
         },
         "results": [],
     }
-    path = save(arguments.name, figures)
+    path = save(arguments.name or "engines", figures)
     for name, size, batch, candidate in combinations(arguments, device):
         result = measure(models[name], candidate, size, batch, limits, Silent(), arguments.seconds, samples)
         busy = round(os.getloadavg()[0], 2)
         figures["results"].append({"model": name, **result.to_dict(), "load": busy})
-        path = save(arguments.name, figures)
+        path = save(arguments.name or "engines", figures)
         if result.convert is None or result.processor_seconds is None:
             told = str(result.problem)
         else:
@@ -94,7 +82,7 @@ def run(arguments: argparse.Namespace) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = option_parser(__doc__, "engines")
     parser.add_argument("--models", default=f"{RESNET},photo2monet")
     parser.add_argument("--sizes", default=SIZES)
     parser.add_argument("--batches", default="1")
@@ -102,7 +90,6 @@ def main() -> None:
     parser.add_argument("--precisions", default="")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--name", default="engines", help="The result's name, without .json.")
     arguments = parser.parse_args()
     print(run(arguments))
 
