@@ -13,17 +13,17 @@ from cgconvert.card import ModelCard
 from cgconvert.errors import InputError, ModelError, UsageError
 from cgconvert.frames import StreamInfo
 from cgconvert.media.video.codecs import VideoCodec, container_of, find_codec, held_by, pixel_format_for
-from cgconvert.media.video.compare import MODES
 from cgconvert.media.video.encoder import Encoding
-from cgconvert.media.video.probe import probe
-from cgconvert.media.video.streams import StreamPlan, plan_streams
+from cgconvert.media.video.probe import VideoProbe
+from cgconvert.media.video.streams import StreamPlan
 from cgconvert.models.catalog import find_model
 from cgconvert.models.files import read_card
 from cgconvert.options import EngineOptions, VideoOptions
-from cgconvert.video.target import choose_target, losses, writable_streams
+from cgconvert.video.target import choose_target, dropped_metadata, plan_writable_streams
 
 _SIZE = re.compile(r"(?P<width>\d+)x(?P<height>\d+)|(?P<lines>\d+)p|(?P<factor>\d*\.?\d+)x", re.IGNORECASE)
 MAX_EDGE = 16384
+COMPARE_MODES = ("side", "split")
 DECODERS = ("auto", "cpu", "nvdec")
 
 
@@ -101,31 +101,34 @@ def plan_video(
     Raises `UsageError`, `UnavailableError`, `ModelError`, `InputError`, `OutputError`.
     """
     _check_options(options, engine)
-    info = probe(source)
-    model_path = find_model(model)
-    card = read_card(model_path)
-    if card.in_channels not in (1, 3) or card.out_channels not in (1, 3):
-        raise ModelError(
-            f"{card.name} has {card.in_channels} -> {card.out_channels} channels: videos need 1 or 3"
-        )
-    if options.start is not None and info.duration and options.start >= info.duration:
-        raise UsageError(f"`start={options.start:g}` is past the end of {source} ({info.duration:.1f} s)")
-    target, notes = choose_target(source, output, card.name, options)
-    muxer, default_codec = container_of(target)
-    codec_name = options.codec or default_codec
-    codec = find_codec(codec_name)
-    if codec.codec not in held_by(muxer):
-        raise UsageError(
-            f"{target.suffix} cannot hold {codec_name}: use an `output` with .mkv, or another `codec`"
-        )
-    _check_encoder_options(options, codec, codec_name)
-    size = (info.width, info.height)
-    if options.size:
-        size = parse_size(options.size, info.width, info.height, "size")
-    encoding = _encoding(codec, info, size, options)
-    planned = plan_streams(source, muxer)
-    streams = writable_streams(source, target, muxer, info, encoding, planned)
-    _check_strict(source, streams, options)
+    with VideoProbe(source) as video:
+        info = video.info
+        if options.start is not None and info.duration and options.start >= info.duration:
+            raise UsageError(f"`start={options.start:g}` is past the end of {source} ({info.duration:.1f} s)")
+        model_path = find_model(model)
+        card = read_card(model_path)
+        if card.in_channels not in (1, 3) or card.out_channels not in (1, 3):
+            raise ModelError(
+                f"{card.name} has {card.in_channels} -> {card.out_channels} channels: videos need 1 or 3"
+            )
+        # Where the result goes decides its container, the container the codec where none is asked for.
+        target, notes = choose_target(video, output, card.name, options)
+        muxer, default_codec = container_of(target)
+        codec_name = options.codec or default_codec
+        codec = find_codec(codec_name)
+        if codec.codec not in held_by(muxer):
+            raise UsageError(
+                f"{target.suffix} cannot hold {codec_name}: use an `output` with .mkv, or another `codec`"
+            )
+        _check_encoder_options(options, codec, codec_name)
+        size = (info.width, info.height)
+        if options.size:
+            size = parse_size(options.size, info.width, info.height, "size")
+        encoding = _encoding(codec, info, size, options)
+        # Encoder and container are opened once in memory: what they refuse is known before any work.
+        streams = plan_writable_streams(video, target, muxer, encoding)
+        _check_strict(source, streams, options)
+        notes += dropped_metadata(video, target, muxer, encoding, streams)
     return VideoPlan(
         source=source,
         output=target,
@@ -140,7 +143,7 @@ def plan_video(
         work_size=network_size(options.work_size, card, size, (info.width, info.height)),
         options=options,
         engine=engine,
-        notes=(*notes, *losses(source, target, muxer, info, encoding, streams)),
+        notes=tuple(notes),
     )
 
 
@@ -171,8 +174,8 @@ def _check_encoder_options(options: VideoOptions, codec: VideoCodec, name: str) 
 
 def _check_options(options: VideoOptions, engine: EngineOptions) -> None:
     """Refuse what makes no sense whatever the video is. Raises `UsageError`."""
-    if options.compare not in (None, *MODES):
-        raise UsageError(f"`compare={options.compare!r}` is unknown: use {' or '.join(MODES)}")
+    if options.compare not in (None, *COMPARE_MODES):
+        raise UsageError(f"`compare={options.compare!r}` is unknown: use {' or '.join(COMPARE_MODES)}")
     if options.decoder not in DECODERS:
         raise UsageError(f"`decoder={options.decoder!r}` is unknown: use {', '.join(DECODERS)}")
     if options.decoder == "nvdec" and engine.device == "cpu":

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from cgconvert.errors import OutputError, UnavailableError, UsageError
-from cgconvert.frames import StreamInfo
 from cgconvert.host.files import output_error
 from cgconvert.media.video.codecs import (
     CONTAINERS,
@@ -18,26 +17,26 @@ from cgconvert.media.video.codecs import (
     sample_depth,
 )
 from cgconvert.media.video.encoder import Encoding
+from cgconvert.media.video.probe import VideoProbe
 from cgconvert.media.video.sink import check_writable
-from cgconvert.media.video.streams import StreamPlan, first_time, plan_streams
+from cgconvert.media.video.streams import StreamPlan, plan_streams
 from cgconvert.options import VideoOptions
 
 
 def choose_target(
-    source: Path, output: Path | None, model: str, options: VideoOptions
+    video: VideoProbe, output: Path | None, model: str, options: VideoOptions
 ) -> tuple[Path, list[str]]:
     """The result's path, and what there is to say about its container.
 
     `output` None: beside the source; a folder: in it; as NAME.MODEL.EXT. Raises `OutputError`, `UsageError`.
     """
+    source = video.path
     notes: list[str] = []
     try:
-        folder = source.parent if output is None else output if output.is_dir() else None
-        if folder is None:
-            assert output is not None
-            target = output
-        else:
-            target = folder / f"{source.stem}.{model}{_suffix(source, options, notes)}"
+        target = source.parent if output is None else output
+        if target.is_dir():
+            suffix, notes = _choose_suffix(video, options)
+            target /= f"{source.stem}.{model}{suffix}"
         if target.exists() and target.samefile(source):
             raise UsageError(f"{target} is the source itself: choose another `output`")
         taken = target.exists() or target.is_symlink()
@@ -48,80 +47,61 @@ def choose_target(
     return target, notes
 
 
-def _suffix(source: Path, options: VideoOptions, notes: list[str]) -> str:
-    """The source's own suffix if its container can hold codec and streams, else the first that can."""
-    suffix = source.suffix.lower()
+def _choose_suffix(video: VideoProbe, options: VideoOptions) -> tuple[str, list[str]]:
+    """The source's own suffix if its container can hold codec and streams, else another one and why."""
+    suffix = video.path.suffix.lower()
+    # Of the containers that can hold the codec, the one that drops the fewest streams.
+    able = [other for other in FALLBACK_SUFFIXES if _holds_codec(other, options)]
+    fallback = min(able, key=lambda other: _count_dropped(video, other))
     if suffix not in CONTAINERS:
-        chosen = _fallback(source, options)
-        notes.append(f"{suffix or 'no suffix'} cannot be written: the result is {chosen}")
-        return chosen
+        return fallback, [f"{suffix or 'no suffix'} cannot be written: the result is {fallback}"]
+    if not _holds_codec(suffix, options):
+        codec = options.codec or CONTAINERS[suffix][1]
+        return fallback, [f"{suffix} cannot hold {codec}: the result is {fallback}"]
+    if _count_dropped(video, fallback) < _count_dropped(video, suffix):
+        return fallback, [f"{suffix} cannot hold every stream: the result is {fallback}"]
+    return suffix, []
+
+
+def _holds_codec(suffix: str, options: VideoOptions) -> bool:
     muxer, default_codec = CONTAINERS[suffix]
-    codec = options.codec or default_codec
-    if find_codec(codec).codec not in held_by(muxer):
-        chosen = _fallback(source, options)
-        notes.append(f"{suffix} cannot hold {codec}: the result is {chosen}")
-        return chosen
-    dropped = _dropped(source, muxer)
-    if dropped:
-        chosen = _fallback(source, options)
-        if _dropped(source, CONTAINERS[chosen][0]) < dropped:
-            notes.append(f"{suffix} cannot hold every stream: the result is {chosen}")
-            return chosen
-    return suffix
+    return find_codec(options.codec or default_codec).codec in held_by(muxer)
 
 
-def _dropped(source: Path, muxer: str) -> int:
-    return sum(plan.action == "dropped" for plan in plan_streams(source, muxer))
+def _count_dropped(video: VideoProbe, suffix: str) -> int:
+    return sum(plan.action == "dropped" for plan in plan_streams(video.streams, CONTAINERS[suffix][0]))
 
 
-def _fallback(source: Path, options: VideoOptions) -> str:
-    """Of the containers that can hold the codec the one that drops fewest streams, the first if equal."""
-    able = []
-    for suffix in FALLBACK_SUFFIXES:
-        muxer, default_codec = CONTAINERS[suffix]
-        if find_codec(options.codec or default_codec).codec in held_by(muxer):
-            able.append(suffix)
-    return min(able, key=lambda suffix: _dropped(source, CONTAINERS[suffix][0]))
-
-
-def writable_streams(
-    source: Path,
-    target: Path,
-    muxer: str,
-    info: StreamInfo,
-    encoding: Encoding,
-    streams: Sequence[StreamPlan],
+def plan_writable_streams(
+    video: VideoProbe, target: Path, muxer: str, encoding: Encoding
 ) -> tuple[StreamPlan, ...]:
-    """The streams after a trial: those that the container refuses after all are dropped, with its reason.
+    """What happens to every stream, tried on the container: what it refuses after all is dropped.
 
-    Raises `UnavailableError` where the video itself cannot be written.
+    Raises `UnavailableError` where the converted video itself cannot be written.
     """
+    streams = plan_streams(video.streams, muxer)
     try:
-        check_writable(source, target, muxer, info, encoding, streams)
+        check_writable(video, target, muxer, encoding, streams)
         return tuple(streams)
     except UnavailableError:
-        video = [stream for stream in streams if stream.action == "converted"]
-        check_writable(source, target, muxer, info, encoding, video)
+        converted = [stream for stream in streams if stream.action == "converted"]
+        check_writable(video, target, muxer, encoding, converted)
     settled: list[StreamPlan] = []
     for stream in streams:
         if stream.action == "copied":
             try:
-                check_writable(source, target, muxer, info, encoding, [*video, stream])
+                check_writable(video, target, muxer, encoding, [*converted, stream])
             except UnavailableError:
                 stream = replace(stream, action="dropped", reason=f"{muxer} refuses it")
         settled.append(stream)
     return tuple(settled)
 
 
-def losses(
-    source: Path,
-    target: Path,
-    muxer: str,
-    info: StreamInfo,
-    encoding: Encoding,
-    streams: Sequence[StreamPlan],
+def dropped_metadata(
+    video: VideoProbe, target: Path, muxer: str, encoding: Encoding, streams: Sequence[StreamPlan]
 ) -> list[str]:
     """What the result cannot keep of the source, other than whole streams, in words."""
+    info = video.info
     notes: list[str] = []
     if has_alpha(info.pixel_format):
         notes.append("the video's transparency (alpha) is lost: networks and most codecs know only RGB")
@@ -129,8 +109,7 @@ def losses(
     if depth < info.bit_depth:
         notes.append(f"{info.bit_depth} bits a channel become {depth}: {encoding.codec.encoder} has no more")
     if muxer in ("matroska", "webm"):
-        kept = frozenset(plan.index for plan in streams if plan.action in ("copied", "converted"))
-        early = -first_time(source, kept)
+        early = -video.first_time({plan.index for plan in streams if plan.action in ("copied", "converted")})
         if early > 0:
             notes.append(
                 f"{target.suffix} has no times before zero: everything comes "

@@ -284,5 +284,5 @@ def test_a_time_that_is_no_number(name: str, tmp_path: Path, exact: EngineOption
     source = make_clip(tmp_path / "in.mp4", Clip())
     value = float("nan")
     options = VideoOptions(start=value) if name == "start" else VideoOptions(end=value)
-    with pytest.raises(UsageError, match=f"--{name}"):
+    with pytest.raises(UsageError, match=f"`{name}="):
         plan_video(source, None, "identity", options, exact)

@@ -54,10 +54,10 @@ def test_a_video_on_a_card_is_encoded_there(tmp_path: Path, asked: list[str], su
 @pytest.mark.parametrize(
     ("case", "reason"),
     [
-        ({"codec": "h264"}, "--codec h264"),
-        ({"crf": 20.0}, "--crf 20"),
-        ({"preset": "fast"}, "--preset fast"),
-        ({"pix_fmt": "yuv420p"}, "--pix-fmt yuv420p"),
+        ({"codec": "h264"}, "`codec='h264'`"),
+        ({"crf": 20.0}, "`crf=20`"),
+        ({"preset": "fast"}, "`preset='fast'`"),
+        ({"pix_fmt": "yuv420p"}, "`pix_fmt='yuv420p'`"),
         ({"pixels": "yuv420p10le"}, "NVENC would not keep yuv420p10le"),
         ({"pixels": "yuv444p"}, "NVENC would not keep yuv444p"),
         ({"suffix": ".webm"}, ".webm is written as vp9"),

@@ -22,7 +22,7 @@ from cgconvert.media.video.packets import (
     encoder_delay,
     read_packets,
 )
-from cgconvert.media.video.probe import probe
+from cgconvert.media.video.probe import VideoProbe, probe
 from cgconvert.media.video.sink import VideoSink
 from cgconvert.media.video.source import Damage, VideoSource
 from cgconvert.media.video.streams import plan_streams
@@ -231,14 +231,15 @@ class Work:
 
     def __init__(self, tmp_path: Path, clip: Clip, suffix: str = ".mp4", codec: str = "h264") -> None:
         self.source = make_clip(tmp_path / f"in{suffix}", clip)
-        self.info = probe(self.source)
+        with VideoProbe(self.source) as video:
+            self.info, streams = video.info, video.streams
         self.output = tmp_path / f"out{suffix}"
         muxer = container_of(self.output)[0]
         plain = find_codec(codec)
         size = (self.info.width, self.info.height)
         pixel_format = pixel_format_for(plain, self.info, None, size)
         self.encoding = Encoding(plain, *size, pixel_format, plain.quality, plain.preset)
-        self.muxer, self.plans = muxer, plan_streams(self.source, muxer)
+        self.muxer, self.plans = muxer, plan_streams(streams, muxer)
         self.copied = frozenset(plan.index for plan in self.plans if plan.action == "copied")
 
     def convert(self, frames: int | None = None) -> None:

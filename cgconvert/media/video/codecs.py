@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,11 +127,12 @@ REFUSED = {"mov": {"av1", "vp9"}}
 """What a muxer claims to hold, and refuses when it comes to writing."""
 
 
-def held_by(muxer: str) -> set[str]:
+@functools.cache
+def held_by(muxer: str) -> frozenset[str]:
     """Names of the codecs that a container format can hold."""
     with av.open(os.devnull, "w", format=muxer) as container:
         names = set(container.supported_codecs)
-    return (names | {_canonical(name) for name in names}) - REFUSED.get(muxer, set())
+    return frozenset(names | {_canonical(name) for name in names}) - REFUSED.get(muxer, set())
 
 
 def _canonical(name: str) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-MODES = ("side", "split")
-
 
 def resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     """Pixels (H, W, 3) at another size: averaged when smaller, bicubic when larger."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Collection
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import TracebackType
 
 import av
 import numpy as np
@@ -15,47 +19,121 @@ from cgconvert.frames import StreamInfo
 from cgconvert.media.video.colour import ToPixels
 from cgconvert.media.video.open import main_video_stream, open_video
 from cgconvert.media.video.siting import siting_of
+from cgconvert.media.video.streams import describe_stream
+
+LOOK_AHEAD = 200
+"""Packets within which every stream should have begun."""
+
+
+class VideoProbe:
+    """A video that is looked at before it is converted; the file is opened once.
+
+    `info` describes the main video stream and its first frame, `streams` every stream in the order of the
+    file. `container` is open within the `with` block. Raises `UsageError`, `InputError`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.container = open_video(path)
+        try:
+            main = main_video_stream(self.container, path)
+            frame, begins = _read_beginning(self.container, main, path)
+            self.info = _describe_video(self.container, main, frame)
+            self.streams = [
+                replace(
+                    describe_stream(stream, self.container, stream == main), begins=begins.get(stream.index)
+                )
+                for stream in self.container.streams
+            ]
+        except BaseException:
+            self.container.close()
+            raise
+
+    def __enter__(self) -> VideoProbe:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.container.close()
+
+    def first_time(self, kept: Collection[int]) -> Fraction:
+        """The earliest time, in seconds, at which any of the kept streams begins; zero if none says.
+
+        In Matroska it is zero. The sound that it has before that is declared as delay and comes back as such.
+        """
+        if self.container.format.name == "matroska,webm":
+            return Fraction(0)
+        times = [stream.begins for stream in self.streams if stream.index in kept]
+        return min((time for time in times if time is not None), default=Fraction(0))
 
 
 def probe(path: Path) -> StreamInfo:
-    """What the video's main stream says of itself and of its first frame. Raises `InputError`."""
-    with open_video(path) as container:
-        stream = main_video_stream(container, path)
-        frame = _first_frame(container, stream, path)
-        assert stream.time_base is not None
-        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-        duration = stream_duration(container, stream)
-        rotation = -round(frame.rotation / 90) * 90 % 360
-        size = (frame.height, frame.width) if rotation in (90, 270) else (frame.width, frame.height)
-        aspect = stream.sample_aspect_ratio or None
-        return StreamInfo(
-            width=size[0],
-            height=size[1],
-            time_base=Fraction(stream.time_base),
-            rate=Fraction(rate),
-            pixel_format=frame.format.name,
-            bit_depth=max(component.bits for component in frame.format.components),
-            frames=stream.frames or (round(duration * rate) if duration else None),
-            duration=duration,
-            rotation=rotation,
-            sample_aspect_ratio=1 / aspect if aspect and rotation in (90, 270) else aspect,
-            colorspace=int(frame.colorspace),
-            color_range=int(frame.color_range or ColorRange.UNSPECIFIED),
-            color_primaries=int(frame.color_primaries),
-            color_trc=int(frame.color_trc),
-            siting=siting_of(frame),
-            decoder=stream.codec_context.name,
-        )
+    """What the main stream and its first frame say of themselves. Raises `UsageError`, `InputError`."""
+    with VideoProbe(path) as video:
+        return video.info
 
 
-def _first_frame(container: InputContainer, stream: av.VideoStream, path: Path) -> av.VideoFrame:
-    for packet in container.demux(stream):
+def _read_beginning(
+    container: InputContainer, main: av.VideoStream, path: Path
+) -> tuple[av.VideoFrame, dict[int, Fraction]]:
+    """The first frame of the main stream, and where each stream of sound or video begins.
+
+    Sound that an edit list hides counts, since it is kept for decoders that need it. Hidden subtitles do not.
+    """
+    first: av.VideoFrame | None = None
+    begins: dict[int, Fraction] = {}
+    waiting = {stream.index for stream in container.streams if stream.type in ("video", "audio")}
+    packets = container.demux()
+    for number in itertools.count():
         try:
-            for frame in packet.decode():
-                return frame
+            packet = next(packets, None)
+            if packet is None:
+                break
+            index = packet.stream.index
+            if index in waiting or index in begins:
+                waiting.discard(index)
+                if packet.pts is not None and packet.time_base:
+                    time = packet.pts * packet.time_base
+                    begins[index] = min(time, begins.get(index, time))
+            if first is None and packet.stream == main:
+                frame = next(iter(packet.decode()), None)
+                first = frame if isinstance(frame, av.VideoFrame) else None
         except av.error.FFmpegError:
             continue
-    raise InputError(f"{path}: no frame of its video can be decoded")
+        if first is not None and (not waiting or number >= LOOK_AHEAD):
+            break
+    if first is None:
+        raise InputError(f"{path}: no frame of its video can be decoded")
+    return first, begins
+
+
+def _describe_video(container: InputContainer, stream: av.VideoStream, frame: av.VideoFrame) -> StreamInfo:
+    """The main stream's own words, with the first frame's where that knows better."""
+    assert stream.time_base is not None
+    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    duration = stream_duration(container, stream)
+    rotation = -round(frame.rotation / 90) * 90 % 360
+    size = (frame.height, frame.width) if rotation in (90, 270) else (frame.width, frame.height)
+    aspect = stream.sample_aspect_ratio or None
+    return StreamInfo(
+        width=size[0],
+        height=size[1],
+        time_base=Fraction(stream.time_base),
+        rate=Fraction(rate),
+        pixel_format=frame.format.name,
+        bit_depth=max(component.bits for component in frame.format.components),
+        frames=stream.frames or (round(duration * rate) if duration else None),
+        duration=duration,
+        rotation=rotation,
+        sample_aspect_ratio=1 / aspect if aspect and rotation in (90, 270) else aspect,
+        colorspace=int(frame.colorspace),
+        color_range=int(frame.color_range or ColorRange.UNSPECIFIED),
+        color_primaries=int(frame.color_primaries),
+        color_trc=int(frame.color_trc),
+        siting=siting_of(frame),
+        decoder=stream.codec_context.name,
+    )
 
 
 def stream_duration(container: InputContainer, stream: av.VideoStream) -> float | None:

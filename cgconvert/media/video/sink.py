@@ -20,6 +20,7 @@ from cgconvert.host.files import output_error
 from cgconvert.media.video.encoder import Encoding, FrameEncoder, video_metadata
 from cgconvert.media.video.open import open_video
 from cgconvert.media.video.packets import EncodedPacket
+from cgconvert.media.video.probe import VideoProbe
 from cgconvert.media.video.source import WHOLE, CopiedPacket, Cut
 from cgconvert.media.video.streams import StreamPlan, read_cover
 
@@ -196,30 +197,24 @@ class VideoSink:
 
 
 def check_writable(
-    source: Path,
-    target: Path,
-    muxer: str,
-    info: StreamInfo,
-    encoding: Encoding,
-    plans: Sequence[StreamPlan],
+    video: VideoProbe, target: Path, muxer: str, encoding: Encoding, plans: Sequence[StreamPlan]
 ) -> None:
     """Open encoder and container as the run will, in memory, so that what cannot work fails before it.
 
     Raises `UnavailableError` with what the encoder or the container says.
     """
-    with open_video(source) as container:
-        try:
-            VideoSink(None, target, muxer, container, info, encoding, plans).abort()
-        except (OutputError, ValueError) as error:
-            cause = error.__cause__
-            reason = getattr(cause, "strerror", None) or str(cause or error)
-            encoder = encoding.codec.encoder
-            instead = "; without an NVIDIA GPU use h264, h265 or av1" if "nvenc" in encoder else ""
-            options = " ".join(f"{key}={value}" for key, value in encoding.options().items())
-            raise UnavailableError(
-                f"{encoder} ({encoding.width}x{encoding.height} {encoding.pixel_format} {options}) "
-                f"cannot write {target.suffix} here: {reason}{instead}"
-            ) from error
+    try:
+        VideoSink(None, target, muxer, video.container, video.info, encoding, plans).abort()
+    except (OutputError, ValueError) as error:
+        cause = error.__cause__
+        reason = getattr(cause, "strerror", None) or str(cause or error)
+        encoder = encoding.codec.encoder
+        instead = "; without an NVIDIA GPU use h264, h265 or av1" if "nvenc" in encoder else ""
+        options = " ".join(f"{key}={value}" for key, value in encoding.options().items())
+        raise UnavailableError(
+            f"{encoder} ({encoding.width}x{encoding.height} {encoding.pixel_format} {options}) "
+            f"cannot write {target.suffix} here: {reason}{instead}"
+        ) from error
 
 
 def _as_output_error(path: Path, error: Exception) -> OutputError:

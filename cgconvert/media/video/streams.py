@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import av
 from av.container import InputContainer
 
 from cgconvert.media.video.codecs import held_by
-from cgconvert.media.video.open import OPEN_OPTIONS, main_video_stream, open_video
+from cgconvert.media.video.open import OPEN_OPTIONS
 
-LOOK_AHEAD = 200
-"""Packets within which every stream should have begun."""
+TIME_CODE = "from its time code"
 
 
 @dataclass(frozen=True)
@@ -37,69 +36,65 @@ class StreamPlan:
         return f"#{self.index} {self.kind} ({self.codec}): {self.action}{why}"
 
 
-def codec_name(stream: Any) -> str:
-    """The name of a stream's codec, or "unknown"."""
-    context = stream.codec_context
-    return "unknown" if context is None else context.codec.canonical_name
+@dataclass(frozen=True)
+class SourceStream:
+    """A stream of the source as its container describes it.
 
-
-def plan_streams(path: Path, muxer: str) -> list[StreamPlan]:
-    """What to do with every stream of a video, going into a container format. Raises `InputError`."""
-    with open_video(path) as container:
-        main = main_video_stream(container, path)
-        supported = held_by(muxer)
-        return [_plan(stream, stream == main, muxer, supported, container) for stream in container.streams]
-
-
-def _plan(
-    stream: Any, is_main: bool, muxer: str, supported: set[str], container: InputContainer
-) -> StreamPlan:
-    kind, codec = stream.type, codec_name(stream)
-    if stream.disposition & av.stream.Disposition.attached_pic:
-        kind = "cover"
-    if is_main:
-        return StreamPlan(stream.index, kind, codec, "converted")
-    if kind == "attachment":
-        if muxer == "matroska":
-            return StreamPlan(stream.index, kind, codec, "copied")
-        return StreamPlan(stream.index, kind, codec, "dropped", f"{muxer} has no attachments; mkv has")
-    if kind in ("data", "unknown"):
-        return _plan_data(stream, kind, codec, muxer, container)
-    if codec not in supported:
-        hint = "" if muxer == "matroska" else "; mkv may"
-        return StreamPlan(stream.index, kind, codec, "dropped", f"{muxer} cannot hold it{hint}")
-    return StreamPlan(stream.index, kind, codec, "copied")
-
-
-def _plan_data(stream: Any, kind: str, codec: str, muxer: str, container: InputContainer) -> StreamPlan:
-    """A data track: chapters and time codes are written anew from what they say, the others are lost."""
-    is_quicktime = container.format.name.startswith("mov,")
-    if is_quicktime and stream.frames and stream.frames == len(container.chapters()):
-        return StreamPlan(stream.index, kind, codec, "rewritten", "from the video's chapters")
-    if is_quicktime and "timecode" in stream.metadata and muxer in ("mov", "mp4"):
-        return StreamPlan(stream.index, kind, codec, "rewritten", "from its time code")
-    return StreamPlan(stream.index, kind, codec, "dropped", "data tracks cannot be carried over")
-
-
-def first_time(path: Path, kept: frozenset[int]) -> Fraction:
-    """The earliest time, in seconds, at which any of the kept streams begins; zero if none says.
-
-    In Matroska it is zero: what its sound has before that is declared as delay, and comes back as such.
+    `kind` is FFmpeg's name for the type, or "cover". `is_main`: the video that is converted.
+    `begins` is the earliest time of its first packets in seconds, None if they have none.
+    `origin`: what a QuickTime data track can be written anew from, "" for everything else.
     """
-    times: list[Fraction] = []
-    with open_video(path) as container:
-        if container.format.name == "matroska,webm":
-            return Fraction(0)
-        streams = [stream for stream in container.streams if stream.index in kept]
-        waiting = {stream.index for stream in streams if stream.type in ("video", "audio")}
-        for packet, _ in zip(container.demux(*streams), range(LOOK_AHEAD), strict=False):
-            # Sound that an edit list hides is kept, for decoders need it; hidden subtitles are not.
-            if packet.pts is not None and packet.time_base and packet.stream.type in ("video", "audio"):
-                times.append(packet.pts * packet.time_base)
-            waiting.discard(packet.stream.index)
-            if not waiting:
-                break
-    return min(times, default=Fraction(0))
+
+    index: int
+    kind: str
+    codec: str
+    is_main: bool = False
+    begins: Fraction | None = None
+    origin: str = ""
+
+
+def describe_stream(stream: Any, container: InputContainer, is_main: bool) -> SourceStream:
+    """What a container says of one of its streams."""
+    is_cover = stream.disposition & av.stream.Disposition.attached_pic
+    context = stream.codec_context
+    origin = ""
+    if container.format.name.startswith("mov,") and stream.type in ("data", "unknown"):
+        if stream.frames and stream.frames == len(container.chapters()):
+            origin = "from the video's chapters"
+        elif "timecode" in stream.metadata:
+            origin = TIME_CODE
+    return SourceStream(
+        index=stream.index,
+        kind="cover" if is_cover else stream.type,
+        codec="unknown" if context is None else context.codec.canonical_name,
+        is_main=is_main,
+        origin=origin,
+    )
+
+
+def plan_streams(streams: Sequence[SourceStream], muxer: str) -> list[StreamPlan]:
+    """What to do with every stream of a video that goes into a container format."""
+    return [
+        StreamPlan(stream.index, stream.kind, stream.codec, *_action(stream, muxer, held_by(muxer)))
+        for stream in streams
+    ]
+
+
+def _action(stream: SourceStream, muxer: str, supported: frozenset[str]) -> tuple[str, str]:
+    """What happens to a stream, and why."""
+    if stream.is_main:
+        return "converted", ""
+    if stream.kind == "attachment":
+        if muxer == "matroska":
+            return "copied", ""
+        return "dropped", f"{muxer} has no attachments; mkv has"
+    if stream.kind in ("data", "unknown"):
+        if stream.origin and (stream.origin != TIME_CODE or muxer in ("mov", "mp4")):
+            return "rewritten", stream.origin
+        return "dropped", "data tracks cannot be carried over"
+    if stream.codec not in supported:
+        return "dropped", f"{muxer} cannot hold it{'' if muxer == 'matroska' else '; mkv may'}"
+    return "copied", ""
 
 
 def read_cover(url: str, index: int) -> bytes:

@@ -1,0 +1,54 @@
+"""How a plan is made: the source is opened once, and what is found in it is what the plan says."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from cgconvert.errors import InputError
+from cgconvert.media.video.probe import VideoProbe
+from cgconvert.options import EngineOptions, VideoOptions
+from cgconvert.video.plan import plan_video
+from tests.video.clips import Clip, make_clip
+
+
+def test_a_source_is_opened_once(
+    tmp_path: Path, exact: EngineOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the container is left to us, and where one cannot hold every stream."""
+    source = make_clip(tmp_path / "in.mkv", Clip(frames=3, audio="aac", attachment=b"words"))
+    opened: list[str] = []
+    plain = av.open
+
+    def counted(file: Any, *arguments: Any, **options: Any) -> Any:
+        opened.append(str(file))
+        return plain(file, *arguments, **options)
+
+    monkeypatch.setattr(av, "open", counted)
+    plan_video(source, None, "identity", VideoOptions(), exact)
+    plan_video(source, tmp_path / "out.webm", "identity", VideoOptions(), exact)
+    assert [name for name in opened if "in.mkv" in name] == [f"file:{source}"] * 2
+
+
+def test_where_streams_begin(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mp4", Clip(frames=12, audio="aac"))
+    with VideoProbe(source) as video:
+        begins = {stream.kind: stream.begins for stream in video.streams}
+        # AAC begins one block of 1024 samples early, which the edit list hides from players.
+        assert begins == {"video": 0, "audio": Fraction(-1024, 48000)}
+        assert video.first_time({0}) == 0
+        assert video.first_time({0, 1}) == begins["audio"]
+        assert video.first_time(()) == Fraction(0)
+
+
+def test_a_file_without_a_frame_that_decodes(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mkv", Clip(frames=4))
+    data = bytearray(source.read_bytes())
+    data[len(data) // 3 :] = bytes(len(data) - len(data) // 3)
+    source.write_bytes(data)
+    with pytest.raises(InputError, match=r"in\.mkv: no frame of its video can be decoded"):
+        VideoProbe(source)
