@@ -21,7 +21,16 @@ LEVELS = [
     {"cgconvert.video", "cgconvert.pictures", "cgconvert.doctor"},
     {"cgconvert"},
     {"cgconvert.cli"},
-    {"trainer"},
+    {"trainer.config"},
+    {"trainer.compute", "trainer.storage"},
+    {"trainer.networks"},
+    {"trainer.losses"},
+    {"trainer.data"},
+    {"trainer.metrics", "trainer.methods"},
+    {"trainer.reporting", "trainer.exporting"},
+    {"trainer.runs"},
+    {"trainer.cli"},
+    {"cgconvert.__main__", "trainer.__main__", "trainer"},
 ]
 """From the ground up: a room imports those of lower levels only, and none beside it."""
 
@@ -58,28 +67,45 @@ def imported(path: Path) -> list[str]:
     return names
 
 
-def level(name: str) -> int | None:
-    """The level of a module by its longest known prefix; helpers of a plan or pipeline share its level."""
+def room_of(name: str) -> str | None:
+    """The room of a module or of a name in it: its longest prefix in `LEVELS`.
+
+    A package's own root is a room for what is defined in its `__init__` only.
+    """
     parts = name.split(".")
     for size in range(len(parts), 0, -1):
         prefix = ".".join(parts[:size])
-        for number, rooms in enumerate(LEVELS):
-            if prefix in rooms:
-                return number if size > 1 or len(parts) == 1 or prefix == "trainer" else None
+        if any(prefix in rooms for rooms in LEVELS):
+            return prefix if size > 1 or len(parts) <= 2 else None
     return None
+
+
+def level(room: str) -> int:
+    return next(number for number, rooms in enumerate(LEVELS) if room in rooms)
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_go_down(path: Path) -> None:
     own = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    mine = level(own)
+    mine = room_of(own)
     for name in imported(path):
         if not name.startswith(("cgconvert", "trainer")):
             continue
         assert not (own.startswith("cgconvert") and name.startswith("trainer")), f"{own} imports {name}"
-        theirs = level(name)
-        if mine is not None and theirs is not None:
-            assert theirs <= mine, f"{own} (level {mine}) imports {name} (level {theirs})"
+        theirs = room_of(name)
+        if mine is None or theirs is None or mine == theirs:
+            continue
+        assert level(theirs) < level(mine), (
+            f"{own} (level {level(mine)}) imports {name} (level {level(theirs)})"
+        )
+
+
+def test_every_room_of_the_trainer_has_a_level() -> None:
+    listed = {room for rooms in LEVELS for room in rooms}
+    for path in (ROOT / "trainer").iterdir():
+        if path.suffix == ".py" or (path / "__init__.py").exists():
+            name = "trainer" if path.stem == "__init__" else f"trainer.{path.stem}"
+            assert name in listed, f"{name} is in no level"
 
 
 @pytest.mark.parametrize("library", ONLY_IN)

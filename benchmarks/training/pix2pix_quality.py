@@ -18,15 +18,14 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.common import option_parser, save
-from cgconvert.generators import build_generator, size_rule
-from trainer.compute.precision import choose_device
 from trainer.config import config_from_checkpoint
 from trainer.data.augment import Pixels
 from trainer.data.loading import load_pictures
 from trainer.data.pictures import Picture, find_images
-from trainer.exporting.export import architecture_of
+from trainer.exporting.export import trained_model
 from trainer.metrics.colour import ReinhardTransfer
-from trainer.metrics.measures import converter, measure_truth
+from trainer.metrics.measures import measure_truth
+from trainer.networks.building import generator_card
 from trainer.storage.checkpoint import load_checkpoint
 
 
@@ -41,10 +40,7 @@ def compare(run: Path, train: Path, test: Path) -> dict[str, Any]:
     config = config_from_checkpoint(state, str(run))
     source, target = ("a", "b") if config.data.direction == "a_to_b" else ("b", "a")
     name = f"gen_{source}{target}"
-    architecture, arguments = architecture_of(config, name)
-    generator = build_generator(architecture, arguments)
-    generator.load_state_dict(state["method"]["ema"]["weights"][name])
-    convert = converter(generator.eval(), choose_device("cpu"), size_rule(architecture, arguments)[0])
+    model = trained_model(generator_card(config, name), state["method"]["ema"]["weights"][name])
     edge = config.data.crop_size
     learned = halves(train, target, edge)
     sources, truths = halves(test, source, edge), halves(test, target, edge)
@@ -52,7 +48,7 @@ def compare(run: Path, train: Path, test: Path) -> dict[str, Any]:
     colour = np.broadcast_to(mean.mean(axis=(0, 1)), mean.shape)
     transfer = ReinhardTransfer(learned)
     rows = {
-        "model": [convert(picture) for picture in sources],
+        "model": [model.convert(picture) for picture in sources],
         "mean image": [mean.round().astype(np.uint8)] * len(truths),
         "mean colour": [colour.round().astype(np.uint8)] * len(truths),
         "colour transfer": [transfer.convert(picture, index) for index, picture in enumerate(sources)],

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from cgconvert.engines.fuse import with_plain_norms
-from cgconvert.engines.verify import BOUNDS_DB, VerificationError, psnr
+from cgconvert.engines.verify import BOUNDS_DB, VerificationError
 from cgconvert.errors import ModelError, UnavailableError, UsageError
 from cgconvert.generators import build_generator
 from cgconvert.host.files import atomic_path
 from cgconvert.models.loading import Model
-from cgconvert.tensors.images import padded_size
+from cgconvert.tensors.images import padded_size, psnr
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "pth": ".pth"}
 INPUT, OUTPUT = "images", "translated"

@@ -13,7 +13,7 @@ from torch import Tensor
 from cgconvert.engines.base import Engine
 from cgconvert.engines.eager import EagerEngine
 from cgconvert.errors import ModelError
-from cgconvert.tensors.images import Crop, pixels_to_images
+from cgconvert.tensors.images import Crop, pixels_to_images, psnr
 
 BOUNDS_DB = {"fp32": 60.0, "bf16": 40.0, "fp16": 40.0, "int8": 30.0}
 """Least PSNR, in decibels on images in [-1, 1], that a precision must reach."""
@@ -60,12 +60,6 @@ class Verification:
         return (
             f"{self.psnr_db:.1f} dB to the plain float32 network, {sign} the bound of {self.bound_db:.0f} dB"
         )
-
-
-def psnr(images: Tensor, reference: Tensor) -> float:
-    """Peak signal-to-noise ratio in decibels of images in [-1, 1] (peak 2); NaN if any value is."""
-    error = (images.double() - reference.double()).square().mean().item()
-    return math.inf if error == 0 else 10 * math.log10(4 / error) if error == error else math.nan
 
 
 def reference_images(engine: Engine, pixels: np.ndarray) -> tuple[Tensor, Crop]:

@@ -28,7 +28,7 @@ class Model:
     path: Path | None = None
 
     def convert(self, image: np.ndarray) -> np.ndarray:
-        """Convert one picture with the plain float32 network on the device where the generator is.
+        """Convert one picture with the plain network, on its device and in the type of its weights.
 
         Takes and returns uint8 or uint16 RGB (H, W, 3) of any size from 1x1; the result has the same size
         and type. Raises `ValueError` for anything else.
@@ -37,9 +37,9 @@ class Model:
             raise ValueError(f"expected one RGB image of shape (H, W, 3), got shape {image.shape}")
         if image.dtype not in (np.uint8, np.uint16):
             raise ValueError(f"expected an image of uint8 or uint16, got {image.dtype}")
-        device = next(iter(self.generator.parameters()), torch.zeros(0)).device
+        weight = next(iter(self.generator.parameters()), torch.zeros(0))
         with torch.inference_mode():
-            images, crop = pixels_to_images(image[None], self.card, device)
+            images, crop = pixels_to_images(image[None], self.card, weight.device, weight.dtype)
             return images_to_pixels(self.generator(images), crop, image.dtype)[0]
 
 

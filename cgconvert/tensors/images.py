@@ -5,6 +5,7 @@ pixels: uint8 or uint16 RGB, NHWC. images: float in [-1, 1], NCHW, padded to wha
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +51,17 @@ def pad_pixels(pixels: Tensor, height: int, width: int) -> Tensor:
     if pixels.shape[2] != width:
         pixels = pixels[:, :, torch.from_numpy(reflect_index(pixels.shape[2], width)).to(pixels.device)]
     return pixels
+
+
+def psnr(values: Tensor, reference: Tensor, peak: float = 2.0) -> float:
+    """Peak signal-to-noise ratio in decibels; infinite for equal tensors, NaN where a value is NaN.
+
+    `peak` is the span of the values: 2 for images in [-1, 1], 255 for pixels of 8 bits.
+    """
+    error = (values.double() - reference.double()).square().mean().item()
+    if math.isnan(error):
+        return math.nan
+    return math.inf if error == 0 else 10 * math.log10(peak**2 / error)
 
 
 def pixels_to_images(

@@ -16,7 +16,8 @@ import torch
 
 from cgconvert.engines.cache import engines_folder, list_entries
 from cgconvert.engines.choose import engine_class
-from cgconvert.engines.verify import BOUNDS_DB, psnr
+from cgconvert.engines.verify import BOUNDS_DB
+from cgconvert.tensors.images import psnr
 from tests.engines.models import make_model, make_pixels
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,11 +12,11 @@ from cgconvert.engines.base import Engine
 from cgconvert.engines.batches import convert_resilient
 from cgconvert.engines.choose import CLASSES, Candidate, build, engine_class
 from cgconvert.engines.ready import create_verified_engine
-from cgconvert.engines.verify import BOUNDS_DB, psnr, verify
+from cgconvert.engines.verify import BOUNDS_DB, verify
 from cgconvert.models.loading import Model
 from cgconvert.options import EngineOptions
 from cgconvert.progress import Silent
-from cgconvert.tensors.images import padded_size
+from cgconvert.tensors.images import padded_size, psnr
 from tests.engines.models import KINDS, make_model, make_pixels
 
 CUDA = pytest.mark.needs_cuda

@@ -16,7 +16,7 @@ from cgconvert.engines.cpu import for_cpu
 from cgconvert.engines.eager import EagerEngine
 from cgconvert.engines.fuse import operate
 from cgconvert.engines.streams import Streams
-from cgconvert.engines.verify import psnr
+from cgconvert.tensors.images import psnr
 from tests.engines.models import KINDS, make_model
 
 CPU = torch.device("cpu")

@@ -14,10 +14,11 @@ from cgconvert.engines.batches import OutOfMemoryError, choose_batch, convert_re
 from cgconvert.engines.choose import Candidate, candidates, create_engine
 from cgconvert.engines.eager import EagerEngine
 from cgconvert.engines.ready import create_verified_engine
-from cgconvert.engines.verify import BOUNDS_DB, VerificationError, psnr, verify
+from cgconvert.engines.verify import BOUNDS_DB, VerificationError, verify
 from cgconvert.errors import ModelError, UnavailableError, UsageError
 from cgconvert.models.loading import Model
 from cgconvert.options import EngineOptions
+from cgconvert.tensors.images import psnr
 from tests.engines.models import make_model, make_pixels
 
 CPU = torch.device("cpu")

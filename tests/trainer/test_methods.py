@@ -106,13 +106,24 @@ def test_pix2pix_ablations(ablation: str, losses: set[str], seen: int) -> None:
 def test_pix2pix_goes_either_way() -> None:
     given = {key.replace(".", "__"): value for key, value in UNET.items()}
     there, back = make("pix2pix", **given), make("pix2pix", data__direction="b_to_a", **given)
-    assert list(there.generators) == ["gen_ab"]
-    assert list(back.generators) == ["gen_ba"]
+    assert (list(there.cards), there.main) == (["gen_ab"], "gen_ab")
+    assert (list(back.cards), back.main) == (["gen_ba"], "gen_ba")
     data = batch()
     swapped = {"a": data["b"], "b": data["a"]}
     for name, value in there.train_step(data).items():
         torch.testing.assert_close(back.train_step(swapped)[name] if name == "gan" else value, value)
         break
+
+
+def test_cyclegans_generators_are_named() -> None:
+    method = make("cyclegan", network__reverse_generator="resnet", network__reverse_arguments={"ngf": 4})
+    assert isinstance(method, CycleGan)
+    assert method.generator_ab is method.networks["gen_ab"]
+    assert method.generator_ba is method.networks["gen_ba"]
+    assert method.main == "gen_ba", "the one that network.generator describes"
+    assert [method.cards[name].architecture for name in ("gen_ab", "gen_ba")] == ["resnet", "h2"]
+    card = method.averaged("gen_ab").card
+    assert (card.source_domain, card.target_domain, card.size_multiple) == ("a", "b", 4)
 
 
 def test_joined_passes_give_what_single_ones_give(monkeypatch: pytest.MonkeyPatch) -> None:

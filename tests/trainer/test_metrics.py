@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from cgconvert.card import ModelCard
 from cgconvert.errors import ModelError, UsageError
+from cgconvert.models.loading import Model
 from tests.trainer.conftest import draw
 from trainer.metrics.colour import ReinhardTransfer
 from trainer.metrics.grid import grid_power
 from trainer.metrics.inception import Inception, fid, kid
-from trainer.metrics.measures import converter, measure_generator
+from trainer.metrics.measures import measure_generator
 from trainer.metrics.motion import shift_error, warp_error
 from trainer.metrics.ssim import psnr, ssim_luminance
 from trainer.metrics.swd import laplacian_pyramid, sliced_wasserstein
@@ -182,7 +184,8 @@ def test_fid_of_normal_samples_is_its_formula() -> None:
 
 def test_all_metrics_of_the_unchanged_picture() -> None:
     sources = pictures(True, 4)
-    convert = converter(torch.nn.Identity(), torch.device("cpu"), 32)
+    card = ModelCard("same", "identity", size_multiple=32)
+    convert = Model(card, torch.nn.Identity()).convert
     odd = sources[0][:50, :61]
     assert np.array_equal(convert(odd), odd), "padded to its multiple and cropped back"
     metrics = measure_generator(convert, sources, pictures(True, 4, seed=5), 64, convert, sources)

@@ -16,6 +16,7 @@ from trainer.data.augment import WHOLE, SizeRule
 from trainer.data.batches import BatchSource, MatchedCache, PairCache, PictureCache, Sampler
 from trainer.data.pairing import check_sizes, matched
 from trainer.data.pictures import Domain, scan_domain, split_holdout
+from trainer.networks.building import WHOLE_PICTURES, architecture_of
 from trainer.networks.discriminators import smallest_input
 
 PAIRED = ("pix2pix",)
@@ -72,11 +73,9 @@ def _check_channels(config: Config) -> None:
 def whole_size(config: Config) -> SizeRule:
     """What pictures that are trained on whole are rounded to, so that every network accepts them."""
     net = config.network
-    if config.data.preprocess not in ("none", "scale_width"):
+    if config.data.preprocess not in WHOLE_PICTURES:
         return WHOLE
-    used = [(net.generator, net.arguments)]
-    if config.run.method == "cyclegan" and net.reverse_generator:
-        used.append((net.reverse_generator, net.reverse_arguments))
+    used = [architecture_of(config, name) for name in ("gen_ba", "gen_ab")]
     least = smallest_input(net.discriminator, net.disc_layers, net.disc_scales)
     multiples = []
     for architecture, arguments in used:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from cgconvert.errors import UsageError
+from cgconvert.models.loading import Model
+from cgconvert.tensors.images import pixels_to_images
 from trainer.data.augment import Pixels
-from trainer.reporting.samples import to_images
 
 STEP = 4  # every so many pixels: statistics need no more
 ROUNDS = 15
@@ -30,7 +31,7 @@ def last_convolution(generator: nn.Module, channels: int) -> nn.Conv2d:
 
 
 @torch.inference_mode()
-def calibrate(generator: nn.Module, sources: Sequence[Pixels], targets: Sequence[Pixels]) -> None:
+def calibrate(model: Model, sources: Sequence[Pixels], targets: Sequence[Pixels]) -> None:
     """Scale and shift the last convolution so that results of `sources` have the colours of `targets`.
 
     What follows that convolution may be any tone curve and filter: gain and offset are found by trying.
@@ -38,12 +39,12 @@ def calibrate(generator: nn.Module, sources: Sequence[Pixels], targets: Sequence
     """
     wanted = np.concatenate([pixels[::STEP, ::STEP].reshape(-1, 3) for pixels in targets]) * (2 / 255) - 1
     mean, spread = torch.tensor(wanted.mean(0)), torch.tensor(wanted.std(0))
-    layer = last_convolution(generator, len(mean))
+    layer = last_convolution(model.generator, len(mean))
     assert layer.bias is not None
     # A pixel shuffle takes each channel's sub-pixels from neighbouring outputs.
     factor = layer.out_channels // len(mean)
     for _ in range(ROUNDS):
-        results = torch.cat([_result(generator, pixels) for pixels in sources], dim=1).double()
+        results = torch.cat([_result(model, pixels) for pixels in sources], dim=1).double()
         gain = (spread / results.std(dim=1).clamp_min(1e-6)).clamp(1 / LIMIT, LIMIT)
         # The gain turns about the mean as it is before the tone curve, or it would move it.
         centre = torch.atanh(results.mean(dim=1).clamp(-0.99, 0.99))
@@ -53,5 +54,7 @@ def calibrate(generator: nn.Module, sources: Sequence[Pixels], targets: Sequence
         layer.bias.mul_(scale).add_(offset)
 
 
-def _result(generator: nn.Module, pixels: Pixels) -> Tensor:
-    return generator(to_images(pixels, torch.device("cpu"))).float()[0, :, ::STEP, ::STEP].flatten(1)
+def _result(model: Model, pixels: Pixels) -> Tensor:
+    """Some of the model's result of a picture, in [-1, 1]: (channels, places)."""
+    images, _ = pixels_to_images(pixels[None], model.card, torch.device("cpu"))
+    return model.generator(images).float()[0, :, ::STEP, ::STEP].flatten(1)

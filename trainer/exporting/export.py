@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from cgconvert.card import ModelCard
 from cgconvert.errors import ModelError, UsageError
-from cgconvert.generators import build_generator
-from cgconvert.generators.sizes import size_rule
 from cgconvert.models.files import write_model
-from cgconvert.models.loading import load_model
+from cgconvert.models.loading import Model, generator_with_weights, load_model
+from cgconvert.tensors.images import psnr
 from trainer.config import Config, absolute, config_from_checkpoint
 from trainer.data.domains import PAIRED
 from trainer.data.loading import load_pictures
 from trainer.data.pictures import scan_domain
 from trainer.exporting.calibrate import calibrate
+from trainer.methods import METHODS
+from trainer.networks.building import generator_card
 from trainer.storage.checkpoint import load_checkpoint
 from trainer.storage.folder import RunFolder
 
@@ -65,19 +65,13 @@ def export_model(
     state = load_checkpoint(checkpoint)
     config = config_from_checkpoint(state, str(checkpoint))
     name = choose_generator(state, generator, checkpoint)
-    architecture, arguments = architecture_of(config, name)
-    multiple, minimum = size_rule(architecture, arguments)
-    way = name.removeprefix("gen_")
-    card = ModelCard(
+    plain = generator_card(config, name)
+    card = replace(
+        plain,
         name=target.stem,
-        architecture=architecture,
-        arguments=arguments,
         title=text.title or target.stem,
-        source_domain=text.source_domain or way[0],
-        target_domain=text.target_domain or way[1],
-        size_multiple=multiple,
-        size_minimum=minimum,
-        native_size=config.data.crop_size,
+        source_domain=text.source_domain or plain.source_domain,
+        target_domain=text.target_domain or plain.target_domain,
         work_size=text.work_size,
         precision=precision,
         training=_training(state, config, name, calibrated, len(others), share) | dict(text.notes or {}),
@@ -85,11 +79,11 @@ def export_model(
     )
     weights = _mean_weights(state, name, checkpoint, others, share)
     if calibrated:
-        weights = _calibrated(weights, config, name, checkpoint.parent)
+        weights = _calibrated(weights, config, plain, checkpoint.parent)
     rounded = {key: t.to(DTYPES[precision]) if t.is_floating_point() else t for key, t in weights.items()}
     signed = write_model(target, card, rounded)
     try:
-        _verify(target, weights, architecture, arguments, minimum)
+        _verify(target, weights)
     except ModelError:
         target.unlink(missing_ok=True)
         raise
@@ -119,22 +113,19 @@ def _mean_weights(
     }
 
 
-def _calibrated(weights: Mapping[str, Any], config: Config, name: str, base: Path) -> dict[str, Any]:
+def _calibrated(weights: Mapping[str, Any], config: Config, card: ModelCard, base: Path) -> dict[str, Any]:
     """The weights with the colours of the run's target domain, from pictures it was trained on."""
-    architecture, arguments = architecture_of(config, name)
-    generator = build_generator(architecture, arguments).eval()
-    generator.load_state_dict(dict(weights))
-    multiple = size_rule(architecture, arguments)[0]
+    model = trained_model(card, weights)
     pictures = []
-    for domain in name.removeprefix("gen_"):
+    for domain in (card.source_domain, card.target_domain):
         joined = config.run.method in PAIRED and config.data.pairs
         where = absolute(joined or getattr(config.data, domain), base)
         found = scan_domain(where, config.data.frames_per_video, warn=False).pictures
         step = max(1, len(found) // CALIBRATION)
         half = domain if joined else None
-        pictures.append(load_pictures(found[::step], config.watch.sample_size, half, multiple))
-    calibrate(generator, pictures[0], pictures[1])
-    return generator.state_dict()
+        pictures.append(load_pictures(found[::step], config.watch.sample_size, half, card.size_multiple))
+    calibrate(model, pictures[0], pictures[1])
+    return model.generator.state_dict()
 
 
 def best_checkpoint(folder: RunFolder, generator: str) -> Path:
@@ -146,13 +137,20 @@ def best_checkpoint(folder: RunFolder, generator: str) -> Path:
             f"{folder.path}: has no {folder.best.name}: nothing was measured yet (watch.metrics_every); "
             "leave `best` out"
         )
-    names = list(load_checkpoint(folder.best)["method"]["ema"]["weights"])
-    if generator in names[:-1]:
+    state = load_checkpoint(folder.best)
+    config = config_from_checkpoint(state, str(folder.best))
+    main = METHODS[config.run.method].main_generator(config)
+    if generator in state["method"]["ema"]["weights"] and generator != main:
         raise UsageError(
-            f"{folder.best}: is the best for {names[-1]}, and there is no {folder.best_of(generator).name}; "
+            f"{folder.best}: is the best for {main}, and there is no {folder.best_of(generator).name}; "
             "leave `best` out"
         )
     return folder.best
+
+
+def trained_model(card: ModelCard, weights: Mapping[str, Any]) -> Model:
+    """A generator with the weights of a checkpoint, float32 on the CPU."""
+    return Model(card, generator_with_weights(card.architecture, card.arguments, weights))
 
 
 def choose_generator(state: dict[str, Any], generator: str, checkpoint: Path) -> str:
@@ -163,14 +161,6 @@ def choose_generator(state: dict[str, Any], generator: str, checkpoint: Path) ->
     if generator not in names:
         raise UsageError(f"{checkpoint}: has {', '.join(names)}; say which with `generator`")
     return generator
-
-
-def architecture_of(config: Config, name: str) -> tuple[str, dict[str, Any]]:
-    """Architecture and arguments of one of a run's generators."""
-    net = config.network
-    if name == "gen_ab" and config.run.method == "cyclegan" and net.reverse_generator:
-        return net.reverse_generator, dict(net.reverse_arguments)
-    return net.generator, dict(net.arguments)
 
 
 def _training(
@@ -201,20 +191,16 @@ def _training(
     return facts | {"calibrated": calibrated} | ({"metrics": metrics} if metrics else {})
 
 
-def _verify(
-    path: Path, weights: Mapping[str, Any], architecture: str, arguments: dict[str, Any], least: int
-) -> None:
+def _verify(path: Path, weights: Mapping[str, Any]) -> None:
     """Load the file as the converter would and compare its result with that of the trained weights."""
     model = load_model(path)
-    trained = build_generator(architecture, arguments).eval()
-    trained.load_state_dict(dict(weights))
-    edge = max(64, least)
+    trained = trained_model(model.card, weights).generator
+    edge = max(64, model.card.size_minimum)
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand(1, model.card.in_channels, edge, edge, generator=generator) * 2 - 1
     with torch.inference_mode():
-        error = float((model.generator(noise) - trained(noise)).square().mean())
-    ratio = 10 * np.log10(4.0 / max(error, 1e-20))
-    if not np.isfinite(error) or ratio < LEAST_PSNR:
+        ratio = psnr(model.generator(noise), trained(noise))
+    if not ratio >= LEAST_PSNR:
         raise ModelError(
             f'{path}: exported weights give another result ({ratio:.1f} dB); export with `precision="fp32"`'
         )

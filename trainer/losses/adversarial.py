@@ -1,8 +1,6 @@
-"""The losses, as small pure functions of tensors."""
+"""The adversarial losses, and the gradient penalty of a discriminator."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,18 +8,23 @@ from torch import Tensor
 
 from cgconvert.errors import UsageError
 from trainer.compute.precision import widened
+from trainer.networks.discriminators import Logits
 
 GAN_MODES = ("lsgan", "vanilla", "hinge", "wgan")
-Logits = Tensor | Sequence[Tensor]
 
 
 def gan_loss(logits: Logits, real: bool, mode: str, for_generator: bool = False) -> Tensor:
     """How far a discriminator's logits are from saying `real`: a scalar, the mean over all patches.
 
-    lsgan: squared distance to 1 or 0 (Mao et al. 2017); vanilla: cross-entropy (Goodfellow et al. 2014);
-    hinge: max(0, 1 -+ logit), and for a generator -logit (Lim and Ye 2017); wgan: -+ logit, to be used with
-    a penalty (Arjovsky et al. 2017). A list of maps (several
-    scales) gives the mean over the scales. Computed in float32 at least.
+    The modes are:
+
+    - lsgan: the squared distance to 1 or 0 (Mao et al. 2017).
+    - vanilla: the cross-entropy (Goodfellow et al. 2014).
+    - hinge: max(0, 1 -+ logit), and -logit for a generator (Lim and Ye 2017).
+    - wgan: -+ logit, to be used with a gradient penalty (Arjovsky et al. 2017).
+
+    Logits of several scales give the mean over the scales. The loss is computed in float32 at least. Raises
+    `UsageError` for an unknown mode.
     """
     if not isinstance(logits, Tensor):
         return torch.stack([gan_loss(part, real, mode, for_generator) for part in logits]).mean()

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from trainer.compute.precision import widened
-from trainer.losses.adversarial import Logits
 from trainer.losses.reconstruction import l1
+from trainer.networks.discriminators import Logits
 
 Features = Sequence[Tensor] | Sequence[Sequence[Tensor]]
 
@@ -21,28 +21,28 @@ def by_scale(features: Features) -> list[Sequence[Tensor]]:
 
 
 def logits_of(features: Features) -> Logits:
-    """What the discriminator's forward pass would give: the last of its features, for each scale.
+    """The logits of a discriminator, which are the last of its features, for each scale.
 
-    One pass then serves the adversarial loss and feature matching.
+    With them one pass serves the adversarial loss and feature matching.
     """
     logits: Any = [scale[-1] for scale in by_scale(features)]
     return logits[0] if isinstance(features[0], Tensor) else logits
 
 
-def feature_matching(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
-    """Mean L1 distance of a discriminator's features, its logits left out (Wang et al. 2018, pix2pixHD)."""
-    pairs = list(zip(fake[:-1], real[:-1], strict=True))
-    return torch.stack([l1(f, r.detach()) for f, r in pairs]).mean()
-
-
 def matching_loss(fake: Features, real: Features) -> Tensor:
-    """pix2pixHD's feature matching of pairs: mean L1 over the layers, mean over the scales."""
-    pairs = zip(by_scale(fake), by_scale(real), strict=True)
-    return torch.stack([feature_matching(f, r) for f, r in pairs]).mean()
+    """Feature matching of pairs (Wang et al. 2018, pix2pixHD): mean L1 over the layers, mean over the scales.
+
+    The last of a scale's features are its logits, which are left out. `real` passes no gradient.
+    """
+    scales = []
+    for scale_fake, scale_real in zip(by_scale(fake), by_scale(real), strict=True):
+        layers = zip(scale_fake[:-1], scale_real[:-1], strict=True)
+        scales.append(torch.stack([l1(f, r.detach()) for f, r in layers]).mean())
+    return torch.stack(scales).mean()
 
 
 def mean_matching_loss(fake: Features, real: Features) -> Tensor:
-    """Feature matching without pairs (Salimans et al. 2016): of the means over batch and places."""
+    """Feature matching without pairs (Salimans et al. 2016): L1 of the means over batch and places."""
     parts = []
     for scale_fake, scale_real in zip(by_scale(fake), by_scale(real), strict=True):
         for f, r in zip(scale_fake[:-1], scale_real[:-1], strict=True):
@@ -51,7 +51,10 @@ def mean_matching_loss(fake: Features, real: Features) -> Tensor:
 
 
 def relative_l1(fake: Features, real: Features) -> Tensor:
-    """Mean over layers of L1 over the mean size of the wanted feature, so that no layer outweighs another."""
+    """L1 of each feature divided by the mean size of the wanted one, mean over the layers.
+
+    The division keeps layers of large values from outweighing the others. `real` passes no gradient.
+    """
     parts = []
     for scale_fake, scale_real in zip(by_scale(fake), by_scale(real), strict=True):
         for f, r in zip(scale_fake, scale_real, strict=True):

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from trainer.compute.precision import widened
 
-FLOW_SIGMA = 8.0  # pixels, of the smooth part
-FLOW_CELLS = 8  # its grid points along an edge
-SHIFT = 10  # pixels, of the common part
-NOISE = 2e-3  # largest standard deviation, on images in [-1, 1]; at least half of it is given
-SPOTS = (1, 2, 4)  # pixels, the sizes of its grains
-GAIN = 0.04  # exposure flicker: relative gain and gamma up to this
+FLOW_SIGMA = 8.0
+"""Standard deviation in pixels of the smooth part of the flow."""
+
+FLOW_CELLS = 8
+"""Grid points of the smooth part along an edge."""
+
+SHIFT = 10
+"""Largest shift of a whole image, in pixels along each axis."""
+
+NOISE = 2e-3
+"""Largest standard deviation of the noise, on images in [-1, 1]; at least half of it is given."""
+
+SPOTS = (1, 2, 4)
+"""Edges in pixels of the spots that the noise is mixed from."""
+
+GAIN = 0.04
+"""Largest relative change of brightness and of gamma."""
 
 
 def synthetic_flow(images: Tensor) -> Tensor:
-    """A random flow for each image: NHW2 in pixels, one whole shift, for every other image on a smooth field.
+    """A random flow for each image, NHW2 in pixels: one whole shift, in half of them with a smooth field.
 
-    Between pixels the moved result is interpolated, which hides a grid that stays where it is; whole shifts
-    alone show it in full.
+    Between pixels the moved result is interpolated, which hides a grid that stays where it is. Whole shifts
+    alone show such a grid in full.
     """
     count, _, height, width = images.shape
     coarse = torch.randn(count, 2, FLOW_CELLS, FLOW_CELLS, device=images.device) * FLOW_SIGMA
@@ -33,7 +42,7 @@ def synthetic_flow(images: Tensor) -> Tensor:
 
 
 def warp(images: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-    """Images moved by a flow in pixels, and a mask N1HW of the pixels whose source lies in the frame."""
+    """Images NCHW moved by a flow NHW2 in pixels, and a mask N1HW of where the source is in the frame."""
     images = widened(images)
     _, _, height, width = images.shape
     flow = flow.to(images.dtype)
@@ -53,7 +62,7 @@ def warp(images: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
 def grain(images: Tensor, noise: float = NOISE) -> Tensor:
     """Noise of the images' shape, its deviation random up to `noise`: a mix of fine noise and larger spots.
 
-    Videos do not carry white noise: what a codec leaves moves in spots of a few pixels.
+    Videos do not carry white noise, since what a codec leaves of it moves in spots of a few pixels.
     """
     count, channels, height, width = images.shape
     shares = torch.rand(len(SPOTS), count, 1, 1, 1, device=images.device) + 1e-3
@@ -77,16 +86,19 @@ def flicker(images: Tensor, noise: float = NOISE) -> Tensor:
     return changed + grain(changed, noise)
 
 
-def temporal_loss(
-    generator: Callable[[Tensor], Tensor], images: Tensor, output: Tensor, noise: float = NOISE
-) -> Tensor:
-    """L1 between the result of a moved image and the moved result, where both are in the frame.
+def next_frame(images: Tensor, results: Tensor, noise: float = NOISE) -> tuple[Tensor, Tensor, Tensor]:
+    """A synthetic next frame of `images`, the result that is wanted of it, and the mask where that is known.
 
-    `output` is generator(images), computed already; this costs one more forward pass. The moved result is
-    a target and passes no gradient, so that the generator cannot agree with itself by getting blurred.
+    `results` are a generator's of `images`; both NCHW in [-1, 1]. The wanted result is the moved one. It
+    passes no gradient, so that a generator cannot agree with itself by getting blurred.
     """
     flow = synthetic_flow(images)
     moved, mask = warp(images, flow)
-    target, _ = warp(output.detach(), flow)
-    result = widened(generator(flicker(moved, noise)))
-    return (mask * (result - target).abs()).sum() / (mask.sum() * result.shape[1]).clamp_min(1)
+    wanted, _ = warp(results.detach(), flow)
+    return flicker(moved, noise), wanted, mask
+
+
+def masked_l1(results: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
+    """Mean absolute difference of NCHW images where the mask N1HW is 1; computed in float32 at least."""
+    differences = mask * (widened(results) - wanted).abs()
+    return differences.sum() / (mask.sum() * results.shape[1]).clamp_min(1)

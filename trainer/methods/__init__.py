@@ -11,7 +11,12 @@ from trainer.methods.cyclegan import CycleGan
 from trainer.methods.distill import Distill
 from trainer.methods.pix2pix import Pix2Pix
 
-METHODS: dict[str, type[Method]] = {"cyclegan": CycleGan, "pix2pix": Pix2Pix, "cut": Cut, "distill": Distill}
+METHODS: dict[str, type[CycleGan | Pix2Pix | Cut | Distill]] = {
+    "cyclegan": CycleGan,
+    "pix2pix": Pix2Pix,
+    "cut": Cut,
+    "distill": Distill,
+}
 
 
 def build_method(config: Config, precision: Precision, distributed: bool = False) -> Method:

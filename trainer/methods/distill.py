@@ -6,27 +6,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cgconvert.engines.keys import weights_sha256
 from cgconvert.errors import UsageError
-from cgconvert.models.loading import load_model
+from cgconvert.models.loading import Model, load_model
 from trainer.compute.precision import Precision
 from trainer.config import Config, config_from_checkpoint
 from trainer.data.batches import Batch
 from trainer.losses.adversarial import gan_loss
-from trainer.losses.features import by_scale, gram, relative_l1
+from trainer.losses.features import by_scale, gram, logits_of, relative_l1
 from trainer.losses.reconstruction import l1, total_variation
 from trainer.losses.ssim import ssim_map
-from trainer.methods.base import Losses
+from trainer.methods.base import DISCRIMINATORS, GENERATORS, Losses
 from trainer.methods.cyclegan import CycleGan
-from trainer.methods.oneway import OneWay
+from trainer.methods.oneway import OneWay, direction
+from trainer.networks.building import generator_card, new_discriminator, new_generator
 from trainer.networks.taps import Taps
 from trainer.storage.checkpoint import load_checkpoint
 
 
 class Distill(OneWay):
-    """`gen_ab` (or `gen_ba`) is the student; `disc` judges it and gives the features it is compared in.
+    """The generator is the student; the discriminator `disc` judges it and gives features to compare it in.
 
     The teacher is a model file, or a training run of CycleGAN whose discriminator is the start of `disc`.
     Without such a run the features are the teacher's own inner layers, and `disc` starts fresh. With
@@ -34,115 +35,98 @@ class Distill(OneWay):
     """
 
     def __init__(self, config: Config, precision: Precision, distributed: bool = False) -> None:
-        super().__init__(config, precision, distributed)
-        self._master = self._load_master()
-        if config.distill.online and self._master is None:
+        """Raises `UsageError`, `ModelError` for networks or a teacher that the config describes wrongly."""
+        name = self.main_generator(config)
+        self._teacher_run = _load_teacher_run(config, precision)
+        if config.distill.online and self._teacher_run is None:
             raise UsageError("distill.online needs distill.checkpoint, the training run that goes on")
         if config.distill.online and distributed:
             raise UsageError("distill.online needs a single process: each would have a teacher of its own")
-        self.teacher = self._load_teacher()
-        # One that learns on is part of this run's state; any other must stay as it is.
-        self._teacher_sha256 = "" if config.distill.online else weights_sha256(self.teacher)
-        self._add_configured_generator()
-        if self._master is not None:
-            settings = self._master.config.network
-            self.config = config.with_changes(
-                {
-                    f"network.{key}": getattr(settings, key)
-                    for key in ("discriminator", "ndf", "disc_layers", "disc_norm", "disc_scales")
-                }
-            )
-        self._add_discriminator("disc", self.out_channels)
-        if self._master is not None:
-            self.networks["disc"].load_state_dict(self._master.networks[f"disc_{self.target}"].state_dict())
-        self._taps = None if self._master is not None else Taps(self.teacher)
-        gen = self.networks[self.name]
-        self._finish(
-            {
-                "generators": ([self.name], gen.__call__),
-                "discriminators": (["disc"], self._discriminator_losses),
-            }
-        )
-
-    def _load_master(self) -> CycleGan | None:
-        where = self.config.distill.checkpoint
-        if not where:
-            return None
-        path = Path(where)
-        state = load_checkpoint(path / "checkpoint.pt" if path.is_dir() else path)
-        settings = config_from_checkpoint(state, where)
-        if settings.run.method != "cyclegan" or settings.loss.ablation == "cycle-alone":
-            raise UsageError(f"{where}: a teacher's run must be of cyclegan with discriminators")
-        master = CycleGan(settings, self.precision)
-        master.load_state_dict(state["method"])
-        return master
-
-    def _load_teacher(self) -> nn.Module:
-        if self._master is not None:
-            return self._master.ema.generators[self.name]
-        if not self.config.distill.teacher:
-            raise UsageError("distillation needs a teacher: set distill.teacher or distill.checkpoint")
-        return load_model(self.config.distill.teacher).generator.to(self.device, self.precision.dtype)
+        if self._teacher_run is not None:
+            self.teacher = self._teacher_run.averaged(name)
+            # The student's discriminator starts as the run's, so it is built as that was.
+            built = self._teacher_run.config.network
+            keys = ("discriminator", "ndf", "disc_layers", "disc_norm", "disc_scales")
+            config = config.with_changes({f"network.{key}": getattr(built, key) for key in keys})
+        else:
+            self.teacher = _load_teacher(config, precision)
+        # The state of a run includes a teacher that learns on. Any other teacher must stay as it is.
+        self._teacher_sha256 = "" if config.distill.online else weights_sha256(self.teacher.generator)
+        networks = {name: new_generator(config, name)}
+        networks["disc"] = new_discriminator(config, generator_card(config, name).out_channels)
+        self._taps: Taps | None = None
+        if self._teacher_run is None:
+            self._taps = Taps(self.teacher.generator)
+        else:
+            judge = self._teacher_run.networks[f"disc_{direction(config)[1]}"]
+            networks["disc"].load_state_dict(judge.state_dict())
+        phases = {
+            GENERATORS: ((name,), networks[name].__call__),
+            DISCRIMINATORS: (("disc",), self._discriminator_losses),
+        }
+        super().__init__(config, precision, distributed, networks, phases)
 
     def train_step(self, batch: Batch) -> Losses:
-        """One step, as described above the class; {"a", "b"} as in `Method.train_step`."""
-        losses: Losses = {}
-        if self._master is not None and self.config.distill.online:
-            self._master.set_rate(
-                self.optimizers["generators"].param_groups[0]["lr"] / self.config.optimizer.lr
-            )
-            own = self._master.train_step(batch)
-            losses |= {f"teacher_{name}": value for name, value in own.items()}
+        from_teacher: Losses = {}
+        if self._teacher_run is not None and self.config.distill.online:
+            student_rate = self.optimizers[GENERATORS].param_groups[0]["lr"]
+            self._teacher_run.set_rate(student_rate / self.config.optimizer.lr)
+            own = self._teacher_run.train_step(batch)
+            from_teacher = {f"teacher_{name}": value for name, value in own.items()}
         source, target = self.images(batch[self.source]), self.images(batch[self.target])
         disc = self.networks["disc"]
         with torch.no_grad(), self.precision.autocast():
-            wanted = self.teacher(source)
+            wanted = self.teacher.generator(source)
+        # The student: the gradient passes through the discriminator, which does not learn from it.
         disc.requires_grad_(False)
         with self.precision.autocast():
-            asked = self._student_losses(source, wanted)
-        fake = asked.pop("output")
-        self._lower("generators", asked)
+            fake = self.phases[GENERATORS](source)
+            losses = self._student_losses(source, fake, wanted)
+        self._lower(GENERATORS, losses)
         disc.requires_grad_(True)
         with self.precision.autocast():
-            judged = self.phases["discriminators"](target, fake.detach().to(target.dtype))
-        self._lower("discriminators", judged)
+            judged = self.phases[DISCRIMINATORS](target, fake.detach())
+        self._lower(DISCRIMINATORS, judged)
         self._end_step(batch)
-        return losses | {name: value.detach() for name, value in (asked | judged).items()}
+        return from_teacher | {name: value.detach() for name, value in (losses | judged).items()}
 
-    def _student_losses(self, source: Tensor, wanted: Tensor) -> Losses:
-        """The student's losses, and under "output" its result."""
+    def _student_losses(self, source: Tensor, fake: Tensor, wanted: Tensor) -> Losses:
+        """The losses of the student's result `fake` of `source`, of which the teacher's is `wanted`."""
         settings, loss = self.config.distill, self.config.loss
-        fake = self.phases["generators"](source)
-        disc = self.networks["disc"]
-        on_fake = disc.features(fake)  # type: ignore[operator]
-        logits = [part[-1] for part in by_scale(on_fake)]
-        losses: Losses = {"gan": loss.lambda_gan * gan_loss(logits, True, loss.gan, for_generator=True)}
+        disc: Any = self.networks["disc"]
+        on_fake = disc.features(fake)
+        judgement = gan_loss(logits_of(on_fake), True, loss.gan, for_generator=True)
+        losses: Losses = {"gan": loss.lambda_gan * judgement}
         losses["l1"] = settings.lambda_l1 * l1(fake, wanted)
         losses["ssim"] = settings.lambda_ssim * (1 - ssim_map(fake, wanted, 2.0).mean())
         with torch.no_grad():
-            judged = disc.features(wanted) if self._taps is None else self._taps.encode(wanted)  # type: ignore[operator]
+            theirs = disc.features(wanted) if self._taps is None else self._taps.encode(wanted)
         ours = on_fake if self._taps is None else self._taps.encode(fake)
-        losses["features"] = settings.lambda_features * relative_l1(ours, judged)
+        losses["features"] = settings.lambda_features * relative_l1(ours, theirs)
         if settings.lambda_gram > 0:
-            grams = [[[gram(f) for f in scale] for scale in by_scale(part)] for part in (ours, judged)]
+            grams = [[[gram(f) for f in scale] for scale in by_scale(part)] for part in (ours, theirs)]
             losses["gram"] = settings.lambda_gram * relative_l1(grams[0], grams[1])
         if settings.lambda_tv > 0:
             losses["tv"] = settings.lambda_tv * total_variation(fake)
-        return losses | self._steadiness(source, fake) | {"output": fake}
-
-    def teacher_of(self, name: str) -> nn.Module:
-        return self.teacher
+        temporal = self._temporal(self.main, source, fake)
+        if temporal is not None:
+            losses["temporal"] = temporal
+        return losses
 
     def _discriminator_losses(self, real: Tensor, fake: Tensor) -> Losses:
         return self._disc_loss("disc", real, fake)
 
+    def teacher_of(self, name: str) -> Model:
+        return self.teacher
+
     def state_dict(self) -> dict[str, Any]:
-        state = super().state_dict()
-        if self._master is not None and self.config.distill.online:
-            state["master"] = self._master.state_dict()
-        return state | {"teacher_sha256": self._teacher_sha256}
+        state = super().state_dict() | {"teacher_sha256": self._teacher_sha256}
+        if self._teacher_run is not None and self.config.distill.online:
+            state["master"] = self._teacher_run.state_dict()  # the key of all checkpoints so far
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises `UsageError` where the teacher is not the one that the state was learned from."""
         known = state.get("teacher_sha256", "")
         if known and self._teacher_sha256 and known != self._teacher_sha256:
             where = self.config.distill.checkpoint or self.config.distill.teacher
@@ -152,5 +136,29 @@ class Distill(OneWay):
                 "put that one back, or start a new run"
             )
         super().load_state_dict(state)
-        if "master" in state and self._master is not None:
-            self._master.load_state_dict(state["master"])
+        if "master" in state and self._teacher_run is not None:
+            self._teacher_run.load_state_dict(state["master"])
+
+
+def _load_teacher_run(config: Config, precision: Precision) -> CycleGan | None:
+    """The training run that the teacher comes from, or None where a model file is the teacher."""
+    where = config.distill.checkpoint
+    if not where:
+        return None
+    path = Path(where)
+    state = load_checkpoint(path / "checkpoint.pt" if path.is_dir() else path)
+    settings = config_from_checkpoint(state, where)
+    if settings.run.method != "cyclegan" or settings.loss.ablation == "cycle-alone":
+        raise UsageError(f"{where}: a teacher's run must be of cyclegan with discriminators")
+    run = CycleGan(settings, precision)
+    run.load_state_dict(state["method"])
+    return run
+
+
+def _load_teacher(config: Config, precision: Precision) -> Model:
+    """The teacher's model file on the device, in the precision's type."""
+    if not config.distill.teacher:
+        raise UsageError("distillation needs a teacher: set distill.teacher or distill.checkpoint")
+    model = load_model(config.distill.teacher)
+    model.generator.to(precision.device, precision.dtype)
+    return model

@@ -16,7 +16,7 @@ from trainer.data.pairing import matched
 from trainer.data.pictures import Domain, Picture, read_frames, scan_domain
 from trainer.metrics.colour import ReinhardTransfer
 from trainer.metrics.inception import Inception
-from trainer.metrics.measures import Metrics, converter, measure_results, measure_truth
+from trainer.metrics.measures import Metrics, measure_results, measure_truth
 from trainer.metrics.motion import WarpError, shift_error, warp_error
 from trainer.metrics.ssim import psnr
 
@@ -100,16 +100,20 @@ def evaluate(
     if options.inception:
         inception = Inception(Path(options.inception), device, options.inception_sha256 or None)
     return_way = load_model(back) if back else None
+    if return_way is not None:
+        return_way.generator.to(device)
     rows: dict[str, Metrics] = {}
     for name in models:
         model = load_model(name)
-        convert = converter(model.generator.to(device), device, model.card.size_multiple)
-        results = [convert(pixels) for pixels in sources]
+        model.generator.to(device)
+        results = [model.convert(pixels) for pixels in sources]
         metrics = measure_results(sources, results, targets, options.edge, inception)
-        metrics["shift"] = shift_error(sources[:8], convert)
+        metrics["shift"] = shift_error(sources[:8], model.convert)
         if return_way is not None:
-            again = converter(return_way.generator.to(device), device, return_way.card.size_multiple)
-            cycles = [psnr(pixels, again(result)) for pixels, result in zip(sources, results, strict=True)]
+            cycles = [
+                psnr(pixels, return_way.convert(result))
+                for pixels, result in zip(sources, results, strict=True)
+            ]
             metrics["cycle_psnr"] = sum(cycles) / len(cycles)
         if paired:
             metrics |= measure_truth(results, targets)
@@ -130,12 +134,11 @@ def evaluate(
 def evaluate_video(name: str, video: Path, frames: int, longest: int, device: str = "cpu") -> WarpError:
     """Warp error of a model on the first `frames` frames of a video, beside the video's own."""
     model = load_model(name)
-    where = choose_device(device)
+    model.generator.to(choose_device(device))
     decoded = read_frames(video, range(frames))
     size = max(next(iter(decoded.values())).shape[:2])
-    convert = converter(model.generator.to(where), where, model.card.size_multiple)
     source = [_fitted(pixels, longest / size) for _, pixels in sorted(decoded.items())]
-    return warp_error(source, [convert(pixels) for pixels in source])
+    return warp_error(source, [model.convert(pixels) for pixels in source])
 
 
 def _fitted(pixels: Pixels, factor: float) -> Pixels:

@@ -8,36 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from trainer.data.augment import MULTIPLE, Pixels
+from trainer.data.augment import Pixels
 from trainer.metrics.grid import grid_power
 from trainer.metrics.inception import Inception
 from trainer.metrics.motion import shift_error
 from trainer.metrics.ssim import psnr, ssim_luminance
 from trainer.metrics.swd import sliced_wasserstein
-from trainer.reporting.samples import to_images, to_pixels
 
 Metrics = dict[str, Any]
-
-
-def converter(
-    generator: nn.Module, device: torch.device, multiple: int = MULTIPLE
-) -> Callable[[Pixels], Pixels]:
-    """A generator as a function of uint8 pictures of any size: padded to its multiple, cropped back.
-
-    Images have the type of the generator's weights.
-    """
-    dtype = next((weight.dtype for weight in generator.parameters()), torch.float32)
-
-    @torch.inference_mode()
-    def convert(pixels: Pixels) -> Pixels:
-        height, width = pixels.shape[:2]
-        missing = [-edge % multiple for edge in (height, width)]
-        padded = np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="reflect")
-        return to_pixels(generator(to_images(padded, device, dtype)))[:height, :width]
-
-    return convert
 
 
 def measure_results(

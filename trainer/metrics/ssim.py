@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from cgconvert.tensors import images
 from trainer.data.augment import Pixels
 from trainer.losses.ssim import ssim_map
 
@@ -29,5 +28,4 @@ def ssim_luminance(first: Pixels, second: Pixels) -> float:
 
 def psnr(first: Pixels, second: Pixels) -> float:
     """Peak signal-to-noise ratio in dB over all channels; infinite for equal pictures."""
-    error = float(np.mean((first.astype(np.float64) - second.astype(np.float64)) ** 2))
-    return math.inf if error == 0 else 10 * math.log10(255.0**2 / error)
+    return images.psnr(torch.from_numpy(first), torch.from_numpy(second), peak=255.0)

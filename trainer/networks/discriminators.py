@@ -11,6 +11,8 @@ from cgconvert.errors import UsageError
 from cgconvert.generators.resnet import Norm, norm_layers
 
 DISCRIMINATORS = ("patch", "pixel")
+Logits = Tensor | Sequence[Tensor]
+"""What a discriminator returns: a map of logits N1HW, or one for each of its scales."""
 
 
 class PatchDiscriminator(nn.Module):

@@ -1,4 +1,4 @@
-"""Features of networks: of discriminators for matching, and of generators' inner layers."""
+"""Inner layers of a generator, read by hooks while it runs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from cgconvert.errors import UsageError
-
-Features = Sequence[Tensor] | Sequence[Sequence[Tensor]]
 
 
 class _EnoughError(Exception):

@@ -7,42 +7,27 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
 from cgconvert.host.files import write_atomically
 from trainer.data.augment import Pixels
 from trainer.methods.base import Method
 
 
-def to_images(pixels: Pixels, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
-    """uint8 (H, W, 3) to images (1, 3, H, W) in [-1, 1] of the given floating type."""
-    return torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None].to(dtype).mul_(2 / 255).sub_(1)
-
-
-def to_pixels(images: Tensor) -> Pixels:
-    """float (1, 3, H, W) in [-1, 1] to uint8 (H, W, 3), rounded."""
-    scaled = images[0].float().add(1).mul(127.5).round().clamp(0, 255)
-    return scaled.byte().permute(1, 2, 0).cpu().numpy()
-
-
-@torch.no_grad()
 def sample_rows(
     method: Method, name: str, pictures: Sequence[Pixels], truths: Sequence[Pixels] = ()
 ) -> list[Pixels]:
-    """A row for each picture: source, averaged generator's result; then the way back, the teacher's result
-    or the truth, where there is one."""
+    """A row for each picture: the source, and what the averaged generator makes of it.
+
+    The way back, the teacher's result and the truth follow, as far as the method has them.
+    """
+    model, back, teacher = method.averaged(name), method.back(name), method.teacher_of(name)
     rows = []
     for index, pixels in enumerate(pictures):
-        images = to_images(pixels, method.device, method.precision.dtype)
-        result = method.ema.generators[name](images)
-        cells = [pixels, to_pixels(result)]
-        back = method.back(name)
+        cells = [pixels, model.convert(pixels)]
         if back is not None:
-            cells.append(to_pixels(back(result)))
-        teacher = method.teacher_of(name)
+            cells.append(back.convert(cells[1]))
         if teacher is not None:
-            cells.append(to_pixels(teacher(images)))
+            cells.append(teacher.convert(pixels))
         if truths:
             cells.append(truths[index])
         rows.append(np.concatenate(cells, axis=1))

@@ -16,7 +16,7 @@ from trainer.data.domains import PAIRED, TrainingData
 from trainer.data.loading import load_pictures
 from trainer.methods import Method
 from trainer.metrics.inception import Inception
-from trainer.metrics.measures import Metrics, converter, measure_generator, open_inception
+from trainer.metrics.measures import Metrics, measure_generator, open_inception
 from trainer.reporting.board import Board
 from trainer.reporting.report import write_report
 from trainer.reporting.samples import grid, sample_rows, write_picture
@@ -99,9 +99,9 @@ class Watch:
         """Write a grid for each generator; returns what the results show to be wrong."""
         problem = None
         self._sampled = training.method.images_seen
-        for name, (source, target) in training.method.generators.items():
-            pictures = self.pictures(source)
-            truths = self.pictures(target) if self._paired else ()
+        for name, card in training.method.cards.items():
+            pictures = self.pictures(card.source_domain)
+            truths = self.pictures(card.target_domain) if self._paired else ()
             rows = sample_rows(training.method, name, pictures, truths)
             path = self._folder.samples / f"{name}-{training.method.images_seen:09d}.png"
             picture = grid(rows)
@@ -125,10 +125,10 @@ class Watch:
         """Metrics of each averaged generator on the hold-out; the best checkpoint so far of each is kept."""
         seen, better = training.method.images_seen, []
         self._measured_last = seen
-        for name, (source, target) in training.method.generators.items():
-            metrics = self._metrics(training.method, name, source, target)
+        for name, card in training.method.cards.items():
+            metrics = self._metrics(training.method, name)
             if "fid" in metrics:
-                metrics["reference"] = self._reference(target)
+                metrics["reference"] = self._reference(card.target_domain)
             self.last[name] = metrics
             if self._board:
                 self._board.scalars(name, metrics, seen)
@@ -138,10 +138,8 @@ class Watch:
             if score < self.best.get(name, float("inf")):
                 self.best[name] = score
                 better.append(name)
-        # With two generators `best` is of the one that is trained for, which is `generators`' last.
-        main = list(training.method.generators)[-1]
         for name in better:
-            path = self._folder.best if name == main else self._folder.best_of(name)
+            path = self._folder.best if name == training.method.main else self._folder.best_of(name)
             save_checkpoint(path, training.own_state_dict())
 
     def _reference(self, target: str) -> str:
@@ -149,16 +147,15 @@ class Watch:
         where = self._data.holdout[target if target in self._data.holdout else "pairs"].where
         return f"{len(self._measured(target))} hold-out pictures of {Path(where).name}"
 
-    def _metrics(self, method: Method, name: str, source: str, target: str) -> Metrics:
-        settings = self._config.watch
-        sources, targets = self._measured(source), self._measured(target)
-        convert = converter(method.ema.generators[name], method.device, self._multiple)
+    def _metrics(self, method: Method, name: str) -> Metrics:
+        settings, card = self._config.watch, method.cards[name]
+        sources, targets = self._measured(card.source_domain), self._measured(card.target_domain)
         back, teacher = (
-            converter(network, method.device, self._multiple) if network is not None else None
-            for network in (method.back(name), method.teacher_of(name))
+            model.convert if model is not None else None
+            for model in (method.back(name), method.teacher_of(name))
         )
         return measure_generator(
-            convert,
+            method.averaged(name).convert,
             sources,
             targets,
             settings.metric_size,

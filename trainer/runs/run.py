@@ -17,6 +17,7 @@ from trainer.compute.precision import choose_precision
 from trainer.config import config_from_checkpoint
 from trainer.data.domains import open_data
 from trainer.methods import build_method
+from trainer.networks.building import WHOLE_PICTURES
 from trainer.reporting.watch import Watch
 from trainer.runs.health import Health
 from trainer.runs.loop import Training, train
@@ -92,7 +93,7 @@ def prepare(folder: RunFolder, changes: Mapping[str, Any], resume: bool, world: 
         torch.set_num_threads(config.run.threads)
     precision = choose_precision(config.run, world.local_rank)
     # cuDNN tries its algorithms once for a size of images; with sizes that change it would try all the time.
-    torch.backends.cudnn.benchmark = config.data.preprocess not in ("none", "scale_width")
+    torch.backends.cudnn.benchmark = config.data.preprocess not in WHOLE_PICTURES
     if world.first:
         log.info("%s on %s in %s", config.run.method, precision.device, precision.name)
     data = open_data(config, folder.path, world.rank, world.size)

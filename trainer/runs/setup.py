@@ -142,12 +142,10 @@ def sample_run(
     """
     import numpy as np
 
-    from cgconvert.generators import build_generator, size_rule
-    from trainer.compute.precision import choose_device
     from trainer.data.loading import load_pictures
     from trainer.data.pictures import Picture
-    from trainer.exporting.export import architecture_of, best_checkpoint, choose_generator
-    from trainer.metrics.measures import converter
+    from trainer.exporting.export import best_checkpoint, choose_generator, trained_model
+    from trainer.networks.building import generator_card
     from trainer.reporting.samples import grid, write_picture
     from trainer.storage.checkpoint import load_checkpoint
 
@@ -158,9 +156,7 @@ def sample_run(
     state = load_checkpoint(checkpoint)
     config = config_from_checkpoint(state, str(checkpoint))
     name = choose_generator(state, generator, checkpoint)
-    architecture, arguments = architecture_of(config, name)
-    network = build_generator(architecture, arguments)
-    network.load_state_dict(state["method"]["ema"]["weights"][name])
-    convert = converter(network.eval(), choose_device("cpu"), size_rule(architecture, arguments)[0])
+    model = trained_model(generator_card(config, name), state["method"]["ema"]["weights"][name])
     sources = load_pictures([Picture(path) for path in pictures], longest)
-    write_picture(output, grid([np.concatenate([source, convert(source)], axis=1) for source in sources]))
+    rows = [np.concatenate([source, model.convert(source)], axis=1) for source in sources]
+    write_picture(output, grid(rows))
