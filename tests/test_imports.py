@@ -35,8 +35,8 @@ LEVELS = [
 """From the ground up: a room imports those of lower levels only, and none beside it."""
 
 ONLY_IN = {
-    "av": ("cgconvert/media/", "trainer/", "cgconvert/doctor/codecs"),
-    "cv2": ("cgconvert/media/", "trainer/", "cgconvert/doctor/codecs"),
+    "av": ("cgconvert/media/", "trainer/"),
+    "cv2": ("cgconvert/media/", "trainer/"),
     "torch_tensorrt": ("cgconvert/engines/tensorrt",),
     "openvino": ("cgconvert/engines/openvino",),
     "click": ("cgconvert/cli/", "trainer/cli"),

@@ -25,9 +25,10 @@ def doctor(as_json: bool) -> None:
 
 def examine(tell: bool) -> dict[str, Any]:
     """Everything that was tried; printed line by line as it is found if `tell`."""
-    from cgconvert.doctor.codecs import try_codecs, try_hardware_decoders, try_pictures
     from cgconvert.doctor.engines import describe_machine, try_engines
     from cgconvert.engines.cache import cache_is_on, engines_folder, list_entries
+    from cgconvert.media.picture.trial import try_pictures
+    from cgconvert.media.video.trial import try_codecs, try_hardware_decoders
     from cgconvert.models.catalog import models_folder
 
     machine = describe_machine()

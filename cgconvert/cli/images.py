@@ -15,8 +15,9 @@ from cgconvert.cli.common import check_report_path, engine_options, read_engine_
 from cgconvert.cli.status import create_progress, seconds_as_clock
 from cgconvert.cli.wording import tell, tell_error, worded
 from cgconvert.errors import CgconvertError
+from cgconvert.media.picture.formats import FORMATS
 from cgconvert.options import ImageOptions
-from cgconvert.pictures.files import FORMATS, printable
+from cgconvert.pictures.files import printable
 from cgconvert.pictures.plan import ImagePlan, plan_dir, plan_images
 
 if TYPE_CHECKING:

@@ -1,28 +1,14 @@
-"""Pictures as files: their formats and names, what lies in a folder, where each result goes. No torch."""
+"""Pictures as files: their names, what lies in a folder, where each result goes. No torch."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cgconvert.media.picture.formats import FORMATS, SUFFIXES
 from cgconvert.options import ImageOptions
-
-FORMATS = {
-    "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "png": (".png",),
-    "webp": (".webp",),
-    "tiff": (".tif", ".tiff"),
-    "avif": (".avif",),
-    "bmp": (".bmp", ".dib"),
-}
-"""Every format that is read and written, with the suffixes it is known by; the first is the usual one."""
-
-SUFFIXES = {suffix: name for name, suffixes in FORMATS.items() for suffix in suffixes}
-LOSSY = ("jpeg", "webp", "avif")
-FOREIGN_SUFFIXES = (".gif", ".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".pdf", ".exr", ".ppm")
-"""Of pictures that we do not write; as the name of a result they are a mistake, not a folder."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +46,17 @@ def output_name(name: str, wanted: str | None) -> str:
     return name.removesuffix(suffix) + FORMATS[wanted][0]
 
 
-def find_images(folder: Path, excluded: Path, failures: list[ImageFailure]) -> Iterator[Path]:
+def find_images(
+    folder: Path,
+    excluded: Path | None,
+    failures: list[ImageFailure],
+    suffixes: Container[str] = SUFFIXES,
+) -> Iterator[Path]:
     """Paths relative to `folder` of every picture in it, by suffix, sorted within each folder.
 
     Hidden files and folders are left out, our own temporary files with them, and so is `excluded`. Links to
-    files are followed, links to folders are not: they can go round in circles.
+    files are followed, links to folders are not: they can go round in circles. Folders that cannot be read
+    are added to `failures`.
     """
     pending = [Path()]
     while pending:
@@ -80,9 +72,9 @@ def find_images(folder: Path, excluded: Path, failures: list[ImageFailure]) -> I
         below: list[Path] = []
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                if not same_file(folder / relative / entry.name, excluded):
+                if excluded is None or not same_file(folder / relative / entry.name, excluded):
                     below.append(relative / entry.name)
-            elif Path(entry.name).suffix.lower() in SUFFIXES and not entry.is_dir():
+            elif Path(entry.name).suffix.lower() in suffixes and not entry.is_dir():
                 yield relative / entry.name
         pending.extend(reversed(below))
 

@@ -12,14 +12,11 @@ from pathlib import Path
 from cgconvert.card import ModelCard
 from cgconvert.errors import ModelError, OutputError, UsageError
 from cgconvert.host.files import write_atomically
+from cgconvert.media.picture.formats import FOREIGN_SUFFIXES, FORMATS, LOSSY, SUFFIXES
 from cgconvert.models.catalog import find_model
 from cgconvert.models.files import read_card
 from cgconvert.options import EngineOptions, ImageOptions
 from cgconvert.pictures.files import (
-    FOREIGN_SUFFIXES,
-    FORMATS,
-    LOSSY,
-    SUFFIXES,
     ImageFailure,
     ImageJob,
     find_images,

@@ -21,7 +21,8 @@ from cgconvert.errors import InputError, Interrupted
 from cgconvert.frames import Frame, PlaneFrame
 from cgconvert.host.channels import Aborted, Channel, StageClock, Workers
 from cgconvert.host.files import atomic_path
-from cgconvert.media.video.compare import compare, resized
+from cgconvert.media.picture.resize import resized
+from cgconvert.media.video.compare import compare
 from cgconvert.media.video.cuda import card_access
 from cgconvert.media.video.probe import sample_pixels
 from cgconvert.media.video.sink import VideoSink

@@ -14,6 +14,7 @@ import numpy as np
 from cgconvert.errors import InputError
 from cgconvert.frames import check_pixels
 from cgconvert.media.picture import avif
+from cgconvert.media.picture.formats import FORMATS
 from cgconvert.media.picture.headers import ImageHeader, describe_unknown, identify, read_header
 from cgconvert.media.picture.metadata import TIFF_EXTRA_SAMPLES, Metadata, embed, for_result, read_metadata
 from cgconvert.media.picture.tiff_tags import Directory
@@ -24,7 +25,6 @@ BYTES_LIMIT = 4 << 30
 JPEG_QUALITY, WEBP_QUALITY, AVIF_QUALITY = 95, 90, 90
 AVIF_SPEED = 9  # a seventh of the time of speed 8 for the same size and 0.4 dB
 
-_ENCODERS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tiff", "avif": ".avif", "bmp": ".bmp"}
 _EDGE_LIMITS = {"jpeg": 65500, "webp": 16383}
 
 # Our pools are the threads; a codec that starts its own would only take time from the network. Its complaints
@@ -207,7 +207,7 @@ def turned_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def encode_picture(picture: Picture, kind: str, quality: int | None = None) -> tuple[bytes, tuple[str, ...]]:
-    """Encode a picture with its alpha and metadata as `kind` (a key of `cgconvert.pictures.plan.FORMATS`).
+    """Encode a picture with its alpha and metadata as `kind` (a key of `FORMATS`).
 
     `quality` 1 to 100 for JPEG, WebP and AVIF (100 is lossless for WebP and AVIF); None: as good as its
     source. Returns the file's bytes and what of the picture they do not hold, in words. Raises
@@ -241,9 +241,9 @@ def _encode(kind: str, raw: np.ndarray, options: list[int], metadata: Metadata) 
     blocks = [np.frombuffer(part, np.uint8) for part in parts if part]
     try:
         if types:
-            done, encoded = cv2.imencodeWithMetadata(_ENCODERS[kind], raw, types, blocks, options)
+            done, encoded = cv2.imencodeWithMetadata(FORMATS[kind][0], raw, types, blocks, options)
         else:
-            done, encoded = cv2.imencode(_ENCODERS[kind], raw, options)
+            done, encoded = cv2.imencode(FORMATS[kind][0], raw, options)
     except cv2.error as error:
         raise InputError(f"cannot be encoded as {kind.upper()} ({error.err})") from error
     if not done:
@@ -263,7 +263,7 @@ def _fitted(picture: Picture, kind: str, quality: int | None) -> tuple[Picture, 
     pixels, depth = picture.pixels, picture.depth
     if pixels.dtype == np.uint16 and kind in ("jpeg", "webp", "bmp"):
         losses.append(f"{depth} bits a sample, of which {kind.upper()} holds 8")
-        pixels, alpha, depth = _to_8_bit(pixels), None if alpha is None else _to_8_bit(alpha), 8
+        pixels, alpha, depth = to_8_bit(pixels), None if alpha is None else to_8_bit(alpha), 8
     elif depth == 16 and kind == "avif":
         losses.append("16 bits a sample, of which AVIF holds 12")
     if picture.metadata.chunks and kind != "png":
@@ -273,7 +273,10 @@ def _fitted(picture: Picture, kind: str, quality: int | None) -> tuple[Picture, 
     return replace(picture, pixels=pixels, alpha=alpha, depth=depth), tuple(losses)
 
 
-def _to_8_bit(samples: np.ndarray) -> np.ndarray:
+def to_8_bit(samples: np.ndarray) -> np.ndarray:
+    """Samples of uint8 as they are, of uint16 rounded to uint8."""
+    if samples.dtype == np.uint8:
+        return samples
     return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
@@ -309,4 +312,5 @@ __all__ = [
     "identify",
     "read_file",
     "read_picture",
+    "to_8_bit",
 ]

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
-
-def resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Pixels (H, W, 3) at another size: averaged when smaller, bicubic when larger."""
-    if pixels.shape[:2] == (height, width):
-        return pixels
-    smaller = height < pixels.shape[0]
-    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
+from cgconvert.media.picture.resize import resized
 
 
 def compare(source: np.ndarray, result: np.ndarray, mode: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Codecs and picture formats tried on a tiny input: what can really be written and read here."""
+"""Codecs and hardware decoders tried on a tiny clip: what can really be written and read here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 
 import av
-import cv2
 import numpy as np
 from av.codec.hwaccel import HWAccel, hwdevices_available
 
@@ -18,7 +17,6 @@ EDGE = 256
 """Pixels; hardware encoders refuse much smaller pictures."""
 
 FRAMES = 3
-PICTURE_SUFFIXES = (".png", ".jpg", ".webp", ".tiff", ".avif", ".bmp")
 
 
 def try_codecs() -> Iterator[tuple[str, str | None]]:
@@ -85,17 +83,3 @@ def _why_not_in_hardware(name: str, data: bytes) -> str | None:
     finally:
         av.logging.set_level(level)
     return None if count == FRAMES else f"{count} of {FRAMES} frames came back"
-
-
-def try_pictures() -> Iterator[tuple[str, str | None]]:
-    """Each picture format with None if a picture could be written and read again, or with the reason."""
-    pixels = np.arange(32 * 32 * 3, dtype=np.uint8).reshape(32, 32, 3)
-    for suffix in PICTURE_SUFFIXES:
-        try:
-            written, data = cv2.imencode(suffix, pixels)
-            read = cv2.imdecode(data, cv2.IMREAD_COLOR) if written else None
-        except cv2.error as error:
-            yield suffix, f"this build of OpenCV cannot write it ({error.err})"
-        else:
-            whole = read is not None and read.shape == pixels.shape
-            yield suffix, None if whole else "it did not come back whole"
