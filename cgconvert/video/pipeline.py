@@ -101,6 +101,7 @@ def run_video(plan: VideoPlan, progress: Progress, as_planes: bool | None = None
             plan.streams,
             source.cut,
             encoder,
+            source.damage,
         )
         run = VideoRun(plan, path, device, source, sink, progress)
         try:

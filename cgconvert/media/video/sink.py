@@ -17,11 +17,12 @@ from av.container import InputContainer, OutputContainer
 from cgconvert.errors import OutputError, UnavailableError
 from cgconvert.frames import Frame, PlaneFrame, StreamInfo
 from cgconvert.host.files import output_error
+from cgconvert.media.video.copying import CopiedStream
 from cgconvert.media.video.encoder import Encoding, FrameEncoder, video_metadata
 from cgconvert.media.video.open import open_video
 from cgconvert.media.video.packets import EncodedPacket
 from cgconvert.media.video.probe import VideoProbe
-from cgconvert.media.video.source import WHOLE, CopiedPacket, Cut
+from cgconvert.media.video.source import WHOLE, CopiedPacket, Cut, Damage
 from cgconvert.media.video.streams import StreamPlan, read_cover
 
 MILLISECONDS = 1000
@@ -53,7 +54,8 @@ class VideoSink:
     `path` None writes into memory: how `check_writable` finds out whether codec and container agree. The
     streams of `plans` that are not dropped are created in the source's order. With `card` the encoder takes
     frames from the memory of that card. Frames must come in order of pts. Use: `write` and `copy`, then
-    `finish`; `abort` leaves an unusable file to be removed.
+    `finish`; `abort` leaves an unusable file to be removed. What was wrong with packets to copy goes into
+    `damage`.
     """
 
     def __init__(
@@ -67,11 +69,13 @@ class VideoSink:
         plans: Sequence[StreamPlan],
         cut: Cut = WHOLE,
         card: HWAccel | None = None,
+        damage: Damage | None = None,
     ) -> None:
         self.path, self.target = path, target
+        self.damage = damage if damage is not None else Damage()
         self.encoder = FrameEncoder(info, encoding, card)
         self.frames = 0
-        self.packets: dict[int, int] = {}
+        self.copies: dict[int, CopiedStream] = {}
         try:
             self.container = av.open(
                 f"file:{path.resolve()}" if path else io.BytesIO(),
@@ -87,7 +91,12 @@ class VideoSink:
                     self.video = self.encoder.add_to(self.container, template)
                     self.outputs[plan.index] = self.video
                 elif plan.action == "copied":
-                    self.outputs[plan.index] = self._add_copy(self.container, template, plan, muxer)
+                    output = self._add_copy(self.container, template, plan, muxer)
+                    self.outputs[plan.index] = output
+                    if not plan.goes_into_header(muxer):
+                        self.copies[plan.index] = CopiedStream(
+                            self.container, template, output, muxer, self.damage
+                        )
             self._mark_the_video(plans)
             self._copy_chapters(source, cut)
             self.container.start_encoding()
@@ -149,13 +158,10 @@ class VideoSink:
 
     def copy(self, item: CopiedPacket) -> None:
         """Write a packet of another stream as it is. Raises `OutputError`."""
-        packet = item.packet
-        packet.stream = self.outputs[item.stream]
         try:
-            self.container.mux_one(packet)
+            self.copies[item.stream].write(item.packet)
         except (av.error.FFmpegError, OSError) as error:
             raise _as_output_error(self.target, error) from error
-        self.packets[item.stream] = self.packets.get(item.stream, 0) + 1
 
     def _mux_video(self, packets: list[av.Packet[Any]]) -> None:
         for packet in packets:
@@ -182,7 +188,7 @@ class VideoSink:
         assert self.path is not None
         index_of = {stream.index: source for source, stream in self.outputs.items()}
         expected = {self.video.index: self.frames}
-        expected |= {self.outputs[source].index: count for source, count in self.packets.items()}
+        expected |= {copy.output.index: copy.packets for copy in self.copies.values()}
         found: dict[int, int] = dict.fromkeys(expected, 0)
         with open_video(self.path) as container:
             for packet in container.demux(*[container.streams[index] for index in expected]):

@@ -20,6 +20,7 @@ from cgconvert.media.video.colour import ToPixels
 from cgconvert.media.video.open import main_video_stream, open_video
 from cgconvert.media.video.planes import ToPlanes
 from cgconvert.media.video.probe import stream_duration
+from cgconvert.media.video.times import PacketTimes
 
 INDEXED = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 """Formats in which seeking reaches the keyframe before a time. In others it may miss by seconds, or fail."""
@@ -54,11 +55,20 @@ WHOLE = Cut()
 
 @dataclass
 class Damage:
-    """What was wrong with the source, counted while it was read."""
+    """What was wrong with the source, counted while it was read and copied.
+
+    Packets are those of streams that are copied: `repaired` where time stamps went back, `untimed` where they
+    had none and were placed, `refused` by the result's container, `dropped` where they had no place in time.
+    """
 
     corrupt_frames: int = 0
     undecodable_packets: int = 0
     repaired_timestamps: int = 0
+    time_jumps: int = 0
+    repaired_packets: int = 0
+    untimed_packets: int = 0
+    refused_packets: int = 0
+    dropped_packets: int = 0
     missing_seconds: float = 0.0
     messages: list[str] = field(default_factory=list)
 
@@ -107,6 +117,8 @@ class VideoSource:
         self.damage = Damage()
         self.container = open_video(path, card)
         self.stream = main_video_stream(self.container, path)
+        jumps = av.format.Flags.ts_discont in av.format.Flags(self.container.format.flags)
+        self.times = PacketTimes(jumps, self.damage)
         if card is None:
             self.stream.thread_type = "AUTO"  # also makes decoders flag frames that they had to conceal
         self.to_planes = ToPlanes(info, take_over) if as_planes else None
@@ -164,6 +176,7 @@ class VideoSource:
         finished: set[int] = set()
         for packet in self._packets(streams):
             index = packet.stream.index
+            self.times(packet)
             if packet.size and packet.pts is not None and packet.time_base:
                 self.last_end = max(self.last_end, (packet.pts + (packet.duration or 0)) * packet.time_base)
             if index == self.stream.index:
@@ -182,8 +195,11 @@ class VideoSource:
         finished: set[int] = set()
         if not streams:
             return
-        for packet in self._packets(streams):
-            if packet.size:
+        # Where clocks may begin anew, the others are moved with the main stream's.
+        read = [*streams, self.stream] if self.times.may_jump else streams
+        for packet in self._packets(read):
+            self.times(packet)
+            if packet.size and packet.stream.index != self.stream.index:
                 yield from self._copy(packet, finished)
             if len(finished) == len(streams):
                 break
@@ -266,9 +282,12 @@ class VideoSource:
             yield CopiedPacket(packet, index)
             return
         is_text = packet.stream.type == "subtitle"
-        if packet.dts is None or (is_text and packet.is_discard):  # before the beginning, by an edit list
+        if is_text and packet.is_discard:  # before the beginning, by an edit list
             return
-        pts = packet.dts if packet.pts is None else packet.pts
+        if not self.times.place(packet):
+            return
+        pts = packet.pts
+        assert pts is not None and packet.dts is not None
         if self.end_time is not None and pts * base >= self.end_time:
             finished.add(index)
             return
