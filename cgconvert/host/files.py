@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cgconvert.errors import OutputError
+from cgconvert.host.locks import locked
 
 TEMPORARY_PREFIX = ".cgconvert-"
 
@@ -38,25 +39,33 @@ def flush_to_disk(path: Path) -> None:
 def atomic_path(target: Path, overwrite: bool = True) -> Iterator[Path]:
     """A temporary path beside `target`, with its suffix; renamed to it on success, removed on failure.
 
-    Raises `OutputError` if the target exists and `overwrite` is False (looked at again just before the
-    rename), or if the folder, the disk or the permissions do not allow it.
+    Every process takes the same temporary name for a target, and a lock beside it: so the next one finds
+    and removes what a killed one has left, and two never write the same target at once. Raises
+    `OutputError` if another process writes the target, if it exists and `overwrite` is False (looked at
+    again just before the rename), or if the folder, the disk or the permissions do not allow it.
     """
-    temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}{target.suffix}"
+    name = f"{TEMPORARY_PREFIX}{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}"
+    temporary = target.parent / f"{name}{target.suffix}"
     try:
         if (target.exists() or target.is_symlink()) and not overwrite:
             raise OutputError(f"{target} exists already: use `overwrite` to replace it")
         target.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        flush_to_disk(temporary)
-        if overwrite:
-            temporary.replace(target)
-        else:
-            _rename_new(temporary, target)
+        with locked(target.parent / f"{name}.lock", wait=False, remove=True) as held:
+            if not held:
+                raise OutputError(f"{target} is being written by another process: wait for its end")
+            try:
+                temporary.unlink(missing_ok=True)  # of a process that was killed
+                yield temporary
+                flush_to_disk(temporary)
+                if overwrite:
+                    temporary.replace(target)
+                else:
+                    _rename_new(temporary, target)
+            finally:
+                with suppress(OSError):
+                    temporary.unlink(missing_ok=True)
     except OSError as error:
         raise output_error(target, error) from error
-    finally:
-        with suppress(OSError):  # where the folder itself is impossible, so is the temporary file
-            temporary.unlink(missing_ok=True)
 
 
 def _rename_new(temporary: Path, target: Path) -> None:

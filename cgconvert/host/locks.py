@@ -2,48 +2,46 @@
 
 from __future__ import annotations
 
-import sys
-import time
+import errno
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
-if sys.platform == "win32":
-    import msvcrt
-
-    def _try_lock(file: IO[bytes]) -> bool:
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-else:
-    import fcntl
-
-    def _try_lock(file: IO[bytes]) -> bool:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
+from filelock import FileLock, Timeout
 
 POLL_SECONDS = 0.1
 
+WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+"""What a file system answers that has no locks."""
+
 
 @contextmanager
-def locked(path: Path, wait: bool = True, waiting: Callable[[], None] = lambda: None) -> Iterator[bool]:
+def locked(
+    path: Path, wait: bool = True, waiting: Callable[[], None] = lambda: None, remove: bool = False
+) -> Iterator[bool]:
     """Hold the lock file `path` for this block; False if another holds it and `wait` is False.
 
-    `waiting` is called once before waiting. The file stays, empty: to remove it while others wait on it
-    would let two of them in. Raises `OSError` where it cannot be made.
+    `waiting` is called once before waiting. The lock file stays, or is removed at the end of the block if
+    `remove` is True. On a file system without locks every process is taken to hold it. Raises `OSError`
+    where the file cannot be made.
     """
-    with path.open("ab") as file:
-        held = _try_lock(file)
-        if not held and wait:
+    lock = FileLock(path, fallback_to_soft=False)
+    held = True
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        held = wait
+        if wait:
             waiting()
-            while not (held := _try_lock(file)):
-                time.sleep(POLL_SECONDS)
-        yield held  # closing the file releases it
+            lock.acquire(poll_interval=POLL_SECONDS)
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+    try:
+        yield held
+    finally:
+        if lock.is_locked:
+            if remove:  # while it is held: who opened it meanwhile finds it gone and makes a new one
+                with suppress(OSError):
+                    path.unlink()
+            lock.release()

@@ -4,30 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from cgconvert.errors import UsageError
 from cgconvert.host.files import TEMPORARY_PREFIX, output_error, write_atomically
+from cgconvert.host.locks import locked
 from trainer.config import Config, read_config
-
-
-def _lock(file: IO[str], folder: Path) -> None:
-    """Take the lock or raise `UsageError`; nothing happens where the system has no such locks."""
-    try:
-        import fcntl
-    except ImportError:  # not on this system
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UsageError(
-            f"{folder}: a training is running in this folder; wait for its end, or stop it"
-        ) from error
-    except OSError:  # a file system without locks
-        return
 
 
 @dataclass(frozen=True)
@@ -86,16 +71,18 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Keeps a second training out of the folder; what a killed one left half-written is removed.
 
-        The system lets go of the lock when the process ends, however it ends. Raises `UsageError` where
-        another training has it, `OutputError` where the folder cannot be written.
+        Raises `UsageError` where another training is in it, `OutputError` where it cannot be written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / ".lock").open("w")
-        except OSError as error:
-            raise output_error(self.path / ".lock", error) from error
-        with file:
-            _lock(file, self.path)
+        with ExitStack() as stack:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                held = stack.enter_context(locked(self.path / ".lock", wait=False))
+            except OSError as error:
+                raise output_error(self.path / ".lock", error) from error
+            if not held:
+                raise UsageError(
+                    f"{self.path}: a training is running in this folder; wait for its end, or stop it"
+                )
             for left in self.path.glob(f"{TEMPORARY_PREFIX}*"):
                 left.unlink(missing_ok=True)
             yield
