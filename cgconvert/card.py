@@ -17,6 +17,9 @@ PIXEL_LIMIT = 65536
 PADDING_LIMIT = 4096
 """Largest `size_multiple` and `size_minimum`: a hostile card must not make a small picture a huge one."""
 
+MOST_NOISE = 16
+"""Most channels of noise that a generator may take."""
+
 
 @dataclass(frozen=True)
 class ModelCard:
@@ -25,7 +28,9 @@ class ModelCard:
     `size_multiple` and `size_minimum` (pixels) bound what the generator accepts; the converter pads to
     them. `native_size` is the edge of the pictures it was trained on. `work_size` is the height in
     pixels at which it is advised to see a video's frame (None: the frame's own). Images are RGB in
-    `value_range`. `training` says how it was made: data, images seen, metrics. Texts are one line of
+    `value_range`. `noise` is empty, or {"channels": how many channels of fixed noise the
+    generator takes after those of the image, "seed": of which field} (`tensors/noise.py`).
+    `training` says how it was made: data, images seen, metrics. Texts are one line of
     printable characters, since they are shown on terminals and come from anyone's files.
     """
 
@@ -40,6 +45,7 @@ class ModelCard:
     native_size: int | None = None
     work_size: int | None = None
     value_range: tuple[float, float] = (-1.0, 1.0)
+    noise: Mapping[str, int] = field(default_factory=dict)
     precision: str = "fp32"
     training: Mapping[str, Any] = field(default_factory=dict)
     licence: str = "unknown"
@@ -52,12 +58,18 @@ class ModelCard:
             text = getattr(self, key)
             if not isinstance(text, str) or len(text) > TEXT_LIMIT or not text.isprintable():
                 raise self._wrong(key, f"one line of at most {TEXT_LIMIT} printable characters")
-        for key in ("arguments", "training"):
+        for key in ("arguments", "noise", "training"):
             if not isinstance(getattr(self, key), Mapping):
                 raise self._wrong(key, "a mapping")
         for key in ("in_channels", "out_channels"):
             if not _is_whole(self.arguments.get(key, 3), 4096):
                 raise ModelError(f"model card of {self.name!r}: {key} must be a whole number >= 1")
+        if self.noise and not (
+            _is_whole(self.noise.get("channels"), MOST_NOISE)
+            and self.noise["channels"] < self.network_channels
+            and (self.noise_seed == 0 or _is_whole(self.noise_seed, 2**31 - 1))
+        ):
+            raise self._wrong("noise", "empty or channels (fewer than the generator takes) and a seed")
         for key in ("size_multiple", "size_minimum"):
             if not _is_whole(getattr(self, key), PADDING_LIMIT):
                 raise self._wrong(key, f"a whole number from 1 to {PADDING_LIMIT}")
@@ -74,8 +86,23 @@ class ModelCard:
 
     @property
     def in_channels(self) -> int:
-        """Channels of the images the generator takes."""
+        """Channels of a picture that the generator takes; noise is not counted."""
+        return self.network_channels - self.noise_channels
+
+    @property
+    def network_channels(self) -> int:
+        """Channels of the images that the generator takes: those of a picture, and those of noise."""
         return int(self.arguments.get("in_channels", 3))
+
+    @property
+    def noise_channels(self) -> int:
+        """Channels of fixed noise that the generator takes."""
+        return int(self.noise.get("channels", 0))
+
+    @property
+    def noise_seed(self) -> int:
+        """Seed of the noise's field."""
+        return self.noise.get("seed", 0)
 
     @property
     def out_channels(self) -> int:

@@ -63,7 +63,7 @@ passing_setting = _setting_option(
 @click.option("--a", help="Pictures of domain A: a folder, or a video.")
 @click.option("--b", help="Pictures of domain B.")
 @click.option("--pairs", help="pix2pix: pictures with A on the left and B on the right.")
-@click.option("--method", default=None, help="cyclegan (default), pix2pix, cut or distill.")
+@click.option("--method", default=None, help="cyclegan (default), pix2pix, cut, distill or one_sided.")
 @click.option("--recipe", help="Start from a recipe that comes with the trainer, or from a TOML file.")
 @written_setting
 @click.option("--overwrite", is_flag=True, help="Replace a config that is there.")

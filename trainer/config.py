@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from cgconvert.card import MOST_NOISE
 from cgconvert.errors import UsageError
 
-METHODS = ("cyclegan", "pix2pix", "cut", "distill")
+METHODS = ("cyclegan", "pix2pix", "cut", "distill", "one_sided")
 PREPROCESS = ("resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "scale_and_crop", "none")
 CYCLEGAN_ABLATIONS = ("full", "cycle-alone", "gan-alone", "gan-forward", "gan-backward")
 PIX2PIX_ABLATIONS = ("full", "l1-alone", "gan-alone", "cgan-alone", "l1-gan")
@@ -74,7 +75,7 @@ class DataConfig:
     a: str = _setting("", "domain A: a folder (searched through), or a video")
     b: str = _setting("", "domain B: likewise; with pix2pix the file names pair the folders")
     pairs: str = _setting("", "pix2pix: a folder of pictures with A on the left and B on the right, instead")
-    direction: str = _setting("a_to_b", "what pix2pix, cut and distill learn", choices=("a_to_b", "b_to_a"))
+    direction: str = _setting("a_to_b", "what methods with one generator learn", choices=("a_to_b", "b_to_a"))
     holdout_a: str = _setting(
         "", "pictures of A that are measured and shown, never learned; empty: split off"
     )
@@ -88,10 +89,20 @@ class DataConfig:
     crop_size: int = _setting(256, "edge of the crop that is trained on", minimum=8)
     scale_min: float = _setting(0.5, "scale_and_crop: smallest random scale", minimum=0.05)
     scale_max: float = _setting(1.5, "scale_and_crop: largest random scale", minimum=0.05)
+    scale_a: list[float] = field(
+        default_factory=list,
+        metadata={"help": "[smallest, largest] scale of domain A alone; empty: scale_min, scale_max"},
+    )
+    scale_b: list[float] = field(default_factory=list, metadata={"help": "likewise of domain B"})
     flip: bool = _setting(True, "mirror half of the pictures")
     frames_per_video: int = _setting(500, "frames sampled from a video that is a domain", minimum=2)
     cache_mb: int = _setting(4096, "memory for decoded pictures; beyond it they are read anew", minimum=0)
     workers: int = _setting(1, "threads that prepare batches ahead", minimum=1)
+
+    def of_domain(self, name: str) -> DataConfig:
+        """The same with the scales of one domain, "a" or "b"."""
+        own = getattr(self, f"scale_{name}")
+        return dataclasses.replace(self, scale_min=own[0], scale_max=own[1]) if own else self
 
 
 @dataclass(frozen=True)
@@ -104,6 +115,15 @@ class NetworkConfig:
     )
     reverse_generator: str = _setting("", "cyclegan: another architecture for gen_ab; empty: the same")
     reverse_arguments: dict[str, Any] = field(default_factory=dict, metadata={"help": "its arguments"})
+    noise: int = _setting(
+        0,
+        "one_sided: channels of fixed noise beside the picture, which strokes hang on",
+        minimum=0,
+        maximum=MOST_NOISE,
+    )
+    norm_frozen: float = _setting(
+        0.5, "share of the training after which generators' batch norms keep their statistics", minimum=0
+    )
     init: str = _setting("normal", "how weights start", choices=("normal", "xavier", "kaiming", "orthogonal"))
     init_gain: float = _setting(0.02, "its spread or gain", minimum=0)
     discriminator: str = _setting("patch", "70x70 patches, or single pixels", choices=("patch", "pixel"))
@@ -127,7 +147,13 @@ class LossConfig:
     lambda_b: float = _setting(10.0, "cyclegan: weight of the cycle B -> A -> B", minimum=0)
     lambda_identity: float = _setting(0.5, "cyclegan: identity loss, times lambda_a and lambda_b", minimum=0)
     colour: float = _setting(
-        0.0, "cyclegan: weight of keeping blurred colours, moved to the domain's mean and spread", minimum=0
+        0.0, "weight of keeping blurred colours, moved to the target domain's mean and spread", minimum=0
+    )
+    projected: float = _setting(
+        0.0, "weight of discriminators on pretrained features (hinge loss), beside the other", minimum=0
+    )
+    content: float = _setting(
+        0.0, "one_sided: weight of keeping what is shown, in pretrained features", minimum=0
     )
     lambda_l1: float = _setting(100.0, "pix2pix: weight of the distance to the truth", minimum=0)
     conditional: bool = _setting(True, "pix2pix: the discriminator sees the input beside the output")
@@ -312,6 +338,9 @@ def _check_section(section: str, values: Any) -> None:
         if expected is float and type(value) is int:
             value = float(value)
             object.__setattr__(values, setting.name, value)
+        if expected == list[float] and type(value) is list:
+            value = [float(item) if type(item) is int else item for item in value]
+            object.__setattr__(values, setting.name, value)
         kind, items = get_origin(expected) or expected, get_args(expected)
         if type(value) is not kind:
             raise UsageError(f"{where} must be {kind.__name__}, got {value!r}")
@@ -331,6 +360,14 @@ def _check_together(config: Config) -> None:
     data, run = config.data, config.run
     if data.scale_min > data.scale_max:
         raise UsageError(f"data.scale_min {data.scale_min} is above data.scale_max {data.scale_max}")
+    for key in ("scale_a", "scale_b"):
+        own = getattr(data, key)
+        if own and (len(own) != 2 or not 0.05 <= own[0] <= own[1]):
+            raise UsageError(f"data.{key} must be [smallest, largest] from 0.05 on, got {own}")
+    if config.network.noise and run.method != "one_sided":
+        raise UsageError(f"network.noise is for run.method one_sided, not {run.method}")
+    if config.loss.projected and run.method == "pix2pix":
+        raise UsageError("loss.projected is for methods without pairs, not pix2pix")
     if data.preprocess in ("resize_and_crop", "scale_width_and_crop") and data.crop_size > data.load_size:
         raise UsageError(f"data.crop_size {data.crop_size} is above data.load_size {data.load_size}")
     if run.decay_images > run.images:

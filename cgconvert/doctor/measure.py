@@ -106,7 +106,7 @@ def measure(
     if rates is None:
         return Measurement(*about, problem=_short_of_memory(batch))
     network, convert, spent = rates
-    shape = (model.card.in_channels, *padded_size(height, width, model.card))
+    shape = (model.card.network_channels, *padded_size(height, width, model.card))
     share = limits.share(candidate.precision, network * count_macs(model.generator, *shape))
     moved = count_bytes(model.generator, *shape, candidate.precision, batch)
     memory_share = limits.memory_share(network * moved)

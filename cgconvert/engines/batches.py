@@ -92,7 +92,7 @@ def bytes_per_pixel(engine: Engine) -> float:
     if engine.pixel_bytes is None:
         edge = PROBE_EDGE[engine.device.type]
         height, width = padded_size(edge, edge, engine.model.card)
-        images = torch.zeros(1, engine.model.card.in_channels, height, width, device=engine.device)
+        images = torch.zeros(1, engine.model.card.network_channels, height, width, device=engine.device)
         if engine.device.type == "cuda":
             needed = max(_peak(partial(engine.layer_by_layer, images), engine.device), images.nbytes)
         else:

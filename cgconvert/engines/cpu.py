@@ -124,6 +124,14 @@ def _convolved(layer: nn.Conv2d, x: Tensor) -> Tensor:
     return F.conv2d(reflect_pad(x, 1), layer.weight, layer.bias, layer.stride)
 
 
+def _normed(layer: nn.Module, x: Tensor) -> Tensor:
+    """The layer's norm; an identity, in a generator without norms, gives `x` itself back."""
+    if isinstance(layer, InstanceNorm2d) and not layer.affine:
+        return instance_norm(x, layer.eps)
+    result: Tensor = layer(x)
+    return result
+
+
 class H2OnCpu(nn.Module):
     """`H2Generator` with its steps between the resolutions as few copies of long runs.
 
@@ -146,15 +154,15 @@ class H2OnCpu(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         own = self.own
         phases = torch.cat([x[:, :, row::2, column::2] for row in (0, 1) for column in (0, 1)], 1)
-        skip = relu_(instance_norm(_convolved(own.head, phases), own.head_norm.eps))
-        y = relu_(instance_norm(_convolved(own.down, skip), own.down_norm.eps))
+        skip = relu_(_normed(own.head_norm, _convolved(own.head, phases)))
+        y = relu_(_normed(own.down_norm, _convolved(own.down, skip)))
         for block in own.blocks:
             assert isinstance(block, H2Block)
-            inner = relu_(instance_norm(_convolved(block.conv1, y), block.norm1.eps))
-            y = instance_norm(_convolved(block.conv2, inner), block.norm2.eps).add_(y)
+            inner = relu_(_normed(block.norm1, _convolved(block.conv1, y)))
+            y = _normed(block.norm2, _convolved(block.conv2, inner)).add_(y)
         y = F.interpolate(own.up(y), scale_factor=2.0, mode="bilinear", align_corners=False)
-        y = relu_(instance_norm(_filtered(own.up_blur, y), own.up_norm.eps)).add_(skip)
-        y = relu_(instance_norm(_convolved(own.fuse, y), own.fuse_norm.eps))
+        y = relu_(_normed(own.up_norm, _filtered(own.up_blur, y))).add_(skip)
+        y = relu_(_normed(own.fuse_norm, _convolved(own.fuse, y)))
         y = tanh(_narrowly_filtered(own.blur, self._shuffled(_convolved(own.tail, y))))
         return _narrowly_filtered(own.blur, y).clamp_(-1, 1)
 

@@ -70,7 +70,7 @@ class EagerEngine(Engine):
             return
         card = self.model.card
         height, width = padded_size(min(height, 256), min(width, 256), card)
-        self(torch.zeros(1, card.in_channels, height, width, device=self.device))
+        self(torch.zeros(1, card.network_channels, height, width, device=self.device))
 
     def __call__(self, images: Tensor) -> Tensor:
         assert self.generator is not None, "the engine is closed"

@@ -81,7 +81,7 @@ def _example(model: Model) -> Tensor:
     card = model.card
     edge = 2 * max(card.size_minimum, card.size_multiple)
     height, width = padded_size(edge, edge + 1, card)
-    return torch.zeros(2, card.in_channels, height, width)
+    return torch.zeros(2, card.network_channels, height, width)
 
 
 def _write_onnx(model: Model, path: Path) -> None:
@@ -160,7 +160,7 @@ def _compare(model: Model, run: Runner, kind: str) -> float:
     worst = float("inf")
     random = torch.Generator().manual_seed(0)
     for count, height, width in [(1, edge, edge), (3, edge, 2 * edge), (2, 3 * edge // 2, edge)]:
-        shape = (count, card.in_channels, *padded_size(height, width, card))
+        shape = (count, card.network_channels, *padded_size(height, width, card))
         images = torch.rand(shape, generator=random) * 2 - 1
         with torch.inference_mode():
             wanted = model.generator(images)

@@ -221,7 +221,7 @@ def _convert(model: Model) -> Any:
     # Written as itself the norm becomes OpenVINO's one fused operation; as a group norm it does not.
     generator = with_plain_norms(operate(model.generator))
     card = model.card
-    channels = card.in_channels
+    channels = card.network_channels
     # Tracing keeps sizes of its example where a layer asks for them, so the smallest accepted one is
     # taken twice over, which no layer can take for a constant 1.
     height, width = padded_size(2 * card.size_minimum, 2 * card.size_minimum, card)

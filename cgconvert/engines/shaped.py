@@ -142,7 +142,7 @@ class ShapedEngine(Engine):
         about = f"{self.model.card.name}, {self.precision}, {width}x{height}, batch {count}"
         more = {"shape": list(shape), **self._parts()}
         parts = engine_parts(self.model, self.name, self.device, self.precision, **more)
-        example = torch.zeros(count, self.model.card.in_channels, height, width, device=self.device)
+        example = torch.zeros(count, self.model.card.network_channels, height, width, device=self.device)
         example = example.contiguous(memory_format=torch.channels_last)
         try:
             with torch.no_grad(), exact_float32(self.device):

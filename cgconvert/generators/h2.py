@@ -7,18 +7,20 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cgconvert.generators.layers import GridFilter, InstanceNorm2d, NarrowGridFilter
+from cgconvert.generators.layers import GridFilter, NarrowGridFilter
+from cgconvert.generators.resnet import Norm, norm_layers
 
 
 class H2Block(nn.Module):
     """Residual block of two 3x3 convolutions at quarter resolution."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, norm: Norm = "instance") -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=False)
-        self.norm1 = InstanceNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=False)
-        self.norm2 = InstanceNorm2d(channels)
+        bias = norm == "none"
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=bias)
+        (self.norm1,) = norm_layers(norm, channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=bias)
+        (self.norm2,) = norm_layers(norm, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
@@ -36,6 +38,7 @@ class H2Generator(nn.Module):
 
     Input and output: float NCHW in [-1, 1], height and width multiples of 4 and at least 16.
     `half_channels` are the channels at H/2, `channels` those at H/4; named `H2 half-channels-blocks`.
+    With `norm` "none" every convolution has a bias: what training with "batch" is exported as.
     """
 
     SUB_PIXEL: ClassVar[dict[str, int]] = {"tail": 2}  # for a start without a grid (ICNR)
@@ -47,19 +50,20 @@ class H2Generator(nn.Module):
         half_channels: int = 24,
         channels: int = 64,
         blocks: int = 6,
+        norm: Norm = "instance",
     ) -> None:
         super().__init__()
-        half = half_channels
-        self.head = nn.Conv2d(4 * in_channels, half, 3, padding=1, padding_mode="reflect", bias=False)
-        self.head_norm = InstanceNorm2d(half)
-        self.down = nn.Conv2d(half, channels, 3, 2, padding=1, padding_mode="reflect", bias=False)
-        self.down_norm = InstanceNorm2d(channels)
-        self.blocks = nn.Sequential(*[H2Block(channels) for _ in range(blocks)])
-        self.up = nn.Conv2d(channels, half, 1, bias=False)
+        half, bias = half_channels, norm == "none"
+        self.head = nn.Conv2d(4 * in_channels, half, 3, padding=1, padding_mode="reflect", bias=bias)
+        (self.head_norm,) = norm_layers(norm, half)
+        self.down = nn.Conv2d(half, channels, 3, 2, padding=1, padding_mode="reflect", bias=bias)
+        (self.down_norm,) = norm_layers(norm, channels)
+        self.blocks = nn.Sequential(*[H2Block(channels, norm) for _ in range(blocks)])
+        self.up = nn.Conv2d(channels, half, 1, bias=bias)
         self.up_blur = GridFilter(half)
-        self.up_norm = InstanceNorm2d(half)
-        self.fuse = nn.Conv2d(half, half, 3, padding=1, padding_mode="reflect", bias=False)
-        self.fuse_norm = InstanceNorm2d(half)
+        (self.up_norm,) = norm_layers(norm, half)
+        self.fuse = nn.Conv2d(half, half, 3, padding=1, padding_mode="reflect", bias=bias)
+        (self.fuse_norm,) = norm_layers(norm, half)
         self.tail = nn.Conv2d(half, 4 * out_channels, 3, padding=1, padding_mode="reflect")
         self.blur = NarrowGridFilter(out_channels)
 

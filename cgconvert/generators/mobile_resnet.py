@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from cgconvert.generators.layers import InstanceNorm2d
-from cgconvert.generators.resnet import Padding, ResnetGenerator, Upsampling
+from cgconvert.generators.resnet import Norm, Padding, ResnetGenerator, Upsampling, norm_layers
 
 ENTRANCE = 10  # layers of the ResNet generator before its blocks: padding, and three convolutions
 
 
 class SeparableConv2d(nn.Module):
-    """A 3x3 convolution of each channel alone, an instance norm, and a 1x1 convolution over the channels."""
+    """A 3x3 convolution of each channel alone, a normalisation, and a 1x1 convolution over the channels."""
 
-    def __init__(self, channels: int, padding: int) -> None:
+    def __init__(self, channels: int, padding: int, norm: Norm) -> None:
         super().__init__()
         self.conv = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=padding, groups=channels),
-            InstanceNorm2d(channels),
+            *norm_layers(norm, channels),
             nn.Conv2d(channels, channels, 1),
         )
 
@@ -28,18 +27,18 @@ class SeparableConv2d(nn.Module):
 class MobileResnetBlock(nn.Module):
     """The ResNet generator's block with both convolutions separable."""
 
-    def __init__(self, channels: int, padding: Padding) -> None:
+    def __init__(self, channels: int, padding: Padding, norm: Norm) -> None:
         super().__init__()
 
         def convolution() -> list[nn.Module]:
             if padding == "zero":
-                return [SeparableConv2d(channels, 1)]
+                return [SeparableConv2d(channels, 1, norm)]
             pad = nn.ReflectionPad2d(1) if padding == "reflect" else nn.ReplicationPad2d(1)
-            return [pad, SeparableConv2d(channels, 0)]
+            return [pad, SeparableConv2d(channels, 0, norm)]
 
         # The published block has a dropout of rate 0 in the place of the identity: its keys count it.
-        middle = [InstanceNorm2d(channels), nn.ReLU(True), nn.Identity()]
-        self.conv_block = nn.Sequential(*convolution(), *middle, *convolution(), InstanceNorm2d(channels))
+        middle = [*norm_layers(norm, channels), nn.ReLU(True), nn.Identity()]
+        self.conv_block = nn.Sequential(*convolution(), *middle, *convolution(), *norm_layers(norm, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv_block(x)
@@ -63,10 +62,13 @@ class MobileResnetGenerator(nn.Module):
         blocks: int = 9,
         padding: Padding = "reflect",
         upsampling: Upsampling = "transposed",
+        norm: Norm = "instance",
     ) -> None:
         super().__init__()
-        ends = list(ResnetGenerator(in_channels, out_channels, ngf, 0, upsampling=upsampling).model)
-        middle = [MobileResnetBlock(4 * ngf, padding) for _ in range(blocks)]
+        bias = True if norm == "none" else None
+        resnet = ResnetGenerator(in_channels, out_channels, ngf, 0, norm, bias=bias, upsampling=upsampling)
+        ends = list(resnet.model)
+        middle = [MobileResnetBlock(4 * ngf, padding, norm) for _ in range(blocks)]
         self.model = nn.Sequential(*ends[:ENTRANCE], *middle, *ends[ENTRANCE:])
 
     def forward(self, x: Tensor) -> Tensor:

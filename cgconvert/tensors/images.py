@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cgconvert.card import ModelCard
+from cgconvert.tensors.noise import with_noise
 
 LUMA_BT601 = (0.299, 0.587, 0.114)
 
@@ -98,11 +99,11 @@ def rgb_to_pixels(rgb: Tensor, dtype: np.dtype | type) -> np.ndarray:
 
 
 def _channels_in(images: Tensor, card: ModelCard) -> Tensor:
-    """As many channels as the generator takes: RGB, or its BT.601 luma."""
-    if card.in_channels != 1:
-        return images
-    weights = torch.tensor(LUMA_BT601, device=images.device).view(1, 3, 1, 1)
-    return (images * weights).sum(1, keepdim=True)
+    """As many channels as the generator takes: RGB or its BT.601 luma, and the noise of its card."""
+    if card.in_channels == 1:
+        weights = torch.tensor(LUMA_BT601, device=images.device).view(1, 3, 1, 1)
+        images = (images * weights).sum(1, keepdim=True)
+    return with_noise(images, card.noise_channels, card.noise_seed)
 
 
 def images_to_pixels(images: Tensor, crop: Crop, dtype: np.dtype | type) -> np.ndarray:

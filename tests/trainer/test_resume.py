@@ -17,10 +17,11 @@ import pytest
 import torch
 
 from cgconvert.errors import Interrupted
-from tests.trainer.conftest import make_domain, make_pairs, write_run
+from tests.trainer.conftest import H2_TINY, make_domain, make_pairs, write_run
 from trainer.exporting.export import export_model
 from trainer.methods.cut import Cut
 from trainer.methods.distill import Distill
+from trainer.methods.one_sided import OneSided
 from trainer.runs.run import start
 from trainer.storage.checkpoint import load_checkpoint
 from trainer.storage.folder import RunFolder
@@ -141,14 +142,28 @@ def test_killed_run_goes_on_exactly(
 
 CUT = {"run.method": "cut", "loss.diffaugment": ["color"], "loss.temporal": 1.0, "loss.nce_patches": 16}
 DISTILL = {"run.method": "distill", "loss.temporal": 1.0, "optimizer.disc_lr": 1e-4}
+ONE_SIDED = {
+    "run.method": "one_sided",
+    "data.crop_size": 64,
+    "network.arguments": H2_TINY | {"norm": "batch"},
+    "network.noise": 2,
+    "network.norm_frozen": 0.25,  # before the stop: the statistics must still stand after it
+    "loss.projected": 2.0,
+    "loss.content": 0.4,
+    "loss.colour": 1.5,
+    "loss.temporal": 2.0,
+    "loss.diffaugment": ["color", "translation"],
+}
+METHODS = {"cut": (CUT, Cut), "one_sided": (ONE_SIDED, OneSided)}
 
 
-@pytest.mark.parametrize("case", ["cut", "distill", "distill-run", "distill-online"])
+@pytest.mark.parametrize("case", ["cut", "one_sided", "distill", "distill-run", "distill-online"])
 def test_stopped_run_goes_on_exactly(
     tmp_path: Path, domains: dict[str, str], monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
-    settings, method = ({**CUT}, Cut) if case == "cut" else ({**DISTILL}, Distill)
-    if case != "cut":
+    settings, method = METHODS.get(case, (DISTILL, Distill))
+    if case not in METHODS:
+        settings = {**settings}
         short = {"run.images": 2, "run.decay_images": 1}
         teacher = RunFolder(write_run(tmp_path / "teacher", domains | short))
         start(teacher)

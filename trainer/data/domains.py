@@ -121,4 +121,5 @@ def _samplers(config: Config, training: Domains, paired: bool, rule: SizeRule) -
     if paired:
         return {"pairs": Sampler(MatchedCache(caches["a"], caches["b"]), data, seed, 0)}
     order: Sequence[str] = ("a", "b")
-    return {name: Sampler(caches[name], data, seed, stream) for stream, name in enumerate(order)}
+    own = {name: data.of_domain(name) for name in order}
+    return {name: Sampler(caches[name], own[name], seed, stream) for stream, name in enumerate(order)}

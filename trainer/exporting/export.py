@@ -19,6 +19,7 @@ from trainer.data.domains import PAIRED
 from trainer.data.loading import load_pictures
 from trainer.data.pictures import scan_domain
 from trainer.exporting.calibrate import calibrate
+from trainer.exporting.folding import fold_batch_norms
 from trainer.methods import METHODS
 from trainer.networks.building import generator_card
 from trainer.storage.checkpoint import load_checkpoint
@@ -66,9 +67,14 @@ def export_model(
     config = config_from_checkpoint(state, str(checkpoint))
     name = choose_generator(state, generator, checkpoint)
     plain = generator_card(config, name)
+    weights = _mean_weights(state, name, checkpoint, others, share)
+    if calibrated:
+        weights = _calibrated(weights, config, plain, checkpoint.parent)
+    arguments, weights = fold_batch_norms(plain.architecture, plain.arguments, weights)
     card = replace(
         plain,
         name=target.stem,
+        arguments=arguments,
         title=text.title or target.stem,
         source_domain=text.source_domain or plain.source_domain,
         target_domain=text.target_domain or plain.target_domain,
@@ -77,9 +83,6 @@ def export_model(
         training=_training(state, config, name, calibrated, len(others), share) | dict(text.notes or {}),
         licence=text.licence,
     )
-    weights = _mean_weights(state, name, checkpoint, others, share)
-    if calibrated:
-        weights = _calibrated(weights, config, plain, checkpoint.parent)
     rounded = {key: t.to(DTYPES[precision]) if t.is_floating_point() else t for key, t in weights.items()}
     signed = write_model(target, card, rounded)
     try:
@@ -197,7 +200,7 @@ def _verify(path: Path, weights: Mapping[str, Any]) -> None:
     trained = trained_model(model.card, weights).generator
     edge = max(64, model.card.size_minimum)
     generator = torch.Generator().manual_seed(0)
-    noise = torch.rand(1, model.card.in_channels, edge, edge, generator=generator) * 2 - 1
+    noise = torch.rand(1, model.card.network_channels, edge, edge, generator=generator) * 2 - 1
     with torch.inference_mode():
         ratio = psnr(model.generator(noise), trained(noise))
     if not ratio >= LEAST_PSNR:

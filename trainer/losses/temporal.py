@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -100,5 +102,53 @@ def next_frame(images: Tensor, results: Tensor, noise: float = NOISE) -> tuple[T
 
 def masked_l1(results: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
     """Mean absolute difference of NCHW images where the mask N1HW is 1; computed in float32 at least."""
-    differences = mask * (widened(results) - wanted).abs()
+    differences = mask * (widened(results) - widened(wanted)).abs()
     return differences.sum() / (mask.sum() * results.shape[1]).clamp_min(1)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What happens between two frames: for each image motion, only grain, or other light.
+
+    `flow` is NHW2 in pixels; `gain` and `flash` are N1HW or N111: light is multiplied by the one and goes
+    towards white by the other.
+    """
+
+    flow: Tensor
+    gain: Tensor
+    flash: Tensor
+
+    def moved(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images moved, in the light they had, and the mask N1HW of what was in the frame before."""
+        return warp(images, self.flow)
+
+    def lit(self, images: Tensor) -> Tensor:
+        """Images in [-1, 1] in the new light: black stays black under a gain, white under a flash."""
+        faded = (images + 1) * self.gain - 1
+        return faded + (1 - faded) * self.flash
+
+
+def draw_change(images: Tensor) -> Change:
+    """A random change for each image: motion for half of them, other light for a quarter, else nothing.
+
+    Other light is a fade, often to black, for half of those, a black bar at one edge, or a flash.
+    """
+    count, _, height, width = images.shape
+    device = images.device
+
+    def draw() -> Tensor:
+        return torch.rand(count, 1, 1, 1, device=device)
+
+    kind, light = draw(), draw()
+    lit = kind < 0.25
+    flow = synthetic_flow(images) * (kind >= 0.5)
+    fade = draw() * (draw() > 0.3)
+    # A bar at one of the four edges: rows or columns counted from there, as a share of the edge.
+    down = torch.linspace(0, 1, height, device=device).view(1, 1, height, 1)
+    right = torch.linspace(0, 1, width, device=device).view(1, 1, 1, width)
+    edge, depth = (4 * draw()).floor(), 0.05 + 0.4 * draw()
+    place = torch.where(edge < 2, down, right)
+    bar = torch.where(edge % 2 == 0, place, 1 - place) < depth
+    gain = torch.where(light < 0.5, fade, torch.where(light < 0.8, 1.0 - bar.float(), 1.0))
+    flash = torch.where(light >= 0.8, draw(), 0.0)
+    return Change(flow, torch.where(lit, gain, 1.0), torch.where(lit, flash, 0.0))

@@ -112,6 +112,7 @@ class Method(ABC):
             domain: ImagePool(config.loss.pool, seed=first + index) for index, domain in enumerate(pools)
         }
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=precision.name == "fp16")
+        self._norms_frozen = False
 
     # What a method defines
 
@@ -148,7 +149,7 @@ class Method(ABC):
             convolution = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
             if name in hooked or convolution is None:
                 continue
-            channels = self.cards[name].in_channels if name in self.cards else convolution.in_channels
+            channels = self.cards[name].network_channels if name in self.cards else convolution.in_channels
             random = torch.Generator().manual_seed(0)
             images = torch.rand(count, channels, edge, edge, generator=random) * 2 - 1
             compile_verified(name, network, self.images(images), self.precision)
@@ -181,6 +182,19 @@ class Method(ABC):
             images = images.contiguous(memory_format=torch.channels_last)
         return images
 
+    def set_progress(self, progress: float) -> None:
+        """Called before a step with how far the training is, from 0 to 1."""
+        if progress >= self.config.network.norm_frozen and not self._norms_frozen:
+            self._freeze_norms()
+
+    def _freeze_norms(self) -> None:
+        """From here on generators' batch norms use the statistics they have, as they will when exported."""
+        self._norms_frozen = True
+        for name in self.cards:
+            for module in self.networks[name].modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+
     def set_rate(self, factor: float) -> None:
         """Set every learning rate to `factor` of its start."""
         for optimizer in self.optimizers.values():
@@ -206,23 +220,31 @@ class Method(ABC):
         """Images as a discriminator is shown them."""
         return diff_augment(images, self.config.loss.diffaugment)
 
-    def _disc_loss(self, name: str, real: Tensor, fake: Tensor) -> Losses:
+    def _disc_loss(self, name: str, real: Tensor, fake: Tensor, augmented: bool = False) -> Losses:
         """A discriminator's loss, the mean of real and fake, and every `r1_every` steps the R1 penalty.
 
-        Real and fake go through in one pass, unless a batch norm would mix them.
+        Images that are `augmented` already are not augmented again. Real and fake go through in one pass,
+        unless a batch norm would mix them.
         """
         disc, loss = self.networks[name], self.config.loss
         fake = fake.to(real.dtype)  # half precision under autocast
+        shown = (lambda images: images) if augmented else self._augmented
         if mixes_images(disc) or real.shape != fake.shape:
-            on_real, on_fake = disc(self._augmented(real)), disc(self._augmented(fake))
+            on_real, on_fake = disc(shown(real)), disc(shown(fake))
         else:
-            on_real, on_fake = split_logits(disc(self._augmented(torch.cat([real, fake]))))
+            on_real, on_fake = split_logits(disc(shown(torch.cat([real, fake]))))
         value = 0.5 * (gan_loss(on_real, True, loss.gan) + gan_loss(on_fake, False, loss.gan))
         losses = {name: value}
         if self._penalised():
             images = real.detach().requires_grad_(True)
             losses[f"r1_{name.removeprefix('disc_')}"] = self._penalty(disc(images), images)
         return losses
+
+    def _projected_disc_loss(self, real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
+        """The hinge loss of `disc_projected` for features of real and fake images, in one pass."""
+        joined = [torch.cat([r, f]) for r, f in zip(real, fake, strict=True)]
+        on_real, on_fake = split_logits(self.networks["disc_projected"](joined))
+        return gan_loss(on_real, True, "hinge") + gan_loss(on_fake, False, "hinge")
 
     def _penalised(self) -> bool:
         """Whether this step has the R1 penalty."""
@@ -237,12 +259,16 @@ class Method(ABC):
 
         It costs one more pass of the generator.
         """
-        loss = self.config.loss
-        grown = min(self.images_seen / loss.temporal_ramp, 1.0) if loss.temporal_ramp else 1.0
-        if loss.temporal * grown <= 0:
+        weight = self._temporal_weight()
+        if weight <= 0:
             return None
-        following, wanted, mask = next_frame(images, results, loss.temporal_noise)
-        return loss.temporal * grown * masked_l1(self.networks[name](following), wanted, mask)
+        following, wanted, mask = next_frame(images, results, self.config.loss.temporal_noise)
+        return weight * masked_l1(self.networks[name](following), wanted, mask)
+
+    def _temporal_weight(self) -> float:
+        """The temporal loss's weight now, which may grow from 0."""
+        weight, over = self.config.loss.temporal, self.config.loss.temporal_ramp
+        return weight * min(self.images_seen / over, 1.0) if over else weight
 
     # Keeping
 
@@ -256,6 +282,7 @@ class Method(ABC):
             "pools": {name: pool.state_dict() for name, pool in self.pools.items()},
             "step": self.step,
             "images_seen": self.images_seen,
+            "norms_frozen": self._norms_frozen,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -272,3 +299,5 @@ class Method(ABC):
         for name, pool in self.pools.items():
             pool.load_state_dict(state["pools"][name], self.device)
         self.step, self.images_seen = int(state["step"]), int(state["images_seen"])
+        if state.get("norms_frozen"):
+            self._freeze_norms()

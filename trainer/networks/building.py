@@ -14,16 +14,23 @@ from cgconvert.generators.sizes import size_rule
 from trainer.config import Config
 from trainer.networks.discriminators import build_discriminator, smallest_input
 from trainer.networks.initialization import init_weights
+from trainer.networks.projected import SMALLEST as SMALLEST_PROJECTED
+from trainer.networks.projected import ProjectedDiscriminator
 
+PICTURE = 3  # channels
+NOISE_SEED = 0
+"""Of the field that a generator keeps; in training every crop gets noise of its own."""
 WHOLE_PICTURES = ("none", "scale_width")
 """Values of `data.preprocess` that train on whole pictures, of any size."""
 
 
 def architecture_of(config: Config, name: str) -> tuple[str, Mapping[str, Any]]:
-    """Architecture and arguments of the generator `gen_ab` or `gen_ba` of a run."""
+    """Architecture and arguments of the generator `gen_ab` or `gen_ba` of a run; noise counts as input."""
     net = config.network
     if name == "gen_ab" and config.run.method == "cyclegan" and net.reverse_generator:
         return net.reverse_generator, net.reverse_arguments
+    if net.noise:
+        return net.generator, {**net.arguments, "in_channels": PICTURE + net.noise}
     return net.generator, net.arguments
 
 
@@ -41,6 +48,7 @@ def generator_card(config: Config, name: str) -> ModelCard:
         size_multiple=multiple,
         size_minimum=minimum,
         native_size=config.data.crop_size,
+        noise={"channels": config.network.noise, "seed": NOISE_SEED} if config.network.noise else {},
     )
 
 
@@ -85,3 +93,16 @@ def new_discriminator(config: Config, in_channels: int) -> nn.Module:
         net.disc_scales,
     )
     return init_weights(network, net.init, net.init_gain)
+
+
+def new_projected(config: Config) -> nn.Module:
+    """A discriminator on pretrained features with fresh weights, float32 on the CPU.
+
+    Raises `UsageError` where crops of `data.crop_size` are too small for it.
+    """
+    crop = config.data.crop_size
+    if config.data.preprocess not in WHOLE_PICTURES and crop < SMALLEST_PROJECTED:
+        raise UsageError(
+            f"data.crop_size {crop} is too small for loss.projected: it needs {SMALLEST_PROJECTED}"
+        )
+    return ProjectedDiscriminator(config.run.batch)

@@ -67,3 +67,17 @@ def diff_augment(images: Tensor, names: Sequence[str]) -> Tensor:
             raise UsageError(f"unknown augmentation {name!r}; known: {', '.join(AUGMENTATIONS)}")
         images = AUGMENTATIONS[name](images)
     return images
+
+
+def augment_alike(batches: Sequence[Tensor], names: Sequence[str]) -> list[Tensor]:
+    """Batches of equal shape, each augmented as the first: picture i of every batch in the same way."""
+    device, results = batches[0].device, []
+    cuda = device.type == "cuda"
+    state = torch.cuda.get_rng_state(device) if cuda else torch.get_rng_state()
+    for images in batches:
+        if cuda:
+            torch.cuda.set_rng_state(state, device)
+        else:
+            torch.set_rng_state(state)
+        results.append(diff_augment(images, names))
+    return results

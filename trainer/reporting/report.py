@@ -22,8 +22,13 @@ from trainer.storage.folder import RunFolder
 WIDTH, HEIGHT = 374, 150  # of a plot or grid; the style has the width too
 POINTS = 400  # a curve has more log lines than a screen has pixels
 SHOWN = 6  # grids over time
-CELLS = {"cyclegan": "source, result, way back", "pix2pix": "source, result, truth", "cut": "source, result"}
-CELLS["distill"] = "source, result, teacher's result"
+CELLS = {
+    "cyclegan": "source, result, way back",
+    "pix2pix": "source, result, truth",
+    "cut": "source, result",
+    "distill": "source, result, teacher's result",
+    "one_sided": "source, result",
+}
 MEANINGS = {
     "swd": "distance to the target domain, colour apart; lower is nearer",
     "swd_common": "distance with colour and contrast; lower is nearer",

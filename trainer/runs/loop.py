@@ -94,6 +94,11 @@ class Training:
         rate = self.schedule.rate(self.method.images_seen)
         return self.world.same(rate) if self.config.run.hours > 0 else rate
 
+    def progress(self) -> float:
+        """How far the run is, from 0 to 1, the same in every process."""
+        progress = self.schedule.progress(self.method.images_seen)
+        return self.world.same(progress) if self.config.run.hours > 0 else progress
+
     def done(self) -> bool:
         """Whether this process sees the end; by the clock that is the first one's to say."""
         by_clock = self.config.run.hours > 0
@@ -139,6 +144,7 @@ def _until_problem(training: Training, stop: list[int]) -> str | None:
             break
         rate = training.rate()
         method.set_rate(rate)
+        method.set_progress(training.progress())
         before = method.images_seen
         losses = method.train_step(batch)
         for name, value in losses.items():

@@ -36,6 +36,7 @@ FIXED = (
     "network.arguments",
     "network.reverse_generator",
     "network.reverse_arguments",
+    "network.noise",
 )
 
 SHORT_OF_MEMORY = "the GPU's memory is too small for this: lower run.batch or data.crop_size"
@@ -89,6 +90,7 @@ def prepare(folder: RunFolder, changes: Mapping[str, Any], resume: bool, world: 
     state = load_checkpoint(folder.checkpoint) if resume else None
     for dotted, (kept, now) in config.changes_since(written).items() if world.first else ():
         log.info("%s = %r for this start only; %s keeps %r", dotted, now, folder.config, kept)
+    torch.set_flush_denormal(True)  # gradients of frozen features run into them, and they are slow
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     precision = choose_precision(config.run, world.local_rank)

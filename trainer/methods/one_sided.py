@@ -1,0 +1,167 @@
+"""One-sided translation (Benaim and Wolf 2017) with pretrained features: one generator, no way back.
+
+Nothing is learned but what is wanted. A source's content is held by features of a network that knows
+ordinary pictures, its colours by the colour loss; two discriminators ask for the target's look, one of
+patches and one of pretrained features (Sauer et al. 2021). Where strokes begin is decided by fixed noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cgconvert.errors import UsageError
+from trainer.compute.precision import Precision
+from trainer.config import Config
+from trainer.data.batches import Batch
+from trainer.losses.adversarial import gan_loss
+from trainer.losses.perceptual import normalised_features_l1
+from trainer.losses.reconstruction import colour_loss
+from trainer.losses.temporal import Change, draw_change, flicker, masked_l1
+from trainer.methods.base import DISCRIMINATORS, GENERATORS, Losses
+from trainer.methods.domain_colours import DomainColours
+from trainer.methods.oneway import OneWay
+from trainer.networks.building import generator_card, new_discriminator, new_generator, new_projected
+from trainer.networks.diffaugment import augment_alike, diff_augment
+from trainer.networks.efficientnet import load_efficientnet
+
+NORM_MOMENTUM = 0.02  # batches are small, so that a batch norm's statistics need some fifty of them
+CONTENT = slice(1, 3)  # of the features: strides 8 and 16
+CONTENT_LEVELS = 3
+
+
+class OneSided(OneWay):
+    """A generator, and the discriminators `disc` and `disc_projected`, of which one may be left out.
+
+    A step makes one pass of the generator: over the source, and over the source as another frame of a video
+    would show it (moved, with grain, faded), the noise moved along. The discriminators learn first, the
+    generator against the new ones. The result's features are computed once, for both discriminator passes
+    and for the content.
+    """
+
+    def __init__(self, config: Config, precision: Precision, distributed: bool = False) -> None:
+        """Raises `UsageError`, `ModelError` for networks that the config describes wrongly."""
+        loss, name = config.loss, self.main_generator(config)
+        networks: dict[str, nn.Module] = {name: new_generator(config, name)}
+        for module in networks[name].modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = NORM_MOMENTUM
+        if loss.lambda_gan > 0:
+            networks["disc"] = new_discriminator(config, generator_card(config, name).out_channels)
+        if loss.projected > 0:
+            networks["disc_projected"] = new_projected(config)
+        self._judges = [network for key, network in networks.items() if key != name]
+        if not self._judges:
+            raise UsageError("one_sided needs loss.projected or loss.lambda_gan: nothing asks for a look")
+        self.colours = DomainColours()
+        phases: dict[str, tuple[Sequence[str], Callable[..., Any]]] = {
+            GENERATORS: ((name,), self._translate),
+            DISCRIMINATORS: ([key for key in networks if key != name], self._discriminator_losses),
+        }
+        super().__init__(config, precision, distributed, networks, phases)
+        wanted = loss.projected > 0 or loss.content > 0
+        self._pretrained = load_efficientnet(self.device, precision.dtype) if wanted else None
+
+    def train_step(self, batch: Batch) -> Losses:
+        source, target = self.images(batch[self.source]), self.images(batch[self.target])
+        if self.config.loss.colour > 0:
+            self.colours.update(self.source, source, self.distributed)
+            self.colours.update(self.target, target, self.distributed)
+        temporal = self._temporal_weight()
+        change = draw_change(source) if temporal > 0 else None
+        with self.precision.autocast():
+            fake, again, mask = self.phases[GENERATORS](source, change)
+            names = self.config.loss.diffaugment
+            seen_fake, seen_source = augment_alike([fake.to(source.dtype), source], names)
+            seen_target = diff_augment(target, names)
+            of_fake, of_source, of_target = self._features(seen_fake, seen_source, seen_target)
+        for judge in self._judges:
+            judge.requires_grad_(True)
+        with self.precision.autocast():
+            detached = [feature.detach() for feature in of_fake]
+            judged = self.phases[DISCRIMINATORS](seen_target, seen_fake.detach(), of_target, detached)
+        self._lower(DISCRIMINATORS, judged)
+        # The generator's gradient passes through the new discriminators, which do not learn from it.
+        for judge in self._judges:
+            judge.requires_grad_(False)
+        with self.precision.autocast():
+            asked = self._generator_losses(source, fake, seen_fake, of_fake, of_source)
+            if change is not None:
+                wanted = change.lit(change.moved(fake.detach())[0])
+                asked["temporal"] = temporal * masked_l1(again, wanted, mask)
+        self._lower(GENERATORS, asked)
+        self._end_step(batch)
+        return {name: value.detach() for name, value in (asked | judged).items()}
+
+    def _translate(self, source: Tensor, change: Change | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Results of the sources, those of the changed sources, and where the two can be compared."""
+        network, noise = self.generator, self._draw_noise(source)
+        if change is None:
+            fake = network(torch.cat([source, noise], dim=1))
+            return fake, fake, torch.ones_like(source[:, :1])
+        moved, mask = change.moved(torch.cat([source, noise], dim=1))
+        channels = source.shape[1]
+        shown = flicker(change.lit(moved[:, :channels]), self.config.loss.temporal_noise)
+        frames = [torch.cat([source, noise], 1), torch.cat([shown.to(source.dtype), moved[:, channels:]], 1)]
+        fake, again = network(torch.cat(frames).to(source.dtype)).chunk(2)
+        return fake, again, mask
+
+    def _draw_noise(self, images: Tensor) -> Tensor:
+        """Any part of any field: (N, noise, H, W), uniform in [-1, 1]."""
+        count, _, height, width = images.shape
+        shape = (count, self.config.network.noise, height, width)
+        return torch.rand(shape, device=images.device, dtype=images.dtype) * 2 - 1
+
+    def _features(self, *batches: Tensor) -> list[Sequence[Tensor]]:
+        """Pretrained features of the result, with its graph, and of sources and targets, without."""
+        if self._pretrained is None:
+            return [[] for _ in batches]
+        fake, *others = batches
+        levels = 4 if self.config.loss.projected > 0 else CONTENT_LEVELS
+        found = self._pretrained.features(fake, levels)
+        with torch.no_grad():
+            both = [level.chunk(2) for level in self._pretrained.features(torch.cat(others), levels)]
+        return [found, [first for first, _ in both], [second for _, second in both]]
+
+    def _discriminator_losses(
+        self, real: Tensor, fake: Tensor, of_real: Sequence[Tensor], of_fake: Sequence[Tensor]
+    ) -> Losses:
+        losses: Losses = {}
+        if "disc" in self.networks:
+            losses |= self._disc_loss("disc", real, fake, augmented=True)
+        if "disc_projected" in self.networks:
+            losses["projected_disc"] = self._projected_disc_loss(of_real, of_fake)
+        return losses
+
+    def _generator_losses(
+        self,
+        source: Tensor,
+        fake: Tensor,
+        seen: Tensor,
+        of_fake: Sequence[Tensor],
+        of_source: Sequence[Tensor],
+    ) -> Losses:
+        loss, losses = self.config.loss, Losses()
+        if "disc" in self.networks:
+            logits = self.networks["disc"](seen)
+            losses["gan"] = loss.lambda_gan * gan_loss(logits, True, loss.gan, for_generator=True)
+        if "disc_projected" in self.networks:
+            logits = self.networks["disc_projected"](of_fake)
+            losses["projected"] = loss.projected * gan_loss(logits, True, "hinge", for_generator=True)
+        if loss.content > 0:
+            content = normalised_features_l1(of_fake[CONTENT], of_source[CONTENT])
+            losses["content"] = loss.content * content
+        if loss.colour > 0:
+            wanted = self.colours.moved(source, self.source, self.target)
+            losses["colour"] = loss.colour * colour_loss(fake, wanted)
+        return losses
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"colours": self.colours.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.colours.load_state_dict(state["colours"], self.device)
