@@ -11,6 +11,8 @@ from typing import Any
 from cgconvert.errors import ModelError
 
 FORMAT_VERSION = 1
+DEPTH = 16
+"""Lists and mappings within each other in a card; what is deeper no function could copy or print."""
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 TEXT_LIMIT = 200
 PIXEL_LIMIT = 65536
@@ -124,6 +126,13 @@ class ModelCard:
         return json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False)
 
 
+def _is_shallow(value: object, depth: int) -> bool:
+    """Whether plain data is nested at most this deep."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return not isinstance(value, list) or (depth > 0 and all(_is_shallow(part, depth - 1) for part in value))
+
+
 TEXTS = (
     "architecture",
     "title",
@@ -168,6 +177,8 @@ def card_from_json(text: object, where: str) -> ModelCard:
     missing = [key for key in ("name", "architecture", "arguments") if key not in data]
     if missing:
         raise ModelError(f"{where}: its model card lacks {', '.join(missing)}")
+    if not _is_shallow(data, DEPTH):
+        raise ModelError(f"{where}: its model card is nested more than {DEPTH} deep")
     known = {f.name for f in fields(ModelCard)}
     data = {key: value for key, value in data.items() if key in known}
     if isinstance(data.get("value_range"), list):

@@ -14,13 +14,14 @@ from cgconvert.generators.resnet import Norm, Padding, Upsampling
 
 CHOICES = {"norm": get_args(Norm), "padding": get_args(Padding), "upsampling": get_args(Upsampling)}
 COUNTS = {
-    "blocks": (0, 1024),
+    "blocks": (0, 128),
     "depth": (5, 12),
     "downs": (1, 6),
     "enhancers": (0, 3),
-    "local_blocks": (0, 1024),
+    "local_blocks": (0, 32),
 }
-"""Bounds of whole numbers that are no channels: a loop over them happens even where nothing is allocated."""
+"""Bounds of whole numbers that are no channels: every layer is made, even where nothing is allocated. The
+published networks have at most 9 blocks, 3 local ones and 8 levels."""
 
 CHANNELS = (1, 4096)
 

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from cgconvert.errors import ModelError
 from cgconvert.models.files import is_regular_file, read_header
+from cgconvert.models.pickles import UnreasonableError, check_pickle
 
 SIZE_LIMIT = 4 * 2**30
 """Bytes. The largest generators have 0.3 GB, a training checkpoint with optimizers a few times that."""
+
+HEADER_LIMIT = 8 * 2**20
+"""Bytes of the header of a safetensors checkpoint: it may hold the states of optimizers, a model may not."""
+
+DIRECTORY_LIMIT = 4 * 2**20
+"""Bytes of the directory of a zip archive: PyTorch writes some 70 for each tensor."""
+
+LEGACY_PICKLES = 5
+"""What PyTorch's older format begins with: a mark, a version, the system, the content, names of storages."""
 
 HEAD = 512
 MAGIC: tuple[tuple[int, bytes, str], ...] = (
@@ -61,8 +72,17 @@ def read_foreign(path: Path) -> Any:
         raise ModelError(f"{path} is {wrong}")
     if _is_safetensors(head, size):
         return _read_safetensors(path)
-    if head.startswith(b"PK"):
-        _check_zip(path, size)
+    try:
+        if head.startswith(b"PK"):
+            _check_zip(path, size)
+        else:
+            with path.open("rb") as file:
+                for _ in range(LEGACY_PICKLES):
+                    check_pickle(file)
+    except UnreasonableError as error:
+        raise ModelError(f"{path}: refused: {error}, which no checkpoint needs") from error
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
     return _read_torch(path, head)
 
 
@@ -123,7 +143,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    read_header(path)  # says "cut short" where the header itself is
+    read_header(path, HEADER_LIMIT)  # says "cut short" where the header itself is
     try:
         return load(path.read_bytes())
     except OSError as error:
@@ -133,10 +153,21 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
 
 def _check_zip(path: Path, size: int) -> None:
-    """Raise `ModelError` unless the zip archive is a whole PyTorch file that unpacks to its own size."""
+    """Raise `ModelError` unless the zip archive is a whole PyTorch file that unpacks to its own size.
+
+    Raises `UnreasonableError` where what is in it is too large to be looked at.
+    """
     try:
+        with path.open("rb") as file:
+            directory = _directory_bytes(file, size)
+        if directory > DIRECTORY_LIMIT:
+            raise UnreasonableError(f"its directory has {directory} bytes")
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
+            for entry in entries:
+                if entry.filename.endswith("/data.pkl") and entry.file_size <= size:
+                    with archive.open(entry) as content:
+                        check_pickle(content)
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OSError) as error:
         raise ModelError(f"{path} is cut short or damaged ({size} bytes): get the file anew") from error
     names = [entry.filename for entry in entries]
@@ -150,6 +181,25 @@ def _check_zip(path: Path, size: int) -> None:
         raise ModelError(f"{path} is a zip archive{hint}")
     if sum(entry.file_size for entry in entries) > size:
         raise ModelError(f"{path}: refused: it unpacks to more than its own size, which no PyTorch file does")
+
+
+def _directory_bytes(file: IO[bytes], size: int) -> int:
+    """Bytes of a zip archive's directory as its end says them, 0 if it has no end.
+
+    PKWARE's APPNOTE 6.3: 4.3.14 and 4.3.15 for archives beyond 4 GiB, 4.3.16 for others.
+    """
+    start = max(0, size - 65536 - 22)
+    file.seek(start)
+    tail = file.read()
+    end = tail.rfind(b"PK\x05\x06")
+    if end < 0 or len(tail) - end < 22:
+        return 0
+    found: int = struct.unpack_from("<I", tail, end + 12)[0]
+    if found == 0xFFFFFFFF and end >= 20 and tail[end - 20 : end - 16] == b"PK\x06\x07":
+        file.seek(struct.unpack_from("<Q", tail, end - 12)[0])
+        record = file.read(56)
+        found = struct.unpack_from("<Q", record, 40)[0] if len(record) == 56 else 0
+    return found
 
 
 def _read_torch(path: Path, head: bytes) -> Any:

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 SUFFIX = ".safetensors"
 CARD_KEY = "cgconvert"
-HEADER_LIMIT = 100_000_000
+HEADER_LIMIT = 2**20
+"""Bytes of a model's header: a card has some thousand, each tensor a hundred. JSON takes 30 times as much."""
+
+MOST_WEIGHTS = 2**40
+MOST_DIMENSIONS = 8
 STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
 """Ends of names that are buffers of batch norm, which nobody counts as parameters."""
 
@@ -40,13 +44,23 @@ def is_regular_file(path: Path) -> bool:
         return False
 
 
-def read_header(path: Path) -> dict[str, Any]:
-    """The JSON header of a safetensors file: `__metadata__` and an entry a tensor. Raises `ModelError`."""
+def read_header(path: Path, limit: int = HEADER_LIMIT) -> dict[str, Any]:
+    """The JSON header of a safetensors file: `__metadata__` and an entry a tensor, of at most `limit` bytes.
+
+    Raises `ModelError`.
+    """
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise ModelError(f"{path} is no regular file")
     try:
         with path.open("rb") as file:
             prefix = file.read(8)
-            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else HEADER_LIMIT + 1
-            header = json.loads(file.read(length)) if length <= HEADER_LIMIT else None
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+            fits = 0 < length <= path.stat().st_size - 8
+            if fits and length > limit:
+                raise ModelError(
+                    f"{path}: refused: its header has {length} bytes, more than any model's ({limit})"
+                )
+            header = json.loads(file.read(length)) if fits else None
     except FileNotFoundError as error:
         raise ModelError(f"no such model file: {path}") from error
     except OSError as error:
@@ -79,9 +93,18 @@ def count_parameters(path: Path) -> int:
     """Number of weights in a model file, read off its header, without norm statistics."""
     entries = (item for item in read_header(path).items() if item[0] != "__metadata__")
     try:
-        return sum(math.prod(entry["shape"]) for name, entry in entries if not name.endswith(STATISTICS))
-    except (TypeError, KeyError) as error:
+        return sum(_weights(entry["shape"]) for name, entry in entries if not name.endswith(STATISTICS))
+    except (TypeError, KeyError, ValueError) as error:
         raise ModelError(f"{path}: damaged safetensors header") from error
+
+
+def _weights(shape: Any) -> int:
+    """Numbers in a tensor of this shape. Raises `TypeError`, `ValueError` for what is no shape."""
+    if not isinstance(shape, list) or len(shape) > MOST_DIMENSIONS:
+        raise TypeError(f"no shape: {shape!r:.60}")
+    if not all(type(edge) is int and 0 <= edge <= MOST_WEIGHTS for edge in shape):
+        raise ValueError(f"no shape: {shape!r:.60}")
+    return math.prod(shape)
 
 
 def write_model(

@@ -13,6 +13,14 @@ from cgconvert.models.recognition import Layout, UnrecognisedError, is_generator
 from cgconvert.models.recognition.layout import strip_wrappers
 
 DEPTH = 4
+"""How deep in a checkpoint's dicts a generator is looked for; those of training programs are at 2 or 3."""
+
+MOST_ENTRIES = 200_000
+"""Entries of all dicts together that are looked at."""
+
+MOST_GENERATORS = 64
+"""Prefixes in one state dict that may each belong to a generator."""
+
 ANCHORS = ("model.1.weight", "model.model.0.weight", "head.weight")
 """A tensor that each supported generator has; what comes before it in a name is a wrapper's."""
 
@@ -47,7 +55,9 @@ def find_generator(content: Any) -> tuple[Weights, tuple[str, ...]]:
     "netG_A.", ...). Of several, the only one with averaged weights ("ema") is taken; otherwise which one
     is meant cannot be known.
     """
-    dicts = list(_state_dicts(content, "", DEPTH))
+    dicts = list(_state_dicts(content, "", DEPTH, set()))
+    if sum(len(state.tensors) for state in dicts) > MOST_ENTRIES:
+        raise UnrecognisedError(f"it holds more than {MOST_ENTRIES} tensors, which no checkpoint needs")
     found = [weights for state in dicts for weights in _roots(state)]
     if not found:
         raise UnrecognisedError(_what_else(content, dicts))
@@ -63,10 +73,15 @@ def find_generator(content: Any) -> tuple[Weights, tuple[str, ...]]:
     return found[0], ((f"taken from {where!r:.60} in the file",) if where else ())
 
 
-def _state_dicts(content: Any, where: str, depth: int) -> Iterator[Weights]:
-    """Every mapping with tensors by name in the content, down to some depth."""
-    if not isinstance(content, Mapping):
+def _state_dicts(content: Any, where: str, depth: int, seen: set[int]) -> Iterator[Weights]:
+    """Every mapping with tensors by name in the content, down to some depth.
+
+    `seen` has the identities of the mappings that were met: each is looked at once, wherever else it is found
+    again, within itself among others.
+    """
+    if not isinstance(content, Mapping) or id(content) in seen:
         return
+    seen.add(id(content))
     tensors = {
         name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)
     }
@@ -77,7 +92,7 @@ def _state_dicts(content: Any, where: str, depth: int) -> Iterator[Weights]:
     if depth:
         for name, value in content.items():
             if isinstance(name, str):
-                yield from _state_dicts(value, f"{where}.{name}" if where else name, depth - 1)
+                yield from _state_dicts(value, f"{where}.{name}" if where else name, depth - 1, seen)
 
 
 def _versions(content: Mapping[str, Any]) -> dict[str, int]:
@@ -101,6 +116,8 @@ def _roots(state: Weights) -> list[Weights]:
         for anchor in ANCHORS
         if name == anchor or name.endswith(f".{anchor}")
     }
+    if len(prefixes) > MOST_GENERATORS:
+        raise UnrecognisedError(f"it holds more than {MOST_GENERATORS} networks that may be generators")
     found: dict[str, Weights] = {}
     for prefix in sorted(prefixes, key=len):
         if not any(prefix.startswith(shorter) for shorter in found):

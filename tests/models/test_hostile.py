@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import os
 import pickle
 import struct
@@ -15,8 +17,11 @@ from safetensors.torch import save_file
 
 from cgconvert.card import ModelCard
 from cgconvert.errors import ModelError
-from cgconvert.models import checkpoints
-from cgconvert.models.files import write_model
+from cgconvert.generators import ARCHITECTURES, build_generator
+from cgconvert.generators.arguments import COUNTS
+from cgconvert.models import checkpoints, pickles
+from cgconvert.models.catalog import list_models, models_folder
+from cgconvert.models.files import HEADER_LIMIT, count_parameters, read_card, read_header, write_model
 from cgconvert.models.importing import import_checkpoint
 from cgconvert.models.loading import load_model
 from tests.models import reference_networks as reference
@@ -159,7 +164,7 @@ HOSTILE_ARGUMENTS = [
     ({"ngf": 10**9}, "ngf must be a whole number"),
     ({"ngf": 4096}, "do not fit architecture 'resnet'"),
     ({"blocks": 10**9}, "blocks must be a whole number"),
-    ({"blocks": 1000, "ngf": 2048}, "do not fit architecture 'resnet'"),
+    ({"blocks": 128, "ngf": 2048}, "do not fit architecture 'resnet'"),
     ({"ngf": "64"}, "ngf must be a whole number"),
     ({"norm": "spectral"}, "norm must be one of"),
     ({"norm": ["batch"]}, "norm must be one of"),
@@ -193,3 +198,153 @@ def test_files_too_large_are_not_read(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(checkpoints.SIZE_LIMIT + 1)  # sparse: takes no room
     assert "more than any generator" in refusal(path)
+
+
+# ---- bounds -----------------------------------------------------------------------------------------
+
+
+def contains_itself(names: int) -> dict[str, Any]:
+    """A dict in which each of so many names means the dict itself, beside a tensor."""
+    content: dict[str, Any] = {"a": torch.zeros(1)}
+    content |= {f"name{number}": content for number in range(names)}
+    return content
+
+
+def test_a_checkpoint_that_contains_itself(tmp_path: Path) -> None:
+    """100 names at 4 levels would be 10^8 dicts; each is looked at once."""
+    path = saved(tmp_path, contains_itself(100))
+    assert path.stat().st_size < 10_000
+    assert "its 1 tensors are of no known network" in refusal(path)
+
+
+def test_a_generator_that_two_names_mean_is_one_generator(tmp_path: Path) -> None:
+    state = reference.resnet(ngf=4, blocks=1).state_dict()
+    import_checkpoint(saved(tmp_path, {"netG": state, "generator": state}), "twice")
+    assert load_model("twice").card.arguments["ngf"] == 4
+
+
+def doubled(levels: int) -> bytes:
+    """A pickle of `((((), ()), ((), ())), ...)`: 2 ** levels parts in some bytes a level, as a dict's key."""
+    level = b"".join(
+        b"h" + bytes([number]) + b"h" + bytes([number]) + b"\x86q" + bytes([number + 1])
+        for number in range(levels)
+    )
+    return b"\x80\x02}q\xff)q\x00" + level + b"K\x01s."
+
+
+def nested(levels: int) -> bytes:
+    """A pickle of a tuple in a tuple in a tuple ..., as a dict's key."""
+    return b"\x80\x02})" + b"\x85" * levels + b"K\x01s."
+
+
+def with_pickle(path: Path, content: bytes) -> Path:
+    """A checkpoint file whose content is this pickle."""
+    whole = saved(path.parent, {"a": torch.zeros(1)})
+    with zipfile.ZipFile(whole) as before, zipfile.ZipFile(path, "w") as after:
+        for entry in before.infolist():
+            data = content if entry.filename.endswith("/data.pkl") else before.read(entry)
+            after.writestr(entry.filename, data)
+    return path
+
+
+@pytest.mark.parametrize("content", [doubled(60), nested(1_000_000)], ids=["doubled", "nested"])
+def test_tuples_that_nobody_can_hash(tmp_path: Path, content: bytes) -> None:
+    """The first would take for ever, the second would end the interpreter's stack."""
+    message = refusal(with_pickle(tmp_path / "bomb.pth", content))
+    assert message.endswith(
+        "bomb.pth: refused: it holds tuples within tuples without end, which no checkpoint needs"
+    )
+
+
+def test_tuples_in_an_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.pth"
+    path.write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + doubled(60))
+    assert "tuples within tuples without end" in refusal(path)
+
+
+def test_more_objects_than_any_checkpoint_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path, {"numbers": list(range(3000))})
+    monkeypatch.setattr(pickles, "MOST_OPCODES", 1000)
+    assert "refused: it holds more than 1000 objects" in refusal(path)
+
+
+def test_more_generators_than_can_be_compared(tmp_path: Path) -> None:
+    """Each prefix is compared with each name; one file of 100,000 such names would take hours."""
+    state = {f"net{number}.model.1.weight": torch.zeros(1, 1, 7, 7) for number in range(100)}
+    assert "more than 64 networks that may be generators" in refusal(saved(tmp_path, state))
+
+
+@pytest.mark.parametrize("zip64", [False, True])
+def test_a_zip_archive_with_a_directory_that_fills_memory(tmp_path: Path, zip64: bool) -> None:
+    """The end of the archive says how long the directory is, which Python would read as a whole."""
+    path = tmp_path / "wide.pth"
+    size = 5_000_000
+    directory = b"PK\x03\x04" + bytes(size)
+    if zip64:
+        record = b"PK\x06\x06" + struct.pack("<QHHIIQQQQ", 44, 45, 45, 0, 0, 1, 1, size, 4)
+        locator = b"PK\x06\x07" + struct.pack("<IQI", 0, len(directory), 1)
+        end = b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 65535, 65535, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+        path.write_bytes(directory + record + locator + end)
+    else:
+        path.write_bytes(directory + b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 1, 1, size, 4, 0))
+    assert "refused: its directory has 5000000 bytes" in refusal(path)
+
+
+def header_of(length: int) -> bytes:
+    """The beginning of a model file with a header of this many bytes."""
+    return struct.pack("<Q", length) + b"{" + b" " * (length - 2) + b"}"
+
+
+def test_a_header_larger_than_any_models(tmp_path: Path) -> None:
+    """JSON of 94 MB took 20 s and 2.7 GiB, in `models list` too."""
+    path = tmp_path / "wide.safetensors"
+    path.write_bytes(header_of(HEADER_LIMIT + 1))
+    wanted = f"its header has {HEADER_LIMIT + 1} bytes, more than any model's"
+    with pytest.raises(ModelError, match=wanted):
+        read_card(path)
+    assert len(read_header(path, 2 * HEADER_LIMIT)) == 0  # where a larger one is asked for
+    models_folder().mkdir(parents=True)
+    (models_folder() / "wide.safetensors").write_bytes(path.read_bytes())
+    problems = [model.problem for model in list_models() if model.name == "wide"]
+    assert wanted in (problems[0] or "")
+
+
+def test_a_pipe_in_the_models_folder_is_not_waited_for() -> None:
+    models_folder().mkdir(parents=True)
+    os.mkfifo(models_folder() / "pipe.safetensors")
+    problems = [model.problem for model in list_models() if model.name == "pipe"]
+    assert (problems[0] or "").endswith("pipe.safetensors is no regular file")
+
+
+def write_header(path: Path, header: dict[str, Any]) -> Path:
+    """A model file with this header and nothing behind it."""
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+    return path
+
+
+@pytest.mark.parametrize("shape", [[2**63] * 8, [10**18] * 9, [-1], [1.5], ["a"], 3, None, [True]])
+def test_shapes_that_are_none(tmp_path: Path, shape: Any) -> None:
+    path = write_header(tmp_path / "model.safetensors", {"a": {"dtype": "F32", "shape": shape}})
+    with pytest.raises(ModelError, match="damaged safetensors header"):
+        count_parameters(path)
+
+
+def test_a_card_nested_without_end(tmp_path: Path) -> None:
+    """Deep enough and `asdict`, which the command line prints, would end in a RecursionError."""
+    card = json.loads(ModelCard("model", "identity").to_json())
+    for _ in range(400):
+        card["training"] = {"in": card["training"]}
+    path = write_header(tmp_path / "model.safetensors", {"__metadata__": {"cgconvert": json.dumps(card)}})
+    with pytest.raises(ModelError, match="its model card is nested more than 16 deep"):
+        read_card(path)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_largest_network_that_a_card_can_ask_for(architecture: str) -> None:
+    """Its layers are made before its weights are compared; those of pix2pixhd took 15 s."""
+    names = inspect.signature(ARCHITECTURES[architecture]).parameters
+    arguments = {name: high for name, (_, high) in COUNTS.items() if name in names}
+    with torch.device("meta"):
+        modules = sum(1 for _ in build_generator(architecture, arguments).modules())
+    assert modules < 3000

@@ -199,7 +199,7 @@ def test_dropout_is_seen_through_a_data_parallel_prefix(tmp_path: Path) -> None:
 def test_of_two_generators_none_is_guessed(tmp_path: Path) -> None:
     state = reference.randomised(reference.resnet()).state_dict()
     with pytest.raises(ModelError, match=r"holds 2 generators \('G_AB', 'G_BA'\)"):
-        imported(tmp_path, {"G_AB": state, "G_BA": state})
+        imported(tmp_path, {"G_AB": state, "G_BA": dict(state)})
     assert not list(models_folder().glob("*"))
 
 
