@@ -35,8 +35,8 @@ LEVELS = [
 """From the ground up: a room imports those of lower levels only, and none beside it."""
 
 ONLY_IN = {
-    "av": ("cgconvert/media/", "trainer/"),
-    "cv2": ("cgconvert/media/", "trainer/"),
+    "av": ("cgconvert/media/",),
+    "cv2": ("cgconvert/media/",),
     "torch_tensorrt": ("cgconvert/engines/tensorrt",),
     "openvino": ("cgconvert/engines/openvino",),
     "click": ("cgconvert/cli/", "trainer/cli"),

@@ -19,8 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.common import option_parser, save
 from cgconvert import VideoOptions, convert_video
+from cgconvert.media.picture.codec import to_8_bit
 from cgconvert.models.catalog import find_model
-from trainer.data.pictures import read_frames
+from trainer.data.pictures import video_frames
 from trainer.metrics.evaluate import EvaluateOptions, evaluate
 from trainer.metrics.motion import warp_error
 
@@ -32,7 +33,7 @@ def video(model: str, clip: Path, seconds: float) -> dict[str, Any]:
         report = convert_video(clip, result, model, VideoOptions(end=seconds))
         wanted = range(report.frames_out)
         source, converted = (
-            [pixels for _, pixels in sorted(read_frames(path, wanted).items())] for path in (clip, result)
+            [to_8_bit(pixels) for _, pixels in video_frames(path).read(wanted)] for path in (clip, result)
         )
     error = warp_error(source, converted)
     return {**asdict(error), "ratio": error.ratio, "frames": len(source), "work_size": report.work_size}

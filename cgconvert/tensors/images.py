@@ -77,8 +77,14 @@ def pixels_to_images(
     tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(device, non_blocking=True)
     tensor = pad_pixels(tensor, *padded_size(crop.height, crop.width, card))
     peak = 255.0 if pixels.dtype == np.uint8 else 65535.0
-    images = tensor.permute(0, 3, 1, 2).to(torch.float32).mul_(2 / peak).sub_(1)
+    wide = torch.promote_types(dtype, torch.float32)  # half precision would round before the last step
+    images = scaled_to_images(tensor.permute(0, 3, 1, 2), peak, wide)
     return _channels_in(images, card).to(dtype), crop
+
+
+def scaled_to_images(samples: Tensor, peak: float, dtype: torch.dtype) -> Tensor:
+    """Integer samples from 0 to `peak`, of any shape, as values from -1 to 1 of a floating type."""
+    return samples.to(dtype).mul_(2 / peak).sub_(1)
 
 
 def rgb_to_images(rgb: Tensor, card: ModelCard) -> tuple[Tensor, Crop]:

@@ -18,7 +18,7 @@ from cgconvert.errors import CgconvertError, UsageError
 from cgconvert.models.files import read_card
 from cgconvert.models.loading import load_model
 from tests.trainer.conftest import SMALL, make_domain, make_pairs
-from tests.trainer.test_data import make_video
+from tests.video.clips import Clip, make_clip
 from trainer.cli import train
 from trainer.data.pictures import read_image
 from trainer.runs.template import toml_value
@@ -147,7 +147,7 @@ def test_evaluate_prints_model_and_baselines(trained: Path) -> None:
     assert plain.exit_code == 0, plain.output
     for word in ("for-evaluation", "unchanged", "colour transfer", "swd", "grid", "ssim"):
         assert word in plain.output
-    video = make_video(trained / "video.mp4", 6)
+    video = make_clip(trained / "video.mp4", Clip(frames=6))
     more = ["--count", 4, "--json", "--back", model, "--video", video, "--frames", 4, "--video-size", 48]
     data = json.loads(call(*words, *more).output)
     assert data["videos"][str(model)][str(video)].keys() == {"source", "result", "ratio", "sharpness"}

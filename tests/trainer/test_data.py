@@ -9,19 +9,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import torch
 
 from cgconvert.errors import InputError, UsageError
+from cgconvert.media.picture.codec import read_picture as read_picture_file
+from cgconvert.media.picture.codec import to_8_bit
+from cgconvert.media.video.probe import probe
+from cgconvert.media.video.random_access import VideoFrames
+from cgconvert.media.video.source import VideoSource
+from tests.pictures.pictures import chunk, exif, noise, png, smooth
 from tests.trainer.conftest import SMALL, draw, make_domain, make_pairs, save
+from tests.video.clips import Clip, make_clip
 from trainer.config import Config, DataConfig
-from trainer.data import batches, pictures
 from trainer.data.augment import augment, prepare
 from trainer.data.batches import PictureCache, Sampler
 from trainer.data.domains import open_data
-from trainer.data.pictures import find_images, read_frames, read_image, scan_domain, split_holdout
+from trainer.data.loading import load_pictures
+from trainer.data.pictures import Picture, find_images, read_image, read_picture, scan_domain, split_holdout
 
 
 def test_pictures_of_every_kind_are_found_below_a_folder(tmp_path: Path) -> None:
@@ -45,18 +51,20 @@ def test_pictures_of_every_kind_are_found_below_a_folder(tmp_path: Path) -> None
 
 def test_unreadable_files_are_named_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_domain(tmp_path, True, 3)
-    (tmp_path / "broken.png").write_bytes(b"\x89PNG no")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "000.png").read_bytes()[:-20])
     (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "old.gif").write_bytes(b"GIF89a")
     with caplog.at_level(logging.WARNING, logger="trainer"):
         logging.getLogger("trainer").propagate = True
         domain = scan_domain(str(tmp_path))
     assert len(domain.pictures) == 3
-    assert domain.unreadable == 2
-    assert re.search(r"left out: .*broken\.png: not an image, or damaged", caplog.text)
-    assert re.search(r"left out: .*empty\.jpg: not an image", caplog.text)
+    assert domain.unreadable == 3
+    assert re.search(r"left out: .*broken\.png: cut short: the end of the PNG is missing", caplog.text)
+    assert re.search(r"left out: .*empty\.jpg: the file is empty", caplog.text)
+    assert re.search(r"left out: .*old\.gif: a GIF: convert it as a video", caplog.text)
     assert "only 3 pictures" in caplog.text
-    assert domain.describe().endswith("3 pictures, 48x48, 2 unreadable")
-    with pytest.raises(InputError, match=r"broken\.png: not an image"):
+    assert domain.describe().endswith("3 pictures, 48x48, 3 unreadable")
+    with pytest.raises(InputError, match=r"broken\.png: cut short"):
         read_image(tmp_path / "broken.png")
 
 
@@ -68,64 +76,96 @@ def test_too_few_pictures_are_refused(tmp_path: Path) -> None:
         scan_domain(str(tmp_path / "none"))
 
 
-def make_video(path: Path, frames: int, size: tuple[int, int] = (64, 48)) -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-        for index in range(frames):
-            pixels = np.full((size[1], size[0], 3), index * 10 % 256, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
+def test_pictures_are_seen_as_a_conversion_sees_them(tmp_path: Path) -> None:
+    deep, colour = noise(6, 8, 3, np.uint16), smooth(6, 8)
+    (tmp_path / "deep.png").write_bytes(png(deep, 2, 16))
+    assert np.array_equal(read_image(tmp_path / "deep.png"), np.rint(deep / 257).astype(np.uint8))
+    transparent = np.dstack([colour, np.arange(48, dtype=np.uint8).reshape(6, 8)])
+    (tmp_path / "alpha.png").write_bytes(png(transparent, 6))
+    assert np.array_equal(read_image(tmp_path / "alpha.png"), colour), "colours as stored, alpha left out"
+    turned = png(colour, 2, extra=chunk(b"eXIf", exif(6, 8, 6)))
+    (tmp_path / "turned.png").write_bytes(turned)
+    assert np.array_equal(read_image(tmp_path / "turned.png"), np.rot90(colour, -1)), "clockwise"
+    for name in ("deep.png", "alpha.png", "turned.png"):
+        shown = read_picture_file(tmp_path / name).pixels
+        assert np.abs(shown / (np.iinfo(shown.dtype).max / 255) - read_image(tmp_path / name)).max() <= 0.5
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [
+        Clip(frames=8, rotation=90, tags={"colorspace": 1, "color_range": 2}),
+        Clip(frames=8, width=64, height=720),
+        Clip(frames=8, codec="libx265", pix_fmt="yuv420p10le", options={"x265-params": "log-level=0"}),
+    ],
+    ids=["rotated-full-range-709", "untagged-hd", "ten-bit"],
+)
+def test_videos_are_seen_as_a_conversion_sees_them(clip: Clip, tmp_path: Path) -> None:
+    video = make_clip(tmp_path / "clip.mp4", clip)
+    info = probe(video)
+    with VideoSource(video, info, (info.width, info.height)) as source:
+        wanted = [to_8_bit(frame.pixels) for frame in source]
+    changes = {"data__preprocess": "none", "data__flip": False, "data__holdout": 1, "run__batch": 1}
+    data = open_data(settings(data__a=str(video), data__b=str(video), **changes), tmp_path)
+    assert data.describe()[0] == f"{video}: 7 pictures, {info.width}x{info.height}"
+    pictures = data.training["a"].pictures
+    seen = {data.source.batch(number)["a"][0].permute(1, 2, 0).numpy().tobytes() for number in range(7)}
+    assert seen == {wanted[picture.frame].tobytes() for picture in pictures if picture.frame is not None}
+    (held,) = data.holdout["a"].pictures
+    assert held.frame is not None
+    assert np.array_equal(load_pictures([held], 720)[0], wanted[held.frame])
 
 
 def test_a_video_is_a_domain_of_frames_evenly_taken(tmp_path: Path) -> None:
-    video = make_video(tmp_path / "video.mp4", 20)
+    video = make_clip(tmp_path / "video.mp4", Clip(frames=20))
     domain = scan_domain(str(video), frames_per_video=5)
     assert [picture.frame for picture in domain.pictures] == [2, 6, 10, 14, 18]
-    cache = PictureCache(domain.pictures, DataConfig(preprocess="crop", crop_size=32), 2**20)
-    for index, picture in enumerate(domain.pictures):
-        assert picture.frame is not None
-        assert abs(float(cache[index].mean()) - 10 * picture.frame) < 4, "the frame of that number"
     (tmp_path / "no.mp4").write_bytes(b"no video")
-    with pytest.raises(InputError, match=r"no\.mp4: cannot be read as a video"):
-        read_frames(tmp_path / "no.mp4", count=3)
+    with pytest.raises(InputError, match=r"no\.mp4: not a video that can be read"):
+        scan_domain(str(tmp_path / "no.mp4"))
+
+
+def test_a_frame_that_is_gone_is_said(tmp_path: Path) -> None:
+    video = make_clip(tmp_path / "video.mp4", Clip(frames=4))
+    cache = PictureCache((Picture(video, 3), Picture(video, 9)), DataConfig(), 0)
+    with pytest.raises(InputError, match=r"video\.mp4: frame 9 cannot be decoded; has the file changed\?"):
+        cache[1]
 
 
 @pytest.fixture
-def frames_alive(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many decoded frames were held at each new one; their memory is the decoder's, not Python's."""
-    counts: list[int] = []
-    inner = pictures.iterate_frames
+def frames_read(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[np.ndarray]]:
+    """Every frame that was read from a video since the list was last cleared."""
+    given: list[weakref.ref[np.ndarray]] = []
+    inner = VideoFrames.read
 
-    def counted(*arguments: Any, **named: Any) -> Iterator[tuple[int, np.ndarray]]:
-        held: list[weakref.ref[np.ndarray]] = []
-        for index, pixels in inner(*arguments, **named):
-            held.append(weakref.ref(pixels))
-            counts.append(sum(frame() is not None for frame in held))
-            yield index, pixels
+    def watched(self: VideoFrames, numbers: Any) -> Iterator[tuple[int, np.ndarray]]:
+        for number, pixels in inner(self, numbers):
+            given.append(weakref.ref(pixels))
+            assert sum(frame() is not None for frame in given) <= held_at_most, "not all at once"
+            yield number, pixels
 
-    for module in (pictures, batches):
-        monkeypatch.setattr(module, "iterate_frames", counted)
-    return counts
+    held_at_most = 6
+    monkeypatch.setattr(VideoFrames, "read", watched)
+    return given
 
 
-def test_frames_of_a_video_are_not_held_all_at_once(tmp_path: Path, frames_alive: list[int]) -> None:
-    video, one = make_video(tmp_path / "video.mp4", 60, (640, 480)), 640 * 480 * 3
-    pictures = scan_domain(str(video), frames_per_video=50).pictures
-    assert len(frames_alive) == 50
-    assert max(frames_alive) <= 2, "the one before and the new one"
-    frames_alive.clear()
+def test_frames_of_a_video_are_kept_up_to_a_bound(
+    tmp_path: Path, frames_read: list[weakref.ref[np.ndarray]]
+) -> None:
+    video, one = make_clip(tmp_path / "video.mp4", Clip(frames=20, width=64, height=48)), 64 * 48 * 3
+    pictures = scan_domain(str(video)).pictures
+    assert len(frames_read) == 20, "each is looked at once"
     config = DataConfig(preprocess="crop", crop_size=32)
+    frames_read.clear()
     cache = PictureCache(pictures, config, 4 * one)
-    assert cache[10].shape == (480, 640, 3)
-    assert len(frames_alive) == 11, "what comes after could not be kept"
-    assert max(frames_alive) <= 6, "those that are kept, the one before and the new one"
+    assert cache[10].shape == (48, 64, 3)
+    assert len(frames_read) == 5 + 1, "those that fit, the first that does not, and the one asked for"
     assert sorted(cache._kept) == [0, 1, 2, 3]
-    whole = PictureCache(pictures, config, 60 * one)
-    for index in (49, 10, 2, 10):
-        assert np.array_equal(cache[index], whole[index])
-    assert len(whole._kept) == 50, "decoded together, once"
+    frames_read.clear()
+    assert [cache[index].shape for index in (2, 0, 19)] == [(48, 64, 3)] * 3
+    assert len(frames_read) == 1, "two are kept, the last is sought alone"
+    for index in (19, 10, 2, 10):
+        assert np.array_equal(cache[index], read_picture(pictures[index]))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch
 
 from cgconvert.card import ModelCard
 from cgconvert.errors import ModelError, UsageError
+from cgconvert.media.picture.filters import laplacian_pyramid
 from cgconvert.models.loading import Model
 from tests.trainer.conftest import draw
 from trainer.metrics.colour import ReinhardTransfer
@@ -19,7 +20,7 @@ from trainer.metrics.inception import Inception, fid, kid
 from trainer.metrics.measures import measure_generator
 from trainer.metrics.motion import shift_error, warp_error
 from trainer.metrics.ssim import psnr, ssim_luminance
-from trainer.metrics.swd import laplacian_pyramid, sliced_wasserstein
+from trainer.metrics.swd import sliced_wasserstein
 
 
 def pictures(warm: bool, count: int = 12, edge: int = 64, seed: int = 0) -> list[np.ndarray]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cgconvert.media.picture.resize import resized
 from trainer.config import DataConfig
 
 Pixels = NDArray[np.uint8]
@@ -14,23 +14,9 @@ SizeRule = tuple[int, int]  # what whole pictures are rounded to: the multiple a
 WHOLE: SizeRule = (MULTIPLE, MULTIPLE)
 
 
-def resize(pixels: Pixels, width: int, height: int) -> Pixels:
-    """Resize uint8 (H, W, C): bicubic up, area down (bicubic without a filter would alias)."""
-    if pixels.shape[:2] == (height, width):
-        return pixels
-    smaller = width * height < pixels.shape[0] * pixels.shape[1]
-    method = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
-    if pixels.shape[2] > 4:  # pairs, joined: OpenCV resizes four channels at most
-        parts = [
-            resize(pixels[..., first : first + 3], width, height) for first in range(0, pixels.shape[2], 3)
-        ]
-        return np.concatenate(parts, axis=2)
-    return cv2.resize(pixels, (width, height), interpolation=method).astype(np.uint8, copy=False)
-
-
 def prepare(pixels: Pixels, config: DataConfig, rule: SizeRule = WHOLE) -> Pixels:
     """The part of the preprocessing that is the same every time, done once before pictures are cached."""
-    return resize(pixels, *prepared_size(pixels.shape[1], pixels.shape[0], config, rule))
+    return resized(pixels, *prepared_size(pixels.shape[1], pixels.shape[0], config, rule))
 
 
 def prepared_size(width: int, height: int, config: DataConfig, rule: SizeRule = WHOLE) -> tuple[int, int]:
@@ -69,7 +55,7 @@ def _at_least(pixels: Pixels, edge: int) -> Pixels:
     factor = edge / min(height, width)
     if factor <= 1:
         return pixels
-    return resize(pixels, max(round(width * factor), edge), max(round(height * factor), edge))
+    return resized(pixels, max(round(width * factor), edge), max(round(height * factor), edge))
 
 
 def _crop(pixels: Pixels, edge: int, random: np.random.Generator) -> Pixels:
@@ -84,4 +70,4 @@ def _scaled_crop(pixels: Pixels, config: DataConfig, random: np.random.Generator
     scale = config.scale_min * (config.scale_max / config.scale_min) ** random.random()
     wanted = max(round(config.crop_size / scale), 1)
     edge = min(wanted, *pixels.shape[:2])
-    return resize(_crop(pixels, edge, random), config.crop_size, config.crop_size)
+    return resized(_crop(pixels, edge, random), config.crop_size, config.crop_size)

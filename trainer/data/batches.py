@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from threading import Lock
 from typing import Protocol
 
@@ -14,19 +15,19 @@ import torch
 from torch import Tensor
 
 from cgconvert.errors import UsageError
+from cgconvert.media.picture.codec import to_8_bit
 from trainer.config import DataConfig
 from trainer.data.augment import WHOLE, Pixels, SizeRule, augment, prepare
-from trainer.data.pictures import Picture, iterate_frames, read_image
+from trainer.data.pictures import Picture, read_picture, video_frames
 
 Batch = dict[str, Tensor]
 
 
 class PictureCache:
-    """Prepared pictures by their place in a list, decoded at first use, kept up to a bound in bytes.
+    """Prepared pictures by their place in a list, decoded at first use, kept up to `limit` bytes.
 
-    Beyond the bound pictures are decoded again at each use: slower, never wrong. Frames of a video are
-    decoded together at the first use of one, since reaching a frame means decoding those before it; no more
-    of them than the bound allows are held. `rule` is `prepared_size`'s.
+    Beyond the limit pictures are decoded again at each use, which is slower and changes nothing else. `rule`
+    is explained at `prepared_size`.
     """
 
     def __init__(
@@ -40,18 +41,20 @@ class PictureCache:
         self._kept: dict[int, Pixels] = {}
         self._bytes = 0
         self._lock = Lock()
+        self._video_lock = Lock()
 
     def __len__(self) -> int:
         return len(self._pictures)
 
     def __getitem__(self, index: int) -> Pixels:
-        kept = self._kept.get(index)
-        if kept is not None:
-            return kept
         picture = self._pictures[index]
         if picture.frame is not None:
-            return self._video_frame(index, picture)
-        return self._keep(index, self.prepared(read_image(picture.path)))
+            # The first thread that needs a frame decodes the video; the others find theirs kept.
+            with self._video_lock:
+                if index not in self._kept and not self._full:
+                    self._keep_frames(picture.path)
+        kept = self._kept.get(index)
+        return self._keep(index, self.prepared(read_picture(picture))) if kept is None else kept
 
     def prepared(self, pixels: Pixels) -> Pixels:
         """What is kept of a decoded picture."""
@@ -66,23 +69,14 @@ class PictureCache:
                     self._bytes += pixels.nbytes
         return pixels
 
-    def _video_frame(self, index: int, picture: Picture) -> Pixels:
-        places = {p.frame: i for i, p in enumerate(self._pictures) if p.path == picture.path}
-        # Where no more can be kept, only the one that is asked for.
-        wanted = [f for f in places if f is not None and (f == picture.frame or not self._full)]
-        result = None
-        with closing(iterate_frames(picture.path, wanted)) as frames:  # type: ignore[type-var]
-            for frame, pixels in frames:
-                place = places[frame]
-                if place == index:
-                    result = self._keep(place, self.prepared(pixels))
-                elif not self._full and place not in self._kept:
-                    self._keep(place, self.prepared(pixels))
-                if self._full and result is not None:
-                    break  # what comes after could not be kept
-        if result is None:
-            raise UsageError(f"{picture.path}: frame {picture.frame} is gone; has the file changed?")
-        return result
+    def _keep_frames(self, path: Path) -> None:
+        """Keep as many frames of a video as the limit allows: one pass is cheaper than a search for each."""
+        places = {p.frame: i for i, p in enumerate(self._pictures) if p.path == path and p.frame is not None}
+        with closing(video_frames(path).read(places)) as frames:
+            for number, pixels in frames:
+                self._keep(places[number], self.prepared(to_8_bit(pixels)))
+                if self._full:
+                    break
 
 
 class PairCache(PictureCache):

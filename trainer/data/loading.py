@@ -6,10 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trainer.data.augment import MULTIPLE, Pixels, resize
-from trainer.data.pictures import Picture, read_frames, read_image
+from cgconvert.media.picture.resize import resized
+from trainer.data.augment import MULTIPLE, Pixels
+from trainer.data.pictures import Picture, read_picture
 
 SMALLEST = 16  # pixels, below which no generator works
+
+
+def evenly(pictures: Sequence[Picture], count: int) -> list[Picture]:
+    """`count` of the pictures, evenly spaced from the first on; 0, or more than there are: all."""
+    count = min(count or len(pictures), len(pictures))
+    return [pictures[int(index * len(pictures) / count)] for index in range(count)]
 
 
 def load_pictures(
@@ -21,10 +28,7 @@ def load_pictures(
     """
     result = []
     for picture in pictures:
-        if picture.frame is None:
-            pixels = read_image(picture.path)
-        else:
-            pixels = read_frames(picture.path, [picture.frame])[picture.frame]
+        pixels = read_picture(picture)
         if half:
             middle = pixels.shape[1] // 2
             pixels = np.ascontiguousarray(
@@ -36,5 +40,5 @@ def load_pictures(
             max(round(edge * factor / multiple), -(-SMALLEST // multiple)) * multiple
             for edge in (width, height)
         ]
-        result.append(resize(pixels, size[0], size[1]))
+        result.append(resized(pixels, size[0], size[1]))
     return result

@@ -1,34 +1,33 @@
-"""Finding and reading pictures: folders of any depth, and videos as sources of frames."""
+"""The pictures of a domain: found in a folder or a video, checked, and read as a conversion reads them."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from cgconvert.errors import InputError, UsageError
+from cgconvert.media.picture import codec
+from cgconvert.media.picture.formats import FOREIGN_SUFFIXES, SUFFIXES
+from cgconvert.media.video.random_access import VideoFrames
+from cgconvert.pictures import files
 from trainer.data.augment import Pixels
 
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jp2", ".ppm", ".pgm", ".avif")
-)
-VIDEO_SUFFIXES = frozenset((".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts"))
 FEW = 100
+"""Pictures below which a domain is likely to be learned by heart."""
+
 log = logging.getLogger("trainer")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Where one picture is: an image file, or a frame of a video by its index.
+    """Where one picture is: a picture file, or a frame of a video by its number.
 
-    `folder` is that of its domain, `size` its width and height, where they are known.
+    `folder` is the folder of its domain, `size` its width and height, where they are known.
     """
 
     path: Path
@@ -63,127 +62,120 @@ class Domain:
         return f"{text}, {self.unreadable} unreadable" if self.unreadable else text
 
 
+def read_picture(picture: Picture) -> Pixels:
+    """One picture as upright uint8 RGB (H, W, 3). Raises `InputError`."""
+    if picture.frame is None:
+        return read_image(picture.path)
+    for _, pixels in video_frames(picture.path).read([picture.frame]):
+        return codec.to_8_bit(pixels)
+    raise InputError(f"{picture.path}: frame {picture.frame} cannot be decoded; has the file changed?")
+
+
 def read_image(path: Path) -> Pixels:
-    """One image file as uint8 RGB (H, W, 3), turned as its EXIF says. Raises `InputError`."""
+    """One picture file as upright uint8 RGB (H, W, 3): alpha is left out, 16 bits are rounded to 8.
+
+    Raises `InputError`.
+    """
     try:
-        data = np.fromfile(path, np.uint8)
+        return codec.to_8_bit(codec.read_picture(path).pixels)
+    except (InputError, MemoryError) as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def video_frames(path: Path) -> VideoFrames:
+    """The frames of a video, whose packets are counted once for as long as the file stays as it is.
+
+    Raises `InputError` and `UsageError`.
+    """
+    try:
+        status = path.stat()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    try:
-        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except cv2.error:
-        bgr = None
-    if bgr is None:
-        raise InputError(f"{path}: not an image, or damaged; remove it or get it anew")
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+    return _counted_frames(path, status.st_mtime_ns, status.st_size)
 
 
-def find_images(folder: Path) -> list[Path]:
-    """All image files below a folder, sorted by path; hidden ones left out. Raises `UsageError`."""
+@lru_cache(maxsize=16)
+def _counted_frames(path: Path, changed: int, size: int) -> VideoFrames:
+    return VideoFrames(path)
+
+
+def find_images(folder: Path, suffixes: Container[str] = SUFFIXES) -> list[Path]:
+    """All picture files below a folder, sorted by path; hidden ones left out. Raises `UsageError`."""
     if folder.is_file():
         raise UsageError(f"{folder}: is a file, neither a folder of pictures nor a video")
     if not folder.is_dir():
         raise UsageError(f"no such folder: {folder}")
     if not os.access(folder, os.R_OK | os.X_OK):
         raise UsageError(f"{folder}: no permission to read this folder")
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
-
-
-def read_frames(
-    path: Path, indices: Sequence[int] | None = None, count: int | None = None
-) -> dict[int, Pixels]:
-    """Frames of a video as uint8 RGB by index: all that `iterate_frames` gives, at once in memory."""
-    return dict(iterate_frames(path, indices, count))
-
-
-def iterate_frames(
-    path: Path, indices: Sequence[int] | None = None, count: int | None = None
-) -> Iterator[tuple[int, Pixels]]:
-    """Frames of a video as uint8 RGB with their index: those in `indices`, or `count` evenly spaced ones.
-
-    One at a time: five hundred of a large video are more than a machine's memory. Raises `InputError` where
-    the file cannot be opened or holds no frame.
-    """
-    import av
-
-    found = False
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise InputError(f"{path}: has no video stream")
-            if indices is None:
-                total = sum(1 for packet in container.demux(video=0) if packet.size)
-                wanted = min(count or total, total)
-                indices = sorted({int((i + 0.5) * total / wanted) for i in range(wanted)}) if wanted else []
-                container.seek(0)
-            keep, last = set(indices), max(indices, default=-1)
-            for index, frame in enumerate(container.decode(video=0)):
-                if index in keep:
-                    found = True
-                    yield index, frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
-                if index >= last:
-                    break
-    except av.error.FFmpegError as error:
-        raise InputError(f"{path}: cannot be read as a video ({error.strerror})") from error
-    if not found:
-        raise InputError(f"{path}: holds no readable frame")
+    failures: list[files.ImageFailure] = []
+    found = sorted(folder / path for path in files.find_images(folder, None, failures, suffixes))
+    for failure in failures:
+        log.warning("left out: %s: %s", failure.file, failure.reason)
+    return found
 
 
 def scan_domain(where: str, frames_per_video: int = 500, least: int = 2, warn: bool = True) -> Domain:
-    """Every picture of a folder or video, each decoded once to see that it can be.
+    """Every picture of a folder, or `frames_per_video` of a video, each decoded once to see that it can be.
 
-    Unreadable files are named in a warning and left out. Raises `UsageError` below `least` readable ones;
-    warns below a hundred if `warn`.
+    Unreadable files are named in a warning and left out. Raises `UsageError` below `least` readable ones,
+    and `InputError` for a video that cannot be read at all; warns below a hundred if `warn`.
     """
     path = Path(where)
-    if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
-        pictures = _scan_video(path, frames_per_video)
-        unreadable: list[InputError] = []
+    if path.is_file() and path.suffix.lower() not in SUFFIXES:
+        pictures, unreadable = _scan_video(path, frames_per_video)
     else:
         pictures, unreadable = _scan_folder(path)
-    for bad in unreadable:
-        log.warning("left out: %s", bad)
     if len(pictures) < least:
         found = f"{len(pictures) or 'no'} readable picture{'s' * (len(pictures) != 1)}"
-        others = f" and {len(unreadable)} unreadable" if unreadable else ""
+        others = f" and {unreadable} unreadable" if unreadable else ""
         raise UsageError(f"{where}: {found}{others}; at least {least} are needed")
     if warn and len(pictures) < FEW:
         log.warning("%s: only %d pictures; expect overfitting below some hundreds", where, len(pictures))
     by_area = sorted((picture.size for picture in pictures), key=lambda size: size[0] * size[1])
-    return Domain(where, tuple(pictures), len(unreadable), by_area[0], by_area[-1])
+    return Domain(where, tuple(pictures), unreadable, by_area[0], by_area[-1])
 
 
-def _scan_video(path: Path, count: int) -> list[Picture]:
-    with closing(iterate_frames(path, count=count)) as frames:  # type: ignore[type-var]
-        return [Picture(path, index, None, (pixels.shape[1], pixels.shape[0])) for index, pixels in frames]
+def _scan_video(path: Path, count: int) -> tuple[list[Picture], int]:
+    """`count` evenly spaced frames as far as they can be decoded, and how many cannot."""
+    frames = video_frames(path)
+    wanted = middles(len(frames), count)
+    size = (frames.info.width, frames.info.height)
+    pictures = [Picture(path, number, None, size) for number, _ in frames.read(wanted)]
+    if unreadable := len(wanted) - len(pictures):
+        log.warning("left out: %s: %d of %d frames cannot be decoded", path, unreadable, len(wanted))
+    return pictures, unreadable
 
 
-def _scan_folder(folder: Path) -> tuple[list[Picture], list[InputError]]:
-    """Readable pictures with their sizes, and what is wrong with the others."""
+def _scan_folder(folder: Path) -> tuple[list[Picture], int]:
+    """Readable pictures with their sizes, and how many files are not readable."""
 
-    def size(path: Path) -> tuple[int, int] | InputError:
+    def look(path: Path) -> Picture | InputError:
         try:
             height, width = read_image(path).shape[:2]
         except InputError as error:
             return error
-        return width, height
+        return Picture(path, None, folder, (width, height))
 
-    paths = find_images(folder)
+    # Those of formats that are not supported are looked at too, so that each is named and not just missing.
+    paths = find_images(folder, (*SUFFIXES, *FOREIGN_SUFFIXES))
     with ThreadPoolExecutor(4) as threads:
-        sizes = list(threads.map(size, paths))
-    pairs = list(zip(paths, sizes, strict=True))
-    good = [Picture(path, None, folder, found) for path, found in pairs if isinstance(found, tuple)]
-    return good, [found for found in sizes if isinstance(found, InputError)]
+        found = list(threads.map(look, paths))
+    errors = [result for result in found if isinstance(result, InputError)]
+    for error in errors:
+        log.warning("left out: %s", error)
+    return [result for result in found if isinstance(result, Picture)], len(errors)
+
+
+def middles(total: int, count: int) -> list[int]:
+    """The middles of `count` equal parts of `total` places, ascending; all places where there are fewer."""
+    count = min(count, total)
+    return [int((index + 0.5) * total / count) for index in range(count)]
 
 
 def split_holdout(domain: Domain, count: int) -> tuple[Domain, Domain]:
     """Training and hold-out pictures: `count` of them, evenly spaced, but at most a quarter, are held out."""
-    from dataclasses import replace
-
     total = len(domain.pictures)
-    count = min(count, total // 4)
-    chosen = {int((index + 0.5) * total / count) for index in range(count)} if count else set()
+    chosen = set(middles(total, min(count, total // 4)))
     rest = tuple(p for i, p in enumerate(domain.pictures) if i not in chosen)
     # With so few pictures that none can be spared, training ones are shown; they are not measured as new.
     held = tuple(domain.pictures[i] for i in sorted(chosen)) or domain.pictures[:1]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cgconvert.card import ModelCard
 from cgconvert.models.loading import Model
+from cgconvert.tensors.images import scaled_to_images
 from trainer.compute.precision import Precision
 from trainer.config import Config
 from trainer.data.augment import MULTIPLE
@@ -175,9 +176,9 @@ class Method(ABC):
 
         uint8 is scaled from [0, 255]. Float values are images already and stay as they are.
         """
-        images = pixels.to(self.device, non_blocking=True).to(self.precision.dtype)
-        if pixels.dtype == torch.uint8:
-            images = images.mul_(2 / 255).sub_(1)
+        pixels = pixels.to(self.device, non_blocking=True)
+        dtype = self.precision.dtype
+        images = scaled_to_images(pixels, 255, dtype) if pixels.dtype == torch.uint8 else pixels.to(dtype)
         if self._channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         return images

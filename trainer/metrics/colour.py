@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
 from cgconvert.errors import UsageError
+from cgconvert.media.picture.colours import lab_to_rgb, rgb_to_lab
 from trainer.data.augment import Pixels
-
-
-def _lab(pixels: Pixels) -> np.ndarray:
-    return cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
 
 
 class ReinhardTransfer:
@@ -25,13 +21,11 @@ class ReinhardTransfer:
     def __init__(self, targets: Sequence[Pixels]) -> None:
         if not targets:
             raise UsageError("colour transfer needs target pictures")
-        self._statistics = [(lab.mean((0, 1)), lab.std((0, 1))) for lab in map(_lab, targets)]
+        self._statistics = [(lab.mean((0, 1)), lab.std((0, 1))) for lab in map(rgb_to_lab, targets)]
 
     def convert(self, pixels: Pixels, index: int) -> Pixels:
         """uint8 (H, W, 3), coloured as target `index` (taken modulo their number)."""
         mean, spread = self._statistics[index % len(self._statistics)]
-        lab = _lab(pixels)
+        lab = rgb_to_lab(pixels)
         own_mean, own_spread = lab.mean((0, 1)), lab.std((0, 1))
-        changed = (lab - own_mean) * (spread / np.maximum(own_spread, 1e-3)) + mean
-        rgb = cv2.cvtColor(changed.astype(np.float32), cv2.COLOR_LAB2RGB)
-        return np.clip(np.rint(rgb * 255), 0, 255).astype(np.uint8)
+        return lab_to_rgb((lab - own_mean) * (spread / np.maximum(own_spread, 1e-3)) + mean)

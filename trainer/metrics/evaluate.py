@@ -5,20 +5,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from cgconvert.errors import UsageError
+from cgconvert.frames import Frame
+from cgconvert.media.picture.codec import to_8_bit
+from cgconvert.media.picture.resize import resized
+from cgconvert.media.video.probe import probe
+from cgconvert.media.video.source import VideoSource
 from cgconvert.models.loading import load_model
 from trainer.compute.precision import choose_device
-from trainer.data.augment import Pixels, resize
-from trainer.data.loading import load_pictures
+from trainer.data.augment import Pixels
+from trainer.data.loading import evenly, load_pictures
 from trainer.data.pairing import matched
-from trainer.data.pictures import Domain, Picture, read_frames, scan_domain
+from trainer.data.pictures import Domain, scan_domain
 from trainer.metrics.colour import ReinhardTransfer
 from trainer.metrics.inception import Inception
-from trainer.metrics.measures import Metrics, measure_results, measure_truth
-from trainer.metrics.motion import WarpError, shift_error, warp_error
-from trainer.metrics.ssim import psnr
+from trainer.metrics.measures import Metrics, measure_generator, measure_results, measure_truth
+from trainer.metrics.motion import WarpError, warp_error
 
 log = logging.getLogger("trainer")
 
@@ -46,12 +51,6 @@ class EvaluateOptions:
     inception_sha256: str = ""
 
 
-def _chosen(pictures: Sequence[Picture], count: int) -> list[Picture]:
-    """`count` of them, evenly spaced; 0: all."""
-    count = min(count or len(pictures), len(pictures))
-    return [pictures[int(index * len(pictures) / count)] for index in range(count)]
-
-
 def _in_pairs(sources: Domain, targets: Domain) -> tuple[Domain, Domain]:
     """Both domains pair by pair, by name, or by order where no name is in both. Raises `UsageError`."""
     if {picture.name for picture in sources.pictures} & {picture.name for picture in targets.pictures}:
@@ -71,7 +70,7 @@ def _sets(source: str, target: str, options: EvaluateOptions, paired: bool) -> l
     domains = scan_domain(source, warn=False), scan_domain(target, warn=False)
     if paired:
         domains = _in_pairs(*domains)
-    chosen = [_chosen(domain.pictures, options.count) for domain in domains]
+    chosen = [evenly(domain.pictures, options.count) for domain in domains]
     loaded = [load_pictures(pictures, options.longest) for pictures in chosen]
     for index, (one, two) in enumerate(zip(*loaded, strict=True)) if paired else ():
         if one.shape != two.shape:
@@ -106,18 +105,15 @@ def evaluate(
     for name in models:
         model = load_model(name)
         model.generator.to(device)
-        results = [model.convert(pixels) for pixels in sources]
-        metrics = measure_results(sources, results, targets, options.edge, inception)
-        metrics["shift"] = shift_error(sources[:8], model.convert)
-        if return_way is not None:
-            cycles = [
-                psnr(pixels, return_way.convert(result))
-                for pixels, result in zip(sources, results, strict=True)
-            ]
-            metrics["cycle_psnr"] = sum(cycles) / len(cycles)
-        if paired:
-            metrics |= measure_truth(results, targets)
-        rows[name] = metrics
+        rows[name] = measure_generator(
+            model.convert,
+            sources,
+            targets,
+            options.edge,
+            return_way.convert if return_way else None,
+            targets if paired else (),
+            inception,
+        )
     transfer = ReinhardTransfer(targets)
     baselines = {
         "unchanged": sources,
@@ -135,13 +131,15 @@ def evaluate_video(name: str, video: Path, frames: int, longest: int, device: st
     """Warp error of a model on the first `frames` frames of a video, beside the video's own."""
     model = load_model(name)
     model.generator.to(choose_device(device))
-    decoded = read_frames(video, range(frames))
-    size = max(next(iter(decoded.values())).shape[:2])
-    source = [_fitted(pixels, longest / size) for _, pixels in sorted(decoded.items())]
+    info = probe(video)
+    factor = longest / max(info.width, info.height)
+    with VideoSource(video, info, (info.width, info.height)) as decoded:
+        shown = (_fitted(to_8_bit(frame.pixels), factor) for frame in decoded if isinstance(frame, Frame))
+        source = list(islice(shown, frames))
     return warp_error(source, [model.convert(pixels) for pixels in source])
 
 
 def _fitted(pixels: Pixels, factor: float) -> Pixels:
     if factor >= 1:
         return pixels
-    return resize(pixels, max(round(pixels.shape[1] * factor), 16), max(round(pixels.shape[0] * factor), 16))
+    return resized(pixels, max(round(pixels.shape[1] * factor), 16), max(round(pixels.shape[0] * factor), 16))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from cgconvert.errors import UsageError
+from cgconvert.media.picture.filters import mean_gradient
+from cgconvert.media.video.motion import optical_flow, warped
 from trainer.data.augment import Pixels
 
 SHIFT = (3, 5)  # pixels down and right; odd, so that no stride divides them
@@ -32,35 +33,15 @@ class WarpError:
         return self.result / max(self.source, 1e-12)
 
 
-def _flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    return dis.calc(first, second, None)
-
-
-def _warped(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    height, width = flow.shape[:2]
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    return cv2.remap(
-        image, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-
-
 def _visible(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
     """Where going there and coming back ends near the start (Sundaram et al. 2010), inside the frame."""
     height, width = forward.shape[:2]
-    returned = forward + _warped(backward, forward)
+    returned = forward + warped(backward, forward)
     bound = 0.01 * ((forward**2).sum(-1) + (backward**2).sum(-1)) + 0.5
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     to_x, to_y = x + forward[..., 0], y + forward[..., 1]
     inside = (to_x >= 0) & (to_x <= width - 1) & (to_y >= 0) & (to_y <= height - 1)
     return ((returned**2).sum(-1) < bound) & inside
-
-
-def _sharpness(frame: Pixels) -> float:
-    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    return float(
-        np.abs(cv2.Sobel(grey, cv2.CV_32F, 1, 0)).mean() + np.abs(cv2.Sobel(grey, cv2.CV_32F, 0, 1)).mean()
-    )
 
 
 def warp_error(source: Sequence[Pixels], result: Sequence[Pixels]) -> WarpError:
@@ -72,20 +53,20 @@ def warp_error(source: Sequence[Pixels], result: Sequence[Pixels]) -> WarpError:
         raise UsageError("the warp error needs at least two frames, and as many results as sources")
     errors: list[tuple[float, float]] = []
     for index in range(1, len(source)):
-        grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (source[index], source[index - 1])]
-        forward, backward = _flow(grey[0], grey[1]), _flow(grey[1], grey[0])
+        forward = optical_flow(source[index], source[index - 1])
+        backward = optical_flow(source[index - 1], source[index])
         seen = _visible(forward, backward)
         if not seen.any():
             continue
         pair = []
         for video in (source, result):
             now, before = (video[i].astype(np.float32) / 255 for i in (index, index - 1))
-            pair.append(float(((now - _warped(before, forward)) ** 2)[seen].mean()))
+            pair.append(float(((now - warped(before, forward)) ** 2)[seen].mean()))
         errors.append((pair[0], pair[1]))
     if not errors:
         raise UsageError("no two frames show the same scene: the warp error is not defined")
     own, converted = np.mean(errors, axis=0)
-    sharpness = sum(map(_sharpness, result)) / max(sum(map(_sharpness, source)), 1e-12)
+    sharpness = sum(map(mean_gradient, result)) / max(sum(map(mean_gradient, source)), 1e-12)
     return WarpError(float(own), float(converted), sharpness)
 
 

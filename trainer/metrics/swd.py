@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from cgconvert.errors import UsageError
+from cgconvert.media.picture.filters import laplacian_pyramid
+from cgconvert.media.picture.resize import resized
 from trainer.data.augment import Pixels
 
 PATCH = 7
@@ -42,28 +43,13 @@ class SlicedWasserstein:
         return float(np.mean(self.common))
 
 
-def laplacian_pyramid(pixels: Pixels, levels: int) -> list[NDArray[np.float32]]:
-    """Band-pass levels, finest first, and last the low-pass rest: float32 (H, W, 3) each, 5x5 binomial."""
-    current = pixels.astype(np.float32)
-    pyramid = []
-    for _ in range(levels - 1):
-        smaller = cv2.pyrDown(current, borderType=cv2.BORDER_REFLECT_101)
-        larger = cv2.pyrUp(smaller, dstsize=(current.shape[1], current.shape[0]))
-        pyramid.append((current - larger).astype(np.float32))
-        current = smaller.astype(np.float32)
-    return [*pyramid, current]
-
-
 def square(pixels: Pixels, edge: int) -> Pixels:
     """The largest central square, resized to `edge`."""
     height, width = pixels.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     crop = pixels[top : top + side, left : left + side]
-    if side == edge:
-        return crop
-    method = cv2.INTER_AREA if side > edge else cv2.INTER_CUBIC
-    return cv2.resize(crop, (edge, edge), interpolation=method).astype(np.uint8, copy=False)
+    return resized(crop, edge, edge)
 
 
 def _descriptors(pictures: Sequence[Pixels], edge: int, seed: int) -> list[Descriptors]:

@@ -10,18 +10,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-
 from cgconvert.errors import InputError
 from cgconvert.host.files import write_atomically
+from cgconvert.media.picture.codec import Picture, encode_picture
+from cgconvert.media.picture.resize import resized
 from trainer.config import Config
 from trainer.data.pictures import read_image
-from trainer.reporting.samples import encode
 from trainer.storage.folder import RunFolder
 
 WIDTH, HEIGHT = 374, 150  # of a plot or grid; the style has the width too
 POINTS = 400  # a curve has more log lines than a screen has pixels
 SHOWN = 6  # grids over time
+QUALITY = 90  # of their JPEG
 CELLS = {
     "cyclegan": "source, result, way back",
     "pix2pix": "source, result, truth",
@@ -111,8 +111,9 @@ def _figure(path: Path) -> str:
         return ""
     if pixels.shape[1] > WIDTH:
         height = max(round(pixels.shape[0] * WIDTH / pixels.shape[1]), 1)
-        pixels = cv2.resize(pixels, (WIDTH, height), interpolation=cv2.INTER_AREA)
-    data = base64.b64encode(encode(pixels, ".jpg")).decode()
+        pixels = resized(pixels, WIDTH, height)
+    jpeg, _ = encode_picture(Picture(pixels), "jpeg", QUALITY)
+    data = base64.b64encode(jpeg).decode()
     images = int(path.stem.rpartition("-")[2])
     picture = f"<img alt='samples' src='data:image/jpeg;base64,{data}'>"
     return f"<figure>{picture}<figcaption>{images} images</figcaption></figure>"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from cgconvert.host.files import write_atomically
+from cgconvert.media.picture.codec import Picture, encode_picture
+from cgconvert.media.picture.formats import SUFFIXES
 from trainer.data.augment import Pixels
 from trainer.methods.base import Method
 
@@ -41,13 +42,7 @@ def grid(rows: Sequence[Pixels]) -> Pixels:
     return np.concatenate(padded, axis=0)
 
 
-def encode(pixels: Pixels, suffix: str = ".png", quality: int = 90) -> bytes:
-    """uint8 RGB as the bytes of an image file."""
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix in (".jpg", ".jpeg") else []
-    _, data = cv2.imencode(suffix, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
-    return data.tobytes()
-
-
 def write_picture(path: Path, pixels: Pixels) -> None:
-    """Write uint8 RGB as an image file, whole or not at all."""
-    write_atomically(path, encode(pixels, path.suffix.lower()))
+    """Write uint8 RGB as a picture file of the format that its suffix says, whole or not at all."""
+    data, _ = encode_picture(Picture(pixels), SUFFIXES[path.suffix.lower()])
+    write_atomically(path, data)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from cgconvert.media.picture.resize import resized
 from trainer.config import Config, absolute
-from trainer.data.augment import Pixels, resize
+from trainer.data.augment import Pixels
 from trainer.data.domains import PAIRED, TrainingData
-from trainer.data.loading import load_pictures
+from trainer.data.loading import evenly, load_pictures
 from trainer.methods import Method
 from trainer.metrics.inception import Inception
 from trainer.metrics.measures import Metrics, measure_generator, open_inception
@@ -85,15 +86,13 @@ class Watch:
         half = None
         if domain not in self._data.holdout:
             domain, half = "pairs", domain
-        chosen = self._data.holdout[domain].pictures
-        count = min(count, len(chosen))
-        picked = [chosen[int(index * len(chosen) / count)] for index in range(count)]
+        picked = evenly(self._data.holdout[domain].pictures, count)
         loaded = load_pictures(picked, self._config.watch.sample_size, half, self._multiple)
         if not self._paired or half or domain != "b":
             return loaded
         # The training may resize the two of a pair to one size; shown and measured they need one as well.
         partners = self._load("a", count)
-        return [resize(b, a.shape[1], a.shape[0]) for a, b in zip(partners, loaded, strict=True)]
+        return [resized(b, a.shape[1], a.shape[0]) for a, b in zip(partners, loaded, strict=True)]
 
     def sample(self, training: Training) -> str | None:
         """Write a grid for each generator; returns what the results show to be wrong."""

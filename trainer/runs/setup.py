@@ -9,6 +9,7 @@ from typing import Any
 
 from cgconvert.errors import OutputError, UsageError
 from cgconvert.host.files import write_atomically
+from cgconvert.media.picture.formats import SUFFIXES
 from cgconvert.models.catalog import SHIPPED_FOLDER, find_model, is_path, models_folder
 from trainer.config import METHODS, Config, absolute, config_from_checkpoint, read_config
 from trainer.runs.template import commented_toml
@@ -179,8 +180,8 @@ def sample_run(
     from trainer.reporting.samples import grid, write_picture
     from trainer.storage.checkpoint import load_checkpoint
 
-    if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise UsageError(f"{output}: its name must end in .png or .jpg")
+    if output.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{output}: its name must end in {', '.join(SUFFIXES)}")
     folder = RunFolder(run)
     checkpoint = best_checkpoint(folder, generator) if best else folder.checkpoint
     state = load_checkpoint(checkpoint)
