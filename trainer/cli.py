@@ -13,6 +13,7 @@ import click
 
 from cgconvert.cli import run as run_command
 from cgconvert.errors import UsageError
+from cgconvert.host.files import real_path
 
 if TYPE_CHECKING:
     from trainer.metrics.evaluate import Table
@@ -85,7 +86,7 @@ def init(
     changes = parse_settings(settings)
     # Given as seen from here; the config may lie anywhere.
     places = {"data.a": a, "data.b": b, "data.pairs": pairs}
-    changes |= {key: str(Path(value).expanduser().resolve()) for key, value in places.items() if value}
+    changes |= {key: str(real_path(Path(value).expanduser())) for key, value in places.items() if value}
     if method:
         changes["run.method"] = method
     elif pairs:
@@ -305,7 +306,7 @@ def distill(
     asked = {"run.method": "distill", **(student_settings(student) if student else {})}
     asked |= {"distill.teacher": teacher} if teacher else {}
     places = {"data.a": a, "data.b": b, "distill.checkpoint": teacher_run}
-    asked |= {key: str(Path(value).expanduser().resolve()) for key, value in places.items() if value}
+    asked |= {key: str(real_path(Path(value).expanduser())) for key, value in places.items() if value}
     if folder.has(folder.config):
         refuse_others(folder, asked)
     else:

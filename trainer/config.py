@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from cgconvert.card import MOST_NOISE
 from cgconvert.errors import UsageError
+from cgconvert.host.files import real_path
 
 METHODS = ("cyclegan", "pix2pix", "cut", "distill", "one_sided")
 PREPROCESS = ("resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "scale_and_crop", "none")
@@ -273,7 +274,7 @@ class Config:
 
 def absolute(where: str, base: Path) -> str:
     """A path of the config, relative to the folder of the config file."""
-    return str((base / Path(where).expanduser()).resolve()) if where else ""
+    return str(real_path(base / Path(where).expanduser())) if where else ""
 
 
 def config_from_dict(data: Mapping[str, Any], where: str) -> Config:

@@ -11,6 +11,7 @@ import click
 
 from cgconvert.engines.cache import OFF as CACHE_OFF
 from cgconvert.errors import UsageError
+from cgconvert.host.files import real_path
 from cgconvert.options import EngineOptions
 
 Command = Callable[..., Any]
@@ -64,7 +65,7 @@ def check_report_path(report: Path | None, *taken: Path) -> None:
     if report.exists() and report.suffix.lower() != ".json" and report.stat().st_size:
         raise UsageError(f"--report {report} exists and is no .json file: choose another name for the report")
     for path in taken:
-        same = report.resolve() == path.resolve()
+        same = real_path(report) == real_path(path)
         if same or (report.exists() and path.exists() and report.samefile(path)):
             raise UsageError(f"--report {report} is {path} itself: choose another name for the report")
 

@@ -15,6 +15,14 @@ from cgconvert.host.locks import locked
 TEMPORARY_PREFIX = ".cgconvert-"
 
 
+def real_path(path: Path) -> Path:
+    """The absolute path with its links followed, a link that goes round in circles as it is.
+
+    `Path.resolve` raises a RuntimeError for such a link, or nothing, by Python's version.
+    """
+    return Path(os.path.realpath(path))
+
+
 def output_error(path: Path, error: OSError) -> OutputError:
     """The `OutputError` that says in words why `path` could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -23,6 +31,8 @@ def output_error(path: Path, error: OSError) -> OutputError:
         return OutputError(f"no permission to write {path}: choose another place")
     if error.errno == errno.ENAMETOOLONG:
         return OutputError(f"cannot write {path}: its name is too long; choose a shorter one")
+    if error.errno == errno.EEXIST:  # what was to be made was the folder
+        return OutputError(f"cannot write {path}: {path.parent} is no folder, or a link that leads nowhere")
     return OutputError(f"cannot write {path}: {error.strerror or error}")
 
 

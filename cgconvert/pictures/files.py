@@ -74,9 +74,17 @@ def find_images(
             if entry.is_dir(follow_symlinks=False):
                 if excluded is None or not same_file(folder / relative / entry.name, excluded):
                     below.append(relative / entry.name)
-            elif Path(entry.name).suffix.lower() in suffixes and not entry.is_dir():
+            elif Path(entry.name).suffix.lower() in suffixes and not _is_folder(entry):
                 yield relative / entry.name
         pending.extend(reversed(below))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; a link in circles is none, and reading it says why."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def same_file(first: Path, second: Path) -> bool:

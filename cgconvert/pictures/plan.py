@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cgconvert.card import ModelCard
 from cgconvert.errors import ModelError, OutputError, UsageError
-from cgconvert.host.files import write_atomically
+from cgconvert.host.files import real_path, write_atomically
 from cgconvert.media.picture.formats import FOREIGN_SUFFIXES, FORMATS, LOSSY, SUFFIXES
 from cgconvert.models.catalog import find_model
 from cgconvert.models.files import read_card
@@ -129,17 +129,18 @@ def _model(model: str | Path) -> tuple[Path, ModelCard]:
 
 
 def _default_output(folder: Path, card: ModelCard) -> Path:
-    name = folder.name if folder.name not in ("", "..") else folder.resolve().name
+    name = folder.name if folder.name not in ("", "..") else real_path(folder).name
     if not name:
         raise UsageError(f"say where the results of {printable(folder)} go, with `output`")
-    parent = folder.parent if folder.name not in ("", "..") else folder.resolve().parent
+    parent = folder.parent if folder.name not in ("", "..") else real_path(folder).parent
     return parent / f"{name}.{card.name}"
 
 
 def _check_folders(folder: Path, target: Path) -> None:
-    if target.exists() and not target.is_dir():
-        raise OutputError(f"{printable(target)} is a file: choose a folder as `output`")
-    source, result = folder.resolve(), target.resolve()
+    if os.path.lexists(target) and not target.is_dir():
+        what = "is a file" if target.exists() else "is a link that leads nowhere"
+        raise OutputError(f"{printable(target)} {what}: choose a folder as `output`")
+    source, result = real_path(folder), real_path(target)
     if result == source:
         raise UsageError(f"{printable(target)} is the source folder itself: choose another `output`")
     if source.is_relative_to(result):

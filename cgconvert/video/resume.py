@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cgconvert.errors import OutputError, UsageError
-from cgconvert.host.files import output_error, write_atomically
+from cgconvert.host.files import output_error, real_path, write_atomically
 from cgconvert.host.locks import locked
 
 SEGMENT_FRAMES = 250
@@ -64,7 +64,7 @@ def source_identity(source: Path) -> dict[str, Any]:
         file.seek(max(0, facts.st_size - EDGE_BYTES))
         digest.update(file.read(EDGE_BYTES))
     return {
-        "path": str(source.resolve()),
+        "path": str(real_path(source)),
         "bytes": facts.st_size,
         "changed_ns": facts.st_mtime_ns,
         "sha256_of_ends": digest.hexdigest(),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cgconvert.errors import InputError
-from cgconvert.host.files import write_atomically
+from cgconvert.host.files import real_path, write_atomically
 from cgconvert.media.picture.codec import Picture, encode_picture
 from cgconvert.media.picture.resize import resized
 from trainer.config import Config
@@ -64,7 +64,7 @@ def write_report(folder: RunFolder, config: Mapping[str, Mapping[str, Any]], sta
     losses = [line for line in lines if line.get("kind") == "losses"]
     metrics = [line for line in lines if line.get("kind") == "metrics"]
     events = [line for line in lines if line.get("kind") in ("roll-back", "settings")]
-    title = html.escape(f"{folder.path.resolve().name}: {config['run']['method']}")
+    title = html.escape(f"{real_path(folder.path).name}: {config['run']['method']}")
     parts = [
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{title}</title>",
         f"<style>{STYLE}</style></head><body><h1>{title}</h1><p>{html.escape(status)}</p>",

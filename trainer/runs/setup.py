@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cgconvert.errors import OutputError, UsageError
-from cgconvert.host.files import write_atomically
+from cgconvert.host.files import real_path, write_atomically
 from cgconvert.media.picture.formats import SUFFIXES
 from cgconvert.models.catalog import SHIPPED_FOLDER, find_model, is_path, models_folder
 from trainer.config import METHODS, Config, absolute, config_from_checkpoint, read_config
@@ -110,9 +110,9 @@ def teacher_places(changes: Mapping[str, Any]) -> dict[str, str]:
     if teacher := str(changes.get("distill.teacher", "")):
         path = find_model(teacher)
         named = path.stem == teacher and path.parent in (models_folder(), SHIPPED_FOLDER)
-        places["distill.teacher"] = teacher if named else str(path.resolve())
+        places["distill.teacher"] = teacher if named else str(real_path(path))
     if checkpoint := str(changes.get("distill.checkpoint", "")):
-        places["distill.checkpoint"] = str(Path(checkpoint).expanduser().resolve())
+        places["distill.checkpoint"] = str(real_path(Path(checkpoint).expanduser()))
     return places
 
 

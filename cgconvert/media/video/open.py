@@ -9,6 +9,7 @@ from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 
 from cgconvert.errors import InputError, UsageError
+from cgconvert.host.files import real_path
 
 MAX_PIXELS = 16384 * 16384
 """Frames larger than this are taken for an attack on memory, not for a video."""
@@ -33,7 +34,7 @@ def open_video(path: Path, card: HWAccel | None = None) -> InputContainer:
         raise UsageError(f"{path} is not a regular file: save the video to a file first")
     try:
         container = av.open(
-            f"file:{path.resolve()}",
+            f"file:{real_path(path)}",
             "r",
             options=dict(OPEN_OPTIONS),
             metadata_errors="replace",

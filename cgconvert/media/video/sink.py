@@ -16,7 +16,7 @@ from av.container import InputContainer, OutputContainer
 
 from cgconvert.errors import OutputError, UnavailableError
 from cgconvert.frames import Frame, PlaneFrame, StreamInfo
-from cgconvert.host.files import output_error
+from cgconvert.host.files import output_error, real_path
 from cgconvert.media.video.copying import CopiedStream
 from cgconvert.media.video.encoder import Encoding, FrameEncoder, video_metadata
 from cgconvert.media.video.open import open_video
@@ -78,7 +78,7 @@ class VideoSink:
         self.copies: dict[int, CopiedStream] = {}
         try:
             self.container = av.open(
-                f"file:{path.resolve()}" if path else io.BytesIO(),
+                f"file:{real_path(path)}" if path else io.BytesIO(),
                 "w",
                 format=muxer,
                 container_options=_muxer_options(muxer, source, info, plans),
