@@ -83,9 +83,11 @@ def run(
     """One video by one of the two ways: frames/s, seconds of the stages, and what was chosen."""
     from cgconvert.video.pipeline import run_video
     from cgconvert.video.plan import plan_video
+    from cgconvert.video.route import choose_route
 
     started = time.perf_counter()
-    report = run_video(plan_video(source, output, model, options, engine), Silent(), as_planes)
+    plan = plan_video(source, output, model, options, engine)
+    report = run_video(choose_route(plan, plan.route.device, as_planes), Silent())
     return {
         "frames_per_second": report.frames_per_second,
         "frames": [report.frames_in, report.frames_out],

@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 
 from cgconvert.engines.base import Engine
-from cgconvert.engines.choose import choose_device
 from cgconvert.engines.ready import create_verified_engine
 from cgconvert.errors import InputError, Interrupted
 from cgconvert.frames import Frame, PlaneFrame
@@ -31,9 +30,8 @@ from cgconvert.models.loading import load_model
 from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.progress import Progress, Silent
 from cgconvert.tensors.transfers import own_device, taken_over, transfers_for
-from cgconvert.video.plan import VideoPlan, plan_as_dict, plan_video
+from cgconvert.video.plan import VideoPlan, encoding_as_dict, plan_video
 from cgconvert.video.report import VideoReport
-from cgconvert.video.route import VideoRoute, choose_route
 from cgconvert.video.translators import AnyFrame, PixelTranslator, PlaneTranslator, Translator
 
 VideoItem = AnyFrame | CopiedPacket
@@ -64,13 +62,9 @@ def convert_video(
     return run_video(plan, progress or Silent())
 
 
-def run_video(plan: VideoPlan, progress: Progress, as_planes: bool | None = None) -> VideoReport:
-    """Carry out a plan. Raises as `convert_video` does.
-
-    `as_planes` is for tests: whether frames go to the device as YUV planes; None: where that pays.
-    """
-    device = choose_device(plan.engine.device)
-    path = choose_route(plan, device, as_planes)
+def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
+    """Carry out a plan. Raises as `convert_video` does."""
+    path = plan.route
     decoder = card_access(path.decoding_card, fallback=True) if path.decoding_card is not None else None
     encoder = card_access(path.encoding_card) if path.encoding_card is not None else None
     copied = frozenset(
@@ -97,13 +91,13 @@ def run_video(plan: VideoPlan, progress: Progress, as_planes: bool | None = None
             plan.muxer,
             source.container,
             plan.info,
-            path.encoding,
+            plan.encoding,
             plan.streams,
             source.cut,
             encoder,
             source.damage,
         )
-        run = VideoRun(plan, path, device, source, sink, progress)
+        run = VideoRun(plan, source, sink, progress)
         try:
             report = run.go()
         except BaseException:
@@ -120,17 +114,15 @@ class VideoRun:
     def __init__(
         self,
         plan: VideoPlan,
-        path: VideoRoute,
-        device: torch.device,
         source: VideoSource,
         sink: VideoSink,
         progress: Progress,
     ) -> None:
         self.plan, self.source, self.sink, self.progress = plan, source, sink, progress
-        self.path, self.device = path, device
+        self.path, self.device = plan.route, torch.device(plan.route.device)
         self.translator: Translator = PixelTranslator()
-        if path.target is not None:
-            self.translator = PlaneTranslator(transfers_for(device), path.target)
+        if self.path.target is not None:
+            self.translator = PlaneTranslator(transfers_for(self.device), self.path.target)
         self.clock = StageClock("decode", "translate", "encode")
         self.decoded: Channel[VideoItem] = Channel(CHANNEL_BYTES)
         self.translated: Channel[VideoItem] = Channel(CHANNEL_BYTES)
@@ -316,7 +308,7 @@ class VideoRun:
             busiest=self.clock.busiest,
             busiest_seconds=round(self.clock.seconds[self.clock.busiest], 3),
             engine=self.engine.describe(),
-            encoding=plan_as_dict(plan, self.path.encoding),
+            encoding=encoding_as_dict(plan),
             size=plan.size,
             work_size=plan.work_size,
             streams=[asdict(stream) for stream in plan.streams],

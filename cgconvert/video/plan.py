@@ -19,6 +19,7 @@ from cgconvert.media.video.streams import StreamPlan
 from cgconvert.models.catalog import find_model
 from cgconvert.models.files import read_card
 from cgconvert.options import EngineOptions, VideoOptions
+from cgconvert.video.route import VideoRoute, with_route
 from cgconvert.video.target import choose_target, dropped_metadata, plan_writable_streams
 
 _SIZE = re.compile(r"(?P<width>\d+)x(?P<height>\d+)|(?P<lines>\d+)p|(?P<factor>\d*\.?\d+)x", re.IGNORECASE)
@@ -29,7 +30,10 @@ DECODERS = ("auto", "cpu", "nvdec")
 
 @dataclass(frozen=True)
 class VideoPlan:
-    """One video's conversion. `size` is the result's, `work_size` what the network sees (width, height)."""
+    """One video's conversion, with nothing left to decide but what the engine is measured for.
+
+    `size` is the result's, `work_size` what the network sees (width, height).
+    """
 
     source: Path
     output: Path
@@ -44,6 +48,7 @@ class VideoPlan:
     work_size: tuple[int, int]
     options: VideoOptions
     engine: EngineOptions
+    route: VideoRoute
     notes: Sequence[str] = field(default_factory=tuple)
 
     def describe(self) -> list[str]:
@@ -52,16 +57,19 @@ class VideoPlan:
         about = f"{info.width}x{info.height}, {float(info.rate):.3f} frames/s, {info.pixel_format}"
         length = f", {info.duration:.1f} s" if info.duration else ""
         count = f", {info.frames} frames" if info.frames else ""
+        device = self.engine.device if self.route.device == "cpu" else self.route.device
+        settings = " ".join(f"{name}={value}" for name, value in encoding.options().items())
         lines = [
             f"source     {self.source} ({about}{length}{count})",
             f"model      {self.card.name} ({self.card.source_domain} -> {self.card.target_domain}), "
             f"{self.model}",
-            f"network    sees {self.work_size[0]}x{self.work_size[1]}; device {self.engine.device}, "
+            f"network    sees {self.work_size[0]}x{self.work_size[1]}; device {device}, "
             f"engine {self.engine.engine}, precision {self.engine.precision}, "
             f"batch {self.engine.batch or 'auto'}",
-            f"result     {self.output} ({self.muxer}, {self.codec_name}, {encoding.width}x{encoding.height}, "
-            f"{encoding.pixel_format}, {' '.join(f'{k}={v}' for k, v in encoding.options().items())})",
+            f"result     {self.output} ({self.muxer}, {self.codec_name} by {encoding.codec.encoder}, "
+            f"{encoding.width}x{encoding.height}, {encoding.pixel_format}, {settings})",
         ]
+        lines += [f"route      {note}" for note in self.route.notes]
         lines += [f"stream     {plan.describe()}" for plan in self.streams]
         lines += [f"note       {note}" for note in self.notes]
         return lines
@@ -129,7 +137,7 @@ def plan_video(
         streams = plan_writable_streams(video, target, muxer, encoding)
         _check_strict(source, streams, options)
         notes += dropped_metadata(video, target, muxer, encoding, streams)
-    return VideoPlan(
+    plan = VideoPlan(
         source=source,
         output=target,
         muxer=muxer,
@@ -143,8 +151,11 @@ def plan_video(
         work_size=network_size(options.work_size, card, size, (info.width, info.height)),
         options=options,
         engine=engine,
+        route=VideoRoute("cpu"),
         notes=tuple(notes),
     )
+    # A card may decode, and encode in place of what is planned so far. What it does is tried on one frame.
+    return with_route(plan)
 
 
 def _encoding(codec: VideoCodec, info: StreamInfo, size: tuple[int, int], options: VideoOptions) -> Encoding:
@@ -211,8 +222,9 @@ def network_size(
     return size
 
 
-def plan_as_dict(plan: VideoPlan, encoding: Encoding) -> dict[str, Any]:
-    """A plan with the encoding that it ended with, as plain data for the report."""
+def encoding_as_dict(plan: VideoPlan) -> dict[str, Any]:
+    """How a plan writes its result, as plain data for the report."""
+    encoding = plan.encoding
     return {
         "container": plan.muxer,
         "codec": plan.codec_name,

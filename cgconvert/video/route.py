@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-
-import torch
+from typing import TYPE_CHECKING
 
 from cgconvert.errors import UnavailableError, first_line
 from cgconvert.frames import PlaneFrame
+from cgconvert.host.cuda import count_cuda_devices
 from cgconvert.media.video.codecs import VIDEO_CODECS
 from cgconvert.media.video.cuda import FORMS_ON_CARD, why_not_decoding, why_not_encoding
 from cgconvert.media.video.encoder import Encoding
 from cgconvert.media.video.planes import yuv_format
-from cgconvert.tensors.transfers import own_device
-from cgconvert.video.plan import VideoPlan
-from cgconvert.video.translators import PlaneTarget, blank_planes
+
+if TYPE_CHECKING:
+    import torch
+
+    from cgconvert.video.plan import VideoPlan
+    from cgconvert.video.translators import PlaneTarget
 
 
 @dataclass(frozen=True)
 class VideoRoute:
     """The way that was chosen, with what to say about it.
 
-    `target` None: frames go as RGB. `decoding_card` and `encoding_card` are CUDA device numbers, None for the
-    processor; `encoding` is the plan's, in the pixel format that the way ends with, or NVENC's in its place
-    where the encoder is left to us.
+    `device` is torch's name of the device that the network's input lies on. `target` None: frames go as RGB.
+    `decoding_card` and `encoding_card` are CUDA device numbers, None for the processor.
     """
 
-    encoding: Encoding
+    device: str
     target: PlaneTarget | None = None
     decoding_card: int | None = None
     encoding_card: int | None = None
@@ -43,15 +45,27 @@ def why_not_planes(plan: VideoPlan) -> str | None:
     return None
 
 
-def choose_route(plan: VideoPlan, device: torch.device, as_planes: bool | None = None) -> VideoRoute:
-    """The way for a plan whose network runs on `device`.
+def with_route(plan: VideoPlan) -> VideoPlan:
+    """The plan with the way of its frames, and with the encoder that this way ends in.
+
+    A card is asked what it decodes and encodes, and torch is imported, only where the network may run on
+    one. Raises `UnavailableError` for a device or a `decoder="nvdec"` that cannot be had.
+    """
+    asked = plan.engine.device.lower()
+    if asked in ("cpu", "gpu") or (asked == "auto" and not count_cuda_devices()):
+        return choose_route(plan, "cpu")
+    from cgconvert.engines.choose import choose_device
+
+    return choose_route(plan, str(choose_device(asked)))
+
+
+def choose_route(plan: VideoPlan, device: str, as_planes: bool | None = None) -> VideoPlan:
+    """The plan with the way of its frames where the network runs on `device`.
 
     Planes where the device is a CUDA card and the video's formats allow them; `as_planes` True or False is
     for tests, which take either way on any device.
-
-    Raises `UnavailableError` if `decoder="nvdec"` cannot be had.
     """
-    on_cuda = device.type == "cuda"
+    on_cuda = device.startswith("cuda")
     reason = why_not_planes(plan) or (None if on_cuda or as_planes else f"the network runs on {device}")
     if as_planes is False:
         reason = "asked for"
@@ -62,24 +76,27 @@ def choose_route(plan: VideoPlan, device: torch.device, as_planes: bool | None =
                 'use `decoder="auto"`'
             )
         told = (f"frames as RGB, converted on the processor: {reason}",) if on_cuda else ()
-        return VideoRoute(plan.encoding, notes=told)
+        return replace(plan, route=VideoRoute(device, notes=told))
+    from cgconvert.video.translators import PlaneTarget
+
     form = yuv_format(plan.encoding.pixel_format, plan.info)
     assert form is not None
     target = PlaneTarget(form, plan.size, plan.work_size, plan.info.rotation)
-    notes: tuple[str, ...] = (f"frames as YUV planes, converted on {device}",)
-    return (
-        _on_cuda(plan, target, device, notes) if on_cuda else VideoRoute(plan.encoding, target, notes=notes)
-    )
+    route = VideoRoute(device, target, notes=(f"frames as YUV planes, converted on {device}",))
+    return _on_cuda(plan, route, target) if on_cuda else replace(plan, route=route)
 
 
-def _on_cuda(
-    plan: VideoPlan, target: PlaneTarget, device: torch.device, notes: tuple[str, ...]
-) -> VideoRoute:
+def _on_cuda(plan: VideoPlan, route: VideoRoute, target: PlaneTarget) -> VideoPlan:
     """The way with decoder and encoder in the card's memory, where card, driver and video allow it."""
+    import torch
+
+    from cgconvert.tensors.transfers import own_device
+
+    device = torch.device(route.device)
     own_device(device)
     index = device.index if device.index is not None else torch.cuda.current_device()
-    card, decoding = _decoding(plan, index)
-    notes = (*notes, decoding)
+    card, told = _decoding(plan, index)
+    route = replace(route, decoding_card=card, notes=(*route.notes, told))
     asked = plan.encoding.codec.encoder.endswith("_nvenc")
     reason = None if asked else why_not_nvenc(plan)
     encoding = None
@@ -88,11 +105,16 @@ def _on_cuda(
         encoding, reason = _encoding_on_card(plan, wanted, device, index)
     if encoding is None:
         where = "frames go to the encoder through host memory" if asked else "encoding on the processor"
-        return VideoRoute(plan.encoding, target, card, notes=(*notes, f"{where}: {reason}"))
+        return replace(plan, route=replace(route, notes=(*route.notes, f"{where}: {reason}")))
     form = yuv_format(encoding.pixel_format, plan.info)
     assert form is not None
-    notes = (*notes, "encoding on the card (NVENC), frames stay in its memory")
-    return VideoRoute(encoding, replace(target, format=form, on_card=True), card, index, notes)
+    route = replace(
+        route,
+        target=replace(target, format=form, on_card=True),
+        encoding_card=index,
+        notes=(*route.notes, "encoding on the card (NVENC), frames stay in its memory"),
+    )
+    return replace(plan, encoding=encoding, route=route)
 
 
 def _decoding(plan: VideoPlan, index: int) -> tuple[int | None, str]:
@@ -144,6 +166,10 @@ def _encoding_on_card(
 
 def _try_encoding(plan: VideoPlan, encoding: Encoding, device: torch.device, index: int) -> str | None:
     """Why the card does not encode like this; None if it took a blank frame that lies in its memory."""
+    import torch
+
+    from cgconvert.video.translators import blank_planes
+
     name = encoding.pixel_format
     form = yuv_format(name, plan.info)
     assert form is not None

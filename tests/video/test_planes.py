@@ -18,6 +18,7 @@ from cgconvert.progress import Silent
 from cgconvert.video.pipeline import run_video
 from cgconvert.video.plan import plan_video
 from cgconvert.video.report import VideoReport
+from cgconvert.video.route import VideoRoute, choose_route
 from tests.video.clips import Clip, Facts, make_clip, read_facts
 from tests.video.test_fidelity import BFRAMES, TAGGED, TIMED, lossless
 
@@ -28,7 +29,8 @@ def convert(
     source: Path, output: Path, model: str, options: VideoOptions, engine: EngineOptions, as_planes: bool
 ) -> tuple[VideoReport, Facts]:
     """A video by one of the two ways, and what it holds."""
-    report = run_video(plan_video(source, output, model, options, engine), Silent(), as_planes)
+    plan = plan_video(source, output, model, options, engine)
+    report = run_video(choose_route(plan, plan.route.device, as_planes), Silent())
     assert any("planes" in note for note in report.path) == as_planes
     return report, read_facts(output)
 
@@ -165,12 +167,13 @@ def test_an_error_anywhere_ends_the_run(
     }
     source = make_clip(tmp_path / "in.mp4", Clip(audio="aac", audio_offset=0.1))
     plan = plan_video(source, tmp_path / "out.mp4", "identity", VideoOptions(), exact)
+    plan = choose_route(plan, "cpu", as_planes=True)
     monkeypatch.setattr(where[broken], fail)
     caught: list[BaseException] = []
 
     def work() -> None:
         try:
-            run_video(plan, Silent(), as_planes=True)
+            run_video(plan, Silent())
         except BaseException as error:
             caught.append(error)
 
@@ -185,10 +188,9 @@ def test_an_error_anywhere_ends_the_run(
 def test_what_is_no_yuv_goes_by_rgb(tmp_path: Path, exact: EngineOptions) -> None:
     source = make_clip(tmp_path / "in.mkv", lossless("bgr0"))
     convert(source, tmp_path / "out.mkv", "identity", FFV1, exact, False)
-    report = run_video(
-        plan_video(source, tmp_path / "planes.mkv", "identity", FFV1, exact), Silent(), as_planes=True
-    )
-    assert report.path == []
+    plan = plan_video(source, tmp_path / "planes.mkv", "identity", FFV1, exact)
+    plan = choose_route(plan, "cpu", as_planes=True)
+    assert plan.route == VideoRoute("cpu")
     side = replace(FFV1, compare="side")
     convert(source, tmp_path / "side.mkv", "identity", side, exact, False)
 
@@ -202,10 +204,9 @@ def test_a_card_that_is_not_there_is_refused_where_it_was_asked_for(
         plan_video(source, None, "identity", asked, exact)
     with pytest.raises(UsageError, match="auto, cpu, nvdec"):
         plan_video(source, None, "identity", VideoOptions(decoder="gpu"), exact)
-    plan = plan_video(source, None, "identity", asked, replace(exact, device="auto"))
     if not torch.cuda.is_available():
         with pytest.raises(UnavailableError, match=r"`decoder=.nvdec.`"):
-            run_video(plan, Silent())
+            plan_video(source, None, "identity", asked, replace(exact, device="auto"))
 
 
 def test_asking_for_a_card_says_why_there_is_none(tmp_path: Path) -> None:
