@@ -102,7 +102,7 @@ def init(
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint, if there is one.")
 def run(run: Path, ablation: str | None, settings: tuple[str, ...], resume: bool) -> None:
     """Run the training in the folder RUN (made by `init`)."""
-    from trainer.runs.run import start
+    from trainer.runs.start import start
     from trainer.storage.folder import RunFolder
 
     folder = RunFolder(run)
@@ -115,7 +115,7 @@ def run(run: Path, ablation: str | None, settings: tuple[str, ...], resume: bool
 @passing_setting
 def resume(run: Path, settings: tuple[str, ...]) -> None:
     """Go on with the training in RUN, exactly from its last checkpoint."""
-    from trainer.runs.run import start
+    from trainer.runs.start import start
     from trainer.storage.folder import RunFolder
 
     start(RunFolder(run), parse_settings(settings), resume=True)
@@ -294,8 +294,8 @@ def distill(
     resume: bool,
 ) -> None:
     """Train a small generator in the folder RUN to do what a teacher does."""
-    from trainer.runs.run import start
     from trainer.runs.setup import init_run, refuse_others, student_settings
+    from trainer.runs.start import start
     from trainer.storage.folder import RunFolder
 
     folder = RunFolder(run)

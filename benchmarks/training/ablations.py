@@ -29,8 +29,8 @@ from cgconvert.errors import CgconvertError, UsageError
 from trainer.cli import parse_settings
 from trainer.config import Config, config_from_checkpoint
 from trainer.runs.loop import CollapsedError
-from trainer.runs.run import start
 from trainer.runs.setup import DEFAULTS, completed, init_run
+from trainer.runs.start import start
 from trainer.storage.checkpoint import load_checkpoint
 from trainer.storage.folder import RunFolder
 

@@ -11,7 +11,7 @@ from tests.trainer.conftest import SMALL, write_run
 from trainer.compute.precision import choose_precision
 from trainer.config import Config
 from trainer.methods import build_method
-from trainer.runs.run import start
+from trainer.runs.start import start
 from trainer.storage.checkpoint import load_checkpoint
 from trainer.storage.folder import RunFolder
 

@@ -17,7 +17,7 @@ from tests.trainer.test_resume import PIX2PIX as UNET_PIX2PIX
 from trainer.compute.precision import Precision
 from trainer.config import Config
 from trainer.methods import build_method
-from trainer.runs.run import start
+from trainer.runs.start import start
 from trainer.storage.checkpoint import load_checkpoint
 from trainer.storage.folder import RunFolder
 
@@ -91,12 +91,12 @@ def test_a_run_of_two_is_not_continued_by_one(tmp_path: Path, domains: dict[str,
 WORKER = """
 import sys, time
 from pathlib import Path
-from trainer.runs import loop, run
+from trainer.runs import loop, start
 from trainer.methods import cyclegan
 from trainer.storage.folder import RunFolder
 
 folder, case = RunFolder(Path(sys.argv[1])), sys.argv[2]
-inner = loop._until_problem
+inner = loop.train_until_problem
 
 def watched(training, stop):
     if case == "faded" and training.world.first:
@@ -112,8 +112,8 @@ def watched(training, stop):
         Path(sys.argv[1], f"rates-{training.world.rank}").write_text(repr(rates))
     return problem
 
-loop._until_problem = watched
-run.start(folder)
+loop.train_until_problem = watched
+start.start(folder)
 """
 
 
@@ -123,12 +123,12 @@ from contextlib import nullcontext
 from pathlib import Path
 import torch
 from cgconvert.errors import Interrupted
-from trainer.runs import run
+from trainer.runs import start
 from trainer.compute.distributed import joined_world
 from trainer.storage.folder import RunFolder
 
 straight, stopped = RunFolder(Path(sys.argv[1])), RunFolder(Path(sys.argv[2]))
-train = run.train
+train = start.train
 
 def stopping(training):
     step = training.method.train_step
@@ -140,16 +140,16 @@ def stopping(training):
     train(training)
 
 with joined_world() as world:
-    run.joined_world = lambda: nullcontext(world)  # joined once: processes start slowly
-    run.start(straight)
-    run.train = stopping
+    start.joined_world = lambda: nullcontext(world)  # joined once: processes start slowly
+    start.start(straight)
+    start.train = stopping
     try:
-        run.start(stopped)
+        start.start(stopped)
     except Interrupted as error:
         assert "stopped after 10 images" in str(error), error
-    run.train = train
+    start.train = train
     torch.manual_seed(99)
-    run.start(stopped, resume=True)
+    start.start(stopped, resume=True)
 """
 
 

@@ -17,7 +17,7 @@ from trainer.compute.precision import Precision
 from trainer.config import Config
 from trainer.exporting.export import export_model
 from trainer.methods import Method, build_method
-from trainer.runs.run import start
+from trainer.runs.start import start
 from trainer.storage.checkpoint import load_checkpoint
 from trainer.storage.folder import RunFolder
 

@@ -19,8 +19,8 @@ from trainer.losses.contrastive import patch_nce
 from trainer.losses.features import gram
 from trainer.losses.ssim import ssim_map
 from trainer.methods import Method, build_method
-from trainer.runs import run as run_module
-from trainer.runs.run import start
+from trainer.runs import start as start_module
+from trainer.runs.start import start
 from trainer.storage.checkpoint import load_checkpoint
 from trainer.storage.folder import RunFolder
 
@@ -100,7 +100,7 @@ def test_the_scale_grows_again_after_many_good_steps() -> None:
 def test_a_run_goes_on_with_its_scale_bit_for_bit(
     tmp_path: Path, domains: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "choose_precision", lambda config, rank: HALF)
+    monkeypatch.setattr(start_module, "choose_precision", lambda config, rank: HALF)
     whole, halves = (
         RunFolder(write_run(tmp_path / name, {**domains, "run.images": 6, "run.decay_images": 0}))
         for name in ("whole", "halves")
@@ -127,7 +127,7 @@ def make_overflow(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
         parameter.register_hook(lambda g: g * float("inf") if method.step == at - 1 else g)
         return method
 
-    monkeypatch.setattr(run_module, "build_method", built)
+    monkeypatch.setattr(start_module, "build_method", built)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

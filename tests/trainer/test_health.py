@@ -16,8 +16,9 @@ from trainer.compute.distributed import World
 from trainer.methods import cyclegan
 from trainer.reporting.watch import Watch
 from trainer.runs.health import EARLY, WINDOW, Health
-from trainer.runs.loop import CollapsedError, Training, train
-from trainer.runs.run import prepare
+from trainer.runs.loop import CollapsedError, train
+from trainer.runs.start import prepare
+from trainer.runs.training import Training
 from trainer.storage.checkpoint import load_checkpoint
 from trainer.storage.folder import RunFolder
 
@@ -66,8 +67,8 @@ def test_a_roll_back_does_not_forget_what_was_best(
     """The best checkpoint is on disk already: what comes after has to be better than that."""
     measured: list[int] = []
 
-    def metrics(self: Watch, method: Any, name: str, *way: str) -> dict[str, float]:
-        measured.append(method.images_seen)
+    def metrics(self: Watch, name: str) -> dict[str, float]:
+        measured.append(self._method.images_seen)
         return {"swd": 1.0 if len(measured) <= 2 else 3.0}
 
     monkeypatch.setattr(Watch, "_metrics", metrics)

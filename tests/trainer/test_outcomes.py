@@ -26,8 +26,8 @@ from trainer.methods import build_method
 from trainer.methods.distill import Distill
 from trainer.metrics.evaluate import EvaluateOptions, evaluate
 from trainer.reporting.watch import Watch
-from trainer.runs.run import start
 from trainer.runs.setup import completed
+from trainer.runs.start import start
 from trainer.storage.checkpoint import load_checkpoint, save_checkpoint
 from trainer.storage.folder import RunFolder
 
@@ -48,8 +48,8 @@ def test_the_best_of_each_generator_is_kept(
     # gen_ab is best after two images, gen_ba after four.
     scores = {"gen_ab": {2: 1.0, 4: 2.0, 6: 3.0}, "gen_ba": {2: 5.0, 4: 3.0, 6: 4.0}}
 
-    def metrics(self: Watch, method: Any, name: str, *way: str) -> dict[str, Any]:
-        return {"swd": scores[name][method.images_seen]}
+    def metrics(self: Watch, name: str) -> dict[str, Any]:
+        return {"swd": scores[name][self._method.images_seen]}
 
     monkeypatch.setattr(Watch, "_metrics", metrics)
     length = {"run.images": 6, "run.decay_images": 2, "watch.metrics_every": 2}

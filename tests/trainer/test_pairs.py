@@ -15,7 +15,7 @@ from trainer.config import Config
 from trainer.data.domains import open_data
 from trainer.data.pictures import read_image
 from trainer.methods import build_method
-from trainer.runs.run import start
+from trainer.runs.start import start
 from trainer.storage.folder import RunFolder
 
 

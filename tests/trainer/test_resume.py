@@ -22,7 +22,7 @@ from trainer.exporting.export import export_model
 from trainer.methods.cut import Cut
 from trainer.methods.distill import Distill
 from trainer.methods.one_sided import OneSided
-from trainer.runs.run import start
+from trainer.runs.start import start
 from trainer.storage.checkpoint import load_checkpoint
 from trainer.storage.folder import RunFolder
 

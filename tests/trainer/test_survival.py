@@ -19,8 +19,8 @@ from trainer.cli import train as cli
 from trainer.methods import cyclegan
 from trainer.reporting.board import Board
 from trainer.reporting.watch import Watch
-from trainer.runs.loop import Training, train
-from trainer.runs.run import start
+from trainer.runs.loop import train
+from trainer.runs.start import start
 from trainer.storage.checkpoint import load_checkpoint
 from trainer.storage.folder import RunFolder
 
@@ -30,9 +30,9 @@ def test_a_signal_while_the_last_metrics_are_measured_finds_the_run_finished(
 ) -> None:
     finish = Watch.finish
 
-    def told(self: Watch, run: Training) -> None:
+    def told(self: Watch, seconds: float) -> list[str]:
         signal.raise_signal(signal.SIGINT)
-        finish(self, run)
+        return finish(self, seconds)
 
     monkeypatch.setattr(Watch, "finish", told)
     run = training(tmp_path / "run", domains, run__images=3, run__decay_images=0)

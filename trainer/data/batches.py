@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -176,7 +176,7 @@ class BatchSource:
                 result[name] = stack
         return result
 
-    def stream(self, images_seen: int) -> Iterator[Batch]:
+    def stream(self, images_seen: int) -> Generator[Batch, None, None]:
         """Batches from a position on, some prepared ahead; the order does not depend on the workers."""
         step = self._batch * self._world
         with ThreadPoolExecutor(self._workers, "batches") as threads:

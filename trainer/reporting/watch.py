@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
 
 from cgconvert.media.picture.resize import resized
 from trainer.config import Config, absolute
@@ -16,43 +15,38 @@ from trainer.data.augment import Pixels
 from trainer.data.domains import PAIRED, TrainingData
 from trainer.data.loading import evenly, load_pictures
 from trainer.methods import Method
-from trainer.metrics.inception import Inception
 from trainer.metrics.measures import Metrics, measure_generator, open_inception
 from trainer.reporting.board import Board
 from trainer.reporting.report import write_report
 from trainer.reporting.samples import grid, sample_rows, write_picture
-from trainer.storage.checkpoint import save_checkpoint
 from trainer.storage.folder import RunFolder
 
-if TYPE_CHECKING:
-    from trainer.runs.loop import Training
-
 log = logging.getLogger("trainer")
+Contrast = tuple[float, float]
 SCORES = ("l1", "teacher_l1", "swd")  # what says which checkpoint is best: the first that a run has
 
 
 class Watch:
-    """Looks at a training from outside; nothing here changes it."""
+    """Log lines, sample grids, metrics and the report of a training, which none of this changes.
+
+    Only the first process of a run (`first`) calls what writes or measures. `best` holds the best score of
+    each generator so far, `last` its last metrics.
+    """
 
     def __init__(
-        self,
-        folder: RunFolder,
-        config: Config,
-        data: TrainingData,
-        multiple: int,
-        device: torch.device,
-        first: bool,
+        self, folder: RunFolder, config: Config, data: TrainingData, method: Method, first: bool
     ) -> None:
         self._folder = folder
-        self._device = device
         self._config = config
         self._data = data
-        self._multiple = multiple
+        self._method = method
         self._pictures: dict[str, list[Pixels]] = {}
-        self._features = self._open_inception(first)
+        # Opened before the first step, so that a wrong file is not found hours later.
+        inception, sha256 = absolute(config.watch.inception, folder.path), config.watch.inception_sha256
+        self._features = open_inception(inception, sha256, method.device) if first else None
         self._board = Board(folder.path / "tensorboard") if config.watch.tensorboard and first else None
         self._paired = config.run.method in PAIRED
-        self._sampled = self._measured_last = -1
+        self._sampled = self._measured_at = -1
         self.best: dict[str, float] = {}
         self.last: dict[str, Metrics] = {}
 
@@ -62,13 +56,16 @@ class Watch:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.best, self.last = dict(state["best"]), dict(state.get("last", {}))
 
-    def log_losses(self, training: Training, losses: Mapping[str, float], rate: float, speed: float) -> None:
-        """One line in the log and one on the screen."""
-        if not training.world.first:
-            return
-        seen = training.method.images_seen
-        left = training.schedule.seconds_left(seen, speed)
-        line = {"kind": "losses", "images": seen, "seconds": round(training.schedule.seconds(), 1)}
+    def log_losses(
+        self, losses: Mapping[str, float], rate: float, speed: float, seconds: float, left: float
+    ) -> None:
+        """Write mean losses to the log and to the screen. Raises `OutputError`.
+
+        `rate` is the factor of the learning rate, `speed` is in images per second, `seconds` have passed and
+        `left` is an estimate of those to come.
+        """
+        seen = self._method.images_seen
+        line = {"kind": "losses", "images": seen, "seconds": round(seconds, 1)}
         self._folder.append({**line, "rate": rate, "speed": round(speed, 3), "losses": dict(losses)})
         if self._board:
             self._board.scalars("losses", {**losses, "rate": rate, "images per second": speed}, seen)
@@ -87,45 +84,48 @@ class Watch:
         if domain not in self._data.holdout:
             domain, half = "pairs", domain
         picked = evenly(self._data.holdout[domain].pictures, count)
-        loaded = load_pictures(picked, self._config.watch.sample_size, half, self._multiple)
+        loaded = load_pictures(picked, self._config.watch.sample_size, half, self._method.multiple)
         if not self._paired or half or domain != "b":
             return loaded
         # The training may resize the two of a pair to one size; shown and measured they need one as well.
         partners = self._load("a", count)
         return [resized(b, a.shape[1], a.shape[0]) for a, b in zip(partners, loaded, strict=True)]
 
-    def sample(self, training: Training) -> str | None:
-        """Write a grid for each generator; returns what the results show to be wrong."""
-        problem = None
-        self._sampled = training.method.images_seen
-        for name, card in training.method.cards.items():
+    def sample(self, seconds: float) -> dict[str, tuple[Contrast, Contrast]]:
+        """Write a grid for each generator, and the report. Raises `OutputError`.
+
+        Returns for each generator the contrast of its results and of their sources.
+        """
+        seen = self._method.images_seen
+        self._sampled = seen
+        found = {}
+        for name, card in self._method.cards.items():
             pictures = self.pictures(card.source_domain)
             truths = self.pictures(card.target_domain) if self._paired else ()
-            rows = sample_rows(training.method, name, pictures, truths)
-            path = self._folder.samples / f"{name}-{training.method.images_seen:09d}.png"
+            rows = sample_rows(self._method, name, pictures, truths)
             picture = grid(rows)
-            write_picture(path, picture)
+            write_picture(self._folder.samples / f"{name}-{seen:09d}.png", picture)
             if self._board:
-                self._board.picture(name, picture, training.method.images_seen)
+                self._board.picture(name, picture, seen)
             results = [row[:, p.shape[1] : 2 * p.shape[1]] for row, p in zip(rows, pictures, strict=True)]
-            seen = training.method.images_seen
-            found = training.health.look_at_results(name, _range(results), _range(pictures), seen)
-            problem = problem or found
-        self.report(training, "running")
-        return problem
+            found[name] = (contrast(results), contrast(pictures))
+        self.report("running", seconds)
+        return found
 
-    def report(self, training: Training, state: str, why: str = "") -> None:
+    def report(self, state: str, seconds: float, why: str = "") -> None:
         """Write the report: `state` says in a word how the run is doing, `why` what led to it."""
-        seen, hours = training.method.images_seen, training.schedule.seconds() / 3600
-        status = f"{state}, {seen} images after {hours:.2f} hours" + (f": {why}" if why else "")
-        write_report(self._folder, self._config.to_dict(), status)
+        status = f"{state}, {self._method.images_seen} images after {seconds / 3600:.2f} hours"
+        write_report(self._folder, self._config.to_dict(), f"{status}: {why}" if why else status)
 
-    def measure(self, training: Training) -> None:
-        """Metrics of each averaged generator on the hold-out; the best checkpoint so far of each is kept."""
-        seen, better = training.method.images_seen, []
-        self._measured_last = seen
-        for name, card in training.method.cards.items():
-            metrics = self._metrics(training.method, name)
+    def measure(self) -> list[str]:
+        """Measure each averaged generator on the hold-out. Raises `OutputError`.
+
+        Returns the generators that have never been better.
+        """
+        seen, better = self._method.images_seen, []
+        self._measured_at = seen
+        for name, card in self._method.cards.items():
+            metrics = self._metrics(name)
             if "fid" in metrics:
                 metrics["reference"] = self._reference(card.target_domain)
             self.last[name] = metrics
@@ -137,17 +137,26 @@ class Watch:
             if score < self.best.get(name, float("inf")):
                 self.best[name] = score
                 better.append(name)
-        for name in better:
-            path = self._folder.best if name == training.method.main else self._folder.best_of(name)
-            save_checkpoint(path, training.own_state_dict())
+        return better
+
+    def finish(self, seconds: float) -> list[str]:
+        """The last grids and metrics, unless they are of this state already; returns what `measure` does."""
+        seen = self._method.images_seen
+        if self._sampled != seen:
+            self.sample(seconds)
+        better = self.measure() if self._measured_at != seen else []
+        if self._board:
+            self._board.close()
+        return better
 
     def _reference(self, target: str) -> str:
         """What KID and FID were measured against: no path, since a model's card tells it too."""
         where = self._data.holdout[target if target in self._data.holdout else "pairs"].where
         return f"{len(self._measured(target))} hold-out pictures of {Path(where).name}"
 
-    def _metrics(self, method: Method, name: str) -> Metrics:
-        settings, card = self._config.watch, method.cards[name]
+    def _metrics(self, name: str) -> Metrics:
+        method, settings = self._method, self._config.watch
+        card = method.cards[name]
         sources, targets = self._measured(card.source_domain), self._measured(card.target_domain)
         back, teacher = (
             model.convert if model is not None else None
@@ -171,24 +180,6 @@ class Watch:
             self._pictures[key] = self._load(domain, self._config.watch.metric_pictures)
         return self._pictures[key]
 
-    def _open_inception(self, first: bool) -> Inception | None:
-        """Before the first step, so that a wrong file is not found out hours later."""
-        settings = self._config.watch
-        if not first:
-            return None
-        where = absolute(settings.inception, self._folder.path)
-        return open_inception(where, settings.inception_sha256, self._device)
-
-    def finish(self, training: Training) -> None:
-        """At the end of the run."""
-        if self._sampled != training.method.images_seen:
-            self.sample(training)
-        if self._measured_last != training.method.images_seen:
-            self.measure(training)
-        self.report(training, "finished")
-        if self._board:
-            self._board.close()
-
 
 def describe(metrics: Mapping[str, Any]) -> str:
     """The plain figures of a set of metrics on one line."""
@@ -197,8 +188,8 @@ def describe(metrics: Mapping[str, Any]) -> str:
     )
 
 
-def _range(pictures: Sequence[Pixels]) -> tuple[float, float]:
-    """Mean standard deviation within pictures, and spread of their mean colours, in [0, 1]."""
+def contrast(pictures: Sequence[Pixels]) -> Contrast:
+    """Mean standard deviation within pictures, and that of their mean colours over all of them, in [0, 1]."""
     scaled = [p.astype(np.float64) / 255 for p in pictures]
     within = float(np.mean([p.std() for p in scaled]))
     between = (

@@ -20,9 +20,10 @@ from trainer.methods import build_method
 from trainer.networks.building import WHOLE_PICTURES
 from trainer.reporting.watch import Watch
 from trainer.runs.health import Health
-from trainer.runs.loop import Training, train
+from trainer.runs.loop import train
 from trainer.runs.schedule import Schedule
 from trainer.runs.setup import located, teacher_places
+from trainer.runs.training import Training
 from trainer.storage.checkpoint import load_checkpoint
 from trainer.storage.folder import RunFolder
 
@@ -111,7 +112,7 @@ def prepare(folder: RunFolder, changes: Mapping[str, Any], resume: bool, world: 
         data,
         Schedule(config.run),
         Health(config.loss.gan),
-        Watch(folder, config, data, method.multiple, method.device, world.first),
+        Watch(folder, config, data, method, world.first),
         world,
     )
     if state is not None:
