@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -48,6 +49,16 @@ def load(name: str) -> Model:
     from cgconvert.models.loading import load_model
 
     return random_model(RESNET, "resnet") if name == RESNET else load_model(name)
+
+
+def busy_seconds(stage_seconds: Mapping[str, float]) -> dict[str, float]:
+    """The busy seconds of a video's three threads, from those of its report's stages."""
+    network = ("preprocess", "translate", "postprocess")
+    return {
+        "decode": stage_seconds["decode"],
+        "translate": sum(stage_seconds[stage] for stage in network),
+        "encode": stage_seconds["encode"],
+    }
 
 
 def machine() -> dict[str, Any]:

@@ -11,6 +11,14 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN = "<!-- tables: made by `make readme` from benchmarks/results -->"
 END = "<!-- end of tables -->"
+WAYS = {
+    "rgb": "as RGB, converted on the processor",
+    "planes": "as YUV planes, converted on the card",
+    "nvdec": "as YUV planes, decoded on the card",
+    "nvenc": "as YUV planes, decoded and encoded on the card",
+    "whole-frame": "as YUV planes, converted on the card",
+}
+"""The GPU job's ways of a video, in words."""
 
 
 def result(name: str) -> dict[str, Any] | None:
@@ -76,17 +84,54 @@ def peers_table(folder: dict[str, Any] | None, video: dict[str, Any] | None) -> 
     yield ""
 
 
-def training_table(data: dict[str, Any]) -> Iterator[str]:
+def training_table(data: dict[str, Any], ours: str = "ours bf16") -> Iterator[str]:
     """How many times faster than the published training step."""
     yield f"A CycleGAN training step against the published one, images a second ({place(data)}):"
     yield ""
-    yield "| networks | published, float32 | ours, bf16 | times faster |"
+    yield f"| networks | published, float32 | {ours.replace(' ', ', ', 1)} | times faster |"
     yield "|---|---|---|---|"
     for case, found in data["results"].items():
-        published, ours = found["published"], found["ours bf16"]
-        rates = f"{published['images_per_second']:.2g} | {ours['images_per_second']:.2g}"
-        yield f"| `{case}` | {rates} | {ours['speedup']:.2f} |"
+        published, mine = found["published"], found[ours]
+        rates = f"{published['images_per_second']:.2g} | {mine['images_per_second']:.2g}"
+        yield f"| `{case}` | {rates} | {mine['speedup']:.2f} |"
     yield ""
+
+
+def gpu_tables(data: dict[str, Any]) -> Iterator[str]:
+    """What the GPU job measured: engines, a 1080p video by the ways that frames can take, a training step."""
+    rows = {name: task["rows"] for name, task in data["tasks"].items() if task["state"] == "passed"}
+    about = {"machine": rows["machine"]["host"], "date": data["date"]}
+    speed = [
+        {"model": name.removeprefix("speed/").split()[0], **row}
+        for name, found in rows.items()
+        if name.startswith("speed/")
+        for row in found.values()
+    ]
+    if speed:
+        yield from engines_tables({**about, "results": speed}, None)
+    videos = {name: found["video"] for name, found in rows.items() if name.startswith("video/")}
+    if videos:
+        yield f"A video of 1920x1080 with photo2monet ({place(about)}):"
+        yield ""
+        yield "| frames travel | network sees | frames/s | network's share of the work | busiest |"
+        yield "|---|---|---|---|---|"
+    for name, found in videos.items():
+        size = "x".join(map(str, found["work_size"]))
+        figures = f"{found['frames_per_second']:.0f} | {100 * found['network_share']:.0f}%"
+        yield f"| {WAYS[name.removeprefix('video/')]} | {size} | {figures} | {found['busiest']} |"
+    if videos:
+        yield ""
+    steps: dict[str, dict[str, Any]] = {}
+    for name, found in rows.items():
+        if name.startswith("training/"):
+            case, _, variant = name.removeprefix("training/").partition(" ")
+            steps.setdefault(case, {})[variant] = found["step"]
+    fast = "ours bf16 compile"
+    whole = {case: found for case, found in steps.items() if {"published", fast} <= found.keys()}
+    for found in whole.values():
+        found[fast]["speedup"] = found[fast]["images_per_second"] / found["published"]["images_per_second"]
+    if whole:
+        yield from training_table({**about, "results": whole}, fast)
 
 
 def videos_table(measured: list[dict[str, Any]]) -> Iterator[str]:
@@ -131,6 +176,8 @@ def tables() -> str:
         lines += videos_table(videos)
     if training := result("train_step_cpu"):
         lines += training_table(training)
+    if (gpu := result("gpu")) and not gpu["rehearsal"]:
+        lines += gpu_tables(gpu)
     return "\n".join(lines)
 
 

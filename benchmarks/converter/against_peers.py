@@ -149,6 +149,7 @@ def take_pictures(source: Path, folder: Path, count: int, edge: int) -> None:
     folder.mkdir()
     for index, path in enumerate(sorted(source.iterdir())[:count]):
         picture = cv2.imread(str(path))
+        assert picture is not None, path
         height, width = picture.shape[:2]
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2

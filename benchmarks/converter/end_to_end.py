@@ -22,7 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.common import option_parser, save
+from benchmarks.common import busy_seconds, option_parser, save
 
 
 def convert(clip: Path, model: str, more: list[str], folder: Path) -> dict[str, Any]:
@@ -40,11 +40,7 @@ def convert(clip: Path, model: str, more: list[str], folder: Path) -> dict[str, 
         raise SystemExit(f"{clip}: {done.stderr[-2000:]}")
     data = json.loads(report.read_text())
     stages = data["stage_seconds"]
-    threads = {  # the three that run beside each other; before and after the network is its thread's work
-        "decode": stages["decode"],
-        "translate": stages["preprocess"] + stages["translate"] + stages["postprocess"],
-        "encode": stages["encode"],
-    }
+    threads = busy_seconds(stages)
     running = data["seconds"] - data["first_frame"]
     return {
         "process_seconds": round(seconds, 3),

@@ -25,14 +25,12 @@ from typing import Any
 import av
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from common import option_parser, save  # noqa: E402
-
-import cgconvert  # noqa: E402
-from cgconvert.errors import CgconvertError  # noqa: E402
-from tests.video.clips import NTSC, Clip, Facts, make_clip, read_facts  # noqa: E402
+import cgconvert
+from benchmarks.common import option_parser, save
+from cgconvert.errors import CgconvertError
+from tests.video.clips import NTSC, Clip, Facts, make_clip, read_facts
 
 EXACT = cgconvert.EngineOptions(device="cpu", engine="eager", precision="fp32")
 MOST_BIAS = 0.25

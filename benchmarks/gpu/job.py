@@ -1,338 +1,409 @@
-"""Every path that needs an NVIDIA GPU, checked and measured by one command, without the network.
+"""Check and measure everything that needs an NVIDIA GPU, with one command and without a network.
 
-`python benchmarks/gpu/job.py [--output FILE] [--minutes 8]` runs section after section, each on its own: one
-that fails is recorded with its error and the next goes on; none starts after the minutes are over. It needs
-torch with CUDA, numpy, OpenCV and this checkout (nothing has to be installed: it adds the checkout to the
-path); torch-tensorrt and PyAV are used where they are there. Exit code 0 if every section passed.
+    python benchmarks/gpu/job.py [--output FILE] [--minutes 8]
+    python benchmarks/gpu/job.py --tasks 'contract/*' --again
+    python benchmarks/gpu/job.py --tasks none --train RUN [--train-minutes 5] [--keep FOLDER]
 
-With `--train RUN [--train-minutes 5] [--keep FOLDER]` it then begins or resumes the training in that run's
-folder and leaves its checkpoint and report in FOLDER; `--sections none` does that alone.
+The work is a list of tasks, the most telling first (`--list` prints them). Each runs in a process of its own,
+so that a crash, a hang or a full card ends that task and no other. A task ends between two rows when its time
+is over, and is killed some seconds later. FILE is written after every row.
 
-Sections: machine; contract (every engine and precision: sizes, batches, close and reopen, PSNR to eager
-float32); speed (ResNet-9 ngf 64 and H2 at 256, 720p and 1080p, share of the measured limit, ratio to eager
-float32); norms (forms of instance norm); graphs (with and without CUDA graphs at batch 1); wide (the last
-convolution as it is and widened); memory (short memory halves the batch and loses nothing); conversions
-(pixels to images and back); hardware (NVDEC and NVENC through PyAV); planes (videos whose frames go to the
-card as YUV planes: equal to the way by RGB, each step, whole videos); training (a CycleGAN step against the
-published one).
+The job ends before its minutes are over. The same command goes on with the tasks that are left; finished
+ones do not run again, unless `--again` is given. A task that ran out of time gets one more call. FILE belongs
+to one card and one version of torch, and the job refuses to add figures of another.
+
+It needs this checkout, torch with CUDA, numpy, OpenCV, safetensors, click, rich, and PyAV for the videos.
+Nothing has to be installed: a wheel that is missing, such as PyAV's, may lie in the checkout, in its folder
+wheels/, or beside the checkout. torch-tensorrt is measured where it is installed.
+
+`--train RUN` then begins or resumes the training in the folder RUN, stops it after `--train-minutes`, and
+copies its checkpoint and report to FOLDER.
+
+`--device cpu` rehearses the job with tiny networks and clips. Its figures mean nothing, and FILE says so.
+
+Exit code: 0 if every task passed, 1 if one failed, 2 for a wrong call or without a GPU, 3 if tasks are left,
+130 after Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib.util
 import json
 import os
-import platform
+import re
+import signal
+import subprocess
 import sys
 import tempfile
+import threading
 import time
-import traceback
-from collections.abc import Callable
-from functools import partial
+import zipfile
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import numpy as np
-import torch
-import torch.nn.functional as F
+from benchmarks.common import RESULTS, commit
+from benchmarks.gpu.summary import summarise
 
-from benchmarks.gpu.training import go_on, section_training
-from benchmarks.gpu.video import section_planes
-from cgconvert.card import ModelCard
-from cgconvert.doctor.limits import best_seconds, count_macs, measure_limits, synchronise
-from cgconvert.doctor.measure import example_pixels, measure
-from cgconvert.engines.batches import choose_batch, convert_resilient, free_memory
-from cgconvert.engines.choose import ENGINES, Candidate, build, engine_class
-from cgconvert.engines.eager import EagerEngine
-from cgconvert.engines.fuse import operate
-from cgconvert.engines.verify import BOUNDS_DB, verify
-from cgconvert.generators import build_generator, size_rule
-from cgconvert.models.loading import Model
-from cgconvert.progress import Silent
-from cgconvert.tensors.images import images_to_pixels, pixels_to_images
+ROOT = Path(__file__).resolve().parents[2]
+TASK = ROOT / "benchmarks" / "gpu" / "task.py"
+RECORD = "\x1e"
+"""Begins a line of JSON that a task prints for the job (RFC 7464); other lines are shown as they are."""
+LEAST_SECONDS = 15.0
+"""No task begins with less time than this: loading torch alone takes some of it."""
+GRACE = 10.0
+"""Seconds after its time in which a task may still end by itself, before it is killed."""
+MOST_CALLS = 2
+"""Tries of a task that runs out of time."""
+LAST_LINES = 20
+OVER = ("passed", "failed", "unavailable")
+"""States in which a task is not tried again; the others are "late" and "crashed"."""
 
-CUDA = torch.device("cuda", 0)
-SIZES = {"256x256": (256, 256), "1280x720": (720, 1280), "1920x1080": (1080, 1920)}
+Record = dict[str, Any]
 
 
-def model(architecture: str, **arguments: Any) -> Model:
-    """A model with random weights; they do not change the speed."""
-    torch.manual_seed(0)
-    generator = build_generator(architecture, arguments).eval().requires_grad_(False)
-    multiple, minimum = size_rule(architecture, arguments)
-    card = ModelCard(architecture, architecture, arguments, size_multiple=multiple, size_minimum=minimum)
-    return Model(card, generator)
+@dataclass(frozen=True)
+class Task:
+    """A piece of the job: what runs, and the seconds that it may take."""
+
+    name: str
+    seconds: float
 
 
-def candidates() -> list[Candidate]:
-    """Every engine and precision that says it can run on the card."""
+def tasks(candidates: Iterable[str]) -> list[Task]:
+    """Every task in the order in which they run; `candidates` are the engines here ("compile fp16")."""
+    found = list(candidates)
+    order = ("compile fp16", "tensorrt fp16", "eager fp16")
+    half = sorted((name for name in found if name.endswith("fp16")), key=order.index)
+    resnet, h2 = "speed/resnet9-ngf64", "speed/h2-24-64-6"
+    first = [
+        Task("machine", 60),
+        *[Task(f"contract/{name}", 150) for name in half[:1]],
+        *[Task(f"equality/{pixel_format}", 60) for pixel_format in ("yuv420p", "yuv420p10le")],
+        *[Task(f"video/{way}", 90) for way in ("rgb", "planes", "nvdec", "nvenc", "whole-frame")],
+        *[Task(f"{resnet} 1080p {name}", 120) for name in ("eager fp32", *half) if name in found],
+        *[
+            Task(f"training/{case} {variant}", 120)
+            for case in ("resnet9_ngf64_256", "h2_24_64_6_128")
+            for variant in ("published", "ours bf16", "ours bf16 compile")
+        ],
+    ]
+    then = [
+        *[Task(f"contract/{name}", 150) for name in found],
+        *[
+            Task(name, 90)
+            for name in ("memory", "graphs", "norms", "wide", "conversions", "steps", "hardware")
+        ],
+        *[Task(f"{h2} {size} {name}", 120) for size in ("1080p", "720p", "256") for name in found],
+        *[Task(f"{resnet} {size} {name}", 120) for size in ("1080p", "720p", "256") for name in found],
+    ]
+    return list({task.name: task for task in [*first, *then]}.values())
+
+
+class Results:
+    """The file of figures: read where it is there, written whole after every change."""
+
+    def __init__(self, path: Path, device: str) -> None:
+        """Raises `ValueError` where the file is something else, or of another kind of job."""
+        self.path = path
+        self.lock = threading.RLock()
+        self.data: Record = {"benchmark": "gpu", "rehearsal": device == "cpu", "about": None, "tasks": {}}
+        if path.exists():
+            try:
+                self.data = json.loads(path.read_text())
+            except ValueError as error:
+                raise ValueError(f"{path}: is not JSON ({error}); give another --output") from None
+            if not isinstance(self.data, dict) or "tasks" not in self.data:
+                raise ValueError(f"{path}: is not a file of this job; give another --output")
+            if self.data["rehearsal"] != (device == "cpu"):
+                raise ValueError(f"{path}: rehearsals and figures do not mix; give another --output")
+
+    def write(self) -> None:
+        """Put the file in its place."""
+        with self.lock:
+            self.data["date"] = datetime.now(UTC).date().isoformat()
+            self.data["summary"] = summarise(self.data)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+            beside.write_text(json.dumps(self.data, indent=2) + "\n")
+            beside.replace(self.path)
+
+    def task(self, name: str) -> Record:
+        """What is known of a task."""
+        return self.data["tasks"].get(name, {})
+
+    def candidates(self) -> list[str]:
+        """The engines that `machine` found."""
+        rows = self.task("machine").get("rows", {})
+        return rows.get("engines", {}).get("candidates", [])
+
+    def is_over(self, name: str) -> bool:
+        """Whether a task is not to be tried again."""
+        known = self.task(name)
+        return known.get("state") in OVER or known.get("calls", 0) >= MOST_CALLS
+
+    def begin(self, name: str) -> Record:
+        """An empty entry for a task that begins; rows of an earlier try go."""
+        with self.lock:
+            calls = self.task(name).get("calls", 0) + 1
+            entry: Record = {"state": "late", "calls": calls, "commit": commit(), "rows": {}}
+            self.data["tasks"][name] = entry
+            return entry
+
+    def of_another(self, about: Record) -> str | None:
+        """Why the figures of this machine do not belong into the file, None if they do."""
+        known = self.data["about"]
+        if known is None:
+            self.data["about"] = about
+        elif known != about:
+            here, there = (f"{one['card']}, torch {one['torch']}" for one in (about, known))
+            return f"{self.path}: has the figures of {there}; this is {here}: give another --output"
+        return None
+
+
+class WrongFileError(Exception):
+    """The file has the figures of another machine."""
+
+
+class NoDeviceError(Exception):
+    """There is no GPU."""
+
+
+def run_task(
+    task: Task, command: list[str], environment: dict[str, str], results: Results, limit: float
+) -> str:
+    """Run a task's process for at most `limit` seconds and keep its rows as they come; returns its state.
+
+    Raises `NoDeviceError` and `WrongFileError`, and `KeyboardInterrupt`; the process is gone then too.
+    """
+    started = time.monotonic()
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # so that the compilers that it starts end with it
+    )
+    entry: Record | None = None
+    problem: Exception | None = None
+    said: deque[str] = deque(maxlen=LAST_LINES)
+    ended = threading.Event()
+
+    def listen() -> None:
+        nonlocal entry, problem
+        assert process.stdout is not None
+        for line in process.stdout:
+            if not line.startswith(RECORD):
+                said.append(line.rstrip())
+                print(f"    {line.rstrip()}", flush=True)
+                continue
+            record = json.loads(line[len(RECORD) :])
+            if "about" in record:
+                why = results.of_another(record["about"])
+                if record["about"] is None or why:
+                    problem = WrongFileError(why) if why else NoDeviceError()
+                    return
+                entry = results.begin(task.name)
+            elif entry is not None and "row" in record:
+                with results.lock:
+                    entry["rows"][record["row"]] = record["figures"]
+            elif entry is not None:  # the last record: how it ended
+                with results.lock:
+                    entry.update(record)
+                ended.set()
+            if entry is not None:
+                results.write()
+            if ended.is_set():
+                return
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    late = False
+    try:
+        listener.join(limit + GRACE)
+        late = listener.is_alive()
+        if ended.is_set():
+            process.wait(GRACE)  # a moment to close its files; what it found is kept already
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        _kill(process)
+        listener.join()
+    if problem is not None:
+        raise problem
+    entry = entry if entry is not None else results.begin(task.name)
+    with results.lock:
+        if not ended.is_set():
+            entry["state"] = "late" if late else "crashed"
+            entry["exit_code"] = process.returncode
+        if entry["state"] != "passed":
+            entry["said"] = list(said)
+        entry["seconds"] = round(time.monotonic() - started, 1)
+        results.write()
+    return entry["state"]
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """End a process and all that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def unpack_wheels(folders: Iterable[Path], target: Path) -> list[Path]:
+    """Unpack wheels that fit this Python and whose package is missing; the folders that hold them then."""
     found = []
-    for name in ENGINES:
-        kind = engine_class(name)
-        for precision in kind.precisions(CUDA):
-            if kind.why_not(CUDA, precision) is None:
-                found.append(Candidate(name, precision, CUDA))
+    for wheel in sorted({path for folder in folders for path in folder.glob("*.whl")}):
+        name, _, python, abi, platform = _wheel_parts(wheel)
+        if importlib.util.find_spec(name) is not None or not _fits(python, abi, platform):
+            continue
+        place = target / wheel.stem
+        if not place.is_dir():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            beside = Path(tempfile.mkdtemp(dir=place.parent))
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(beside)
+            beside.rename(place)
+        found.append(place)
     return found
 
 
-def section_machine() -> dict[str, Any]:
-    limits = measure_limits(CUDA, ("fp32", "fp16", "bf16"))
-    kinds = {f"{name} {p}": engine_class(name).why_not(CUDA, p) for name in ENGINES for p in BOUNDS_DB}
-    return {
-        "card": torch.cuda.get_device_name(CUDA),
-        "capability": torch.cuda.get_device_capability(CUDA),
-        "torch": torch.__version__,
-        "cudnn": torch.backends.cudnn.version(),
-        "python": platform.python_version(),
-        "free_bytes": free_memory(CUDA),
-        "convolution_tflops": {name: 2 * rate / 1e12 for name, rate in limits.macs.items()},
-        "copy_gb_per_second": limits.copy_bytes / 1e9,
-        "why_not": kinds,
-    }
+def _wheel_parts(wheel: Path) -> tuple[str, str, str, str, str]:
+    """Name, version, Python, ABI and platform of a wheel, from its file name."""
+    parts = wheel.stem.split("-")
+    return parts[0].lower(), parts[1], parts[-3], parts[-2], parts[-1]
 
 
-def section_contract() -> dict[str, Any]:
-    """Any size, any batch, the last partial batch, two sizes in turn, close and reopen."""
-    rows = {}
-    tiny = model("resnet", ngf=16, blocks=2)
-    for candidate in candidates():
-        started = time.perf_counter()
-        try:
-            rows[str(candidate)] = _contract(tiny, candidate)
-        except Exception as error:
-            rows[str(candidate)] = {"problem": f"{type(error).__name__}: {str(error)[:500]}"}
-        rows[str(candidate)]["seconds"] = round(time.perf_counter() - started, 1)
-    problems = [name for name, row in rows.items() if row.get("problem")]
-    return {"rows": rows, "passed": not problems, "failed": problems}
+def _fits(python: str, abi: str, platform: str) -> bool:
+    """Whether a wheel's tags are those of this interpreter, or of any older one with a stable ABI."""
+    major, minor = sys.version_info[:2]
+    numbers = [int(n) for n in re.findall(rf"cp{major}(\d+)", python)]
+    fits = "py3" in python or minor in numbers or ("abi3" in abi and min(numbers, default=minor + 1) <= minor)
+    return fits and (platform == "any" or (platform.endswith(os.uname().machine) and "linux" in platform))
 
 
-def _contract(tiny: Model, candidate: Candidate) -> dict[str, Any]:
-    lowest, first = float("inf"), None
-    for _ in range(2):
-        engine = build(tiny, candidate)
-        engine.batch = 3
-        engine.prepare(64, 96, 3)
-        for count, height, width in [(3, 64, 96), (1, 64, 96), (2, 64, 96), (2, 96, 64), (5, 61, 93)]:
-            result = verify(engine, example_pixels(count, height, width))
-            if not result.passed:
-                return {"problem": f"{count}x{width}x{height}: {result.describe()}"}
-            lowest = min(lowest, result.psnr_db)
-        pixels = convert_resilient(engine, example_pixels(7, 61, 93))
-        told = engine.describe()
-        engine.close()
-        if first is not None and not np.array_equal(first, pixels):
-            return {
-                "problem": f"reopened it gives other pixels, by {np.abs(first.astype(int) - pixels).max()}"
-            }
-        first = pixels
-    return {"psnr_db": None if lowest == float("inf") else round(lowest, 1), "told": told}
+def home_folder() -> Path:
+    """Where engines and clips are kept from one call to the next: the user's own, not removed."""
+    path = Path(tempfile.gettempdir()) / f"cgconvert-gpu-job-{os.getuid()}"
+    path.mkdir(mode=0o700, exist_ok=True)
+    if path.stat().st_uid != os.getuid():
+        raise ValueError(f"{path}: belongs to another user; set TMPDIR to another folder")
+    return path
 
 
-def section_speed() -> dict[str, Any]:
-    """Pictures a second on the card; ResNet-9 at 1080p compiled against eager float32 is what counts."""
-    limits = measure_limits(CUDA, ("fp32", "fp16", "bf16"))
-    rows = []
-    for name, network in (("resnet9-ngf64", model("resnet")), ("h2-24-64-6", model("h2"))):
-        for size, edges in SIZES.items():
-            for candidate in candidates():
-                for batch in (1, 4) if size == "256x256" else (1,):
-                    row = measure(network, candidate, edges, batch, limits, Silent(), 1.0).to_dict()
-                    rows.append({"model": name, **row})
-                    print(f"  {name} {size} {candidate}: {row['network']} {row['problem'] or ''}", flush=True)
-    eager, fast = (
-        [r for r in rows if r["model"] == "resnet9-ngf64" and r["height"] == 1080 and r["precision"] == p]
-        for p in ("fp32", "fp16")
-    )
-    base = next((r["network"] for r in eager if r["engine"] == "eager"), None)
-    ratios = {r["engine"]: r["network"] / base for r in fast if base and r["network"]}
-    return {"rows": rows, "resnet9_1080p_fp16_over_eager_fp32": ratios}
+def environment_for(home: Path, device: str) -> dict[str, str]:
+    """What tasks run with: the user's own environment, our folders, and the wheels that lie about."""
+    environment = {**os.environ, "CGCONVERT_HOME": str(home), "OMP_WAIT_POLICY": "passive"}
+    wheels = unpack_wheels((ROOT, ROOT / "wheels", ROOT.parent), home / "wheels")
+    paths = [str(ROOT), *map(str, wheels), os.environ.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    if device == "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    return environment
 
 
-def section_norms() -> dict[str, Any]:
-    """Milliseconds of an instance norm of 256 channels at 270x480 in half precision, by form."""
-    x = torch.randn(1, 256, 270, 480, device=CUDA, dtype=torch.float16)
-    x = x.contiguous(memory_format=torch.channels_last)
-
-    def explicit(x: torch.Tensor) -> torch.Tensor:
-        variance, mean = torch.var_mean(x.float(), dim=(2, 3), keepdim=True, correction=0)
-        scale = torch.rsqrt(variance + 1e-5)
-        return F.relu(torch.addcmul(-mean * scale, x.float(), scale).to(x.dtype))
-
-    forms = {
-        "library instance norm, relu": lambda: F.relu(F.instance_norm(x)),
-        "group norm, relu": lambda: F.relu(F.group_norm(x, x.shape[1])),
-        "explicit float32, relu, eager": lambda: explicit(x),
-    }
-    compiled = torch.compile(explicit, dynamic=False)
-    forms["explicit float32, relu, compiled"] = lambda: compiled(x)
-    with torch.inference_mode():
-        times = {name: 1000 * best_seconds(work, CUDA) for name, work in forms.items()}
-    return {"milliseconds": times, "bytes_read_and_written": 2 * x.nbytes}
+def chosen(plan: Iterable[Task], patterns: str) -> list[Task]:
+    """The tasks whose names match one of some patterns, separated by commas."""
+    wanted = [pattern.strip() for pattern in patterns.split(",")]
+    return [task for task in plan if any(fnmatch(task.name, pattern) for pattern in wanted)]
 
 
-def section_graphs() -> dict[str, Any]:
-    """Batch 1 at 256x256, where launches cost as much as arithmetic: eager, compiled, compiled as a graph."""
-    from cgconvert.engines import shaped
-
-    network = model("h2")
-    images = torch.rand(1, 3, 256, 256, device=CUDA) * 2 - 1
-    times = {}
-    true_record = shaped.record_graph
-    for name, record in (("compiled", lambda run, example: run), ("compiled as a graph", true_record)):
-        shaped.record_graph = record  # type: ignore[assignment]
-        try:
-            engine = build(network, Candidate("compile", "fp16", CUDA))
-            engine.prepare(256, 256, 1)
-            times[name] = 1000 * best_seconds(lambda e=engine: e(images), CUDA, 30)  # type: ignore[misc]
-            engine.close()
-        finally:
-            shaped.record_graph = true_record
-    eager = EagerEngine(network, CUDA, "fp16")
-    times["eager"] = 1000 * best_seconds(lambda: eager(images), CUDA, 30)
-    return {"milliseconds": times}
-
-
-def section_wide() -> dict[str, Any]:
-    """Whether the last 7x7 convolution to RGB is faster in four phases on this card too; eager fp16, 720p."""
-    network = model("resnet")
-    x = torch.randn(1, 64, 726, 1286, device=CUDA, dtype=torch.float16)
-    x = x.contiguous(memory_format=torch.channels_last)
-    times = {}
-    for name, generator in (("as it is", network.generator), ("widened", operate(network.generator))):
-        layer = next(iter(generator.children()))[-2].to(CUDA, torch.float16)  # type: ignore[index]
-        layer = layer.to(memory_format=torch.channels_last)
-        with torch.inference_mode():
-            times[name] = 1000 * best_seconds(lambda run=layer: run(x), CUDA)  # type: ignore[misc]
-    return {"milliseconds": times}
-
-
-def section_memory() -> dict[str, Any]:
-    """With most of the card taken, a batch that does not fit is halved and every picture comes back."""
-    network = model("resnet")
-    engine = EagerEngine(network, CUDA, "fp16")
-    chosen = {size: choose_batch(engine, *edges) for size, edges in SIZES.items()}
-    pixels = example_pixels(16, 720, 1280)
-    engine.batch = 1
-    wanted = convert_resilient(engine, pixels)
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    engine.convert(pixels[:1])
-    one = torch.cuda.max_memory_allocated()
-    torch.cuda.empty_cache()
-    filler = torch.empty(max(0, torch.cuda.mem_get_info(CUDA)[0] - 4 * one), dtype=torch.uint8, device=CUDA)
-    try:
-        engine.batch = 16
-        got = convert_resilient(engine, pixels)
-    finally:
-        del filler
-        torch.cuda.empty_cache()
-    difference = int(np.abs(got.astype(int) - wanted).max())
-    told = {"chosen": chosen, "bytes_of_one": one, "batch_after": engine.batch, "notes": engine.notes}
-    return {**told, "largest_difference": difference, "passed": engine.batch < 16 and difference <= 2}
-
-
-def section_conversions() -> dict[str, Any]:
-    """Milliseconds for 1080p from pixels in host memory to images on the card, and back."""
-    card = model("h2").card
-    pixels = example_pixels(1, 1080, 1920)
-    with torch.inference_mode():
-        images, crop = pixels_to_images(pixels, card, CUDA)
-        there = best_seconds(lambda: pixels_to_images(pixels, card, CUDA), CUDA)
-        back = best_seconds(lambda: images_to_pixels(images, crop, np.uint8), CUDA)
-    return {"milliseconds": {"pixels to images": 1000 * there, "images to pixels": 1000 * back}}
-
-
-def section_hardware() -> dict[str, Any]:
-    """NVENC and NVDEC: a clip encoded and decoded on the card where driver and card have them."""
-    import av
-
-    from cgconvert.media.video.cuda import card_access
-    from cgconvert.tensors.transfers import own_device
-
-    told: dict[str, Any] = {"pyav": av.__version__}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "clip.mp4"
-        for encoder in ("h264_nvenc", "libx264"):
-            try:
-                with av.open(str(path), "w") as container:
-                    stream = container.add_stream(encoder, rate=25)
-                    stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuv420p"
-                    for picture in example_pixels(10, 720, 1280):
-                        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
-                    container.mux(stream.encode(None))
-                told[encoder] = "works"
-            except Exception as error:
-                told[encoder] = str(error)[:300]
-        try:
-            own_device(CUDA)
-            with av.open(str(path), hwaccel=card_access(0)) as container:
-                frames = list(container.decode(video=0))
-            planes = [torch.utils.dlpack.from_dlpack(plane.__dlpack__()) for plane in frames[0].planes]
-            told["nvdec"] = {
-                "frames": len(frames),
-                "shapes": [list(plane.shape) for plane in planes],
-                "device": str(planes[0].device),
-            }
-        except Exception as error:
-            told["nvdec"] = str(error)[:300]
-    return told
-
-
-SECTIONS: dict[str, Callable[[], dict[str, Any]]] = {
-    "machine": section_machine,
-    "contract": section_contract,
-    "graphs": section_graphs,
-    "norms": section_norms,
-    "wide": section_wide,
-    "memory": section_memory,
-    "conversions": section_conversions,
-    "hardware": section_hardware,
-    "planes": section_planes,
-    "speed": section_speed,
-    "training": section_training,
-}
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results" / "gpu.json")
-    parser.add_argument("--minutes", type=float, default=8.0)
-    parser.add_argument("--sections", default=",".join(SECTIONS), help="some of them, or none")
-    parser.add_argument("--train", type=Path, metavar="RUN", help="a run's folder: begin or go on with it")
-    parser.add_argument("--train-minutes", type=float, default=5.0)
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for its files; default: beside --output")
-    arguments = parser.parse_args()
-    if not torch.cuda.is_available():
-        print("no CUDA device: this job is for a machine that has one", file=sys.stderr)
-        return 2
-    os.environ.setdefault("CGCONVERT_HOME", tempfile.mkdtemp(prefix="cgconvert-gpu-job-"))
+def carry_out(arguments: argparse.Namespace, results: Results) -> int:
+    """Run what is left, as far as the time goes; the exit code."""
     finish = time.monotonic() + 60 * arguments.minutes
-    results: dict[str, Any] = {}
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    jobs = {name: SECTIONS[name] for name in arguments.sections.split(",") if name != "none"}
+    home = home_folder()
+    environment = environment_for(home, arguments.device)
+    base = [sys.executable, str(TASK)]
+    done: set[str] = set()
+
+    def run(task: Task, limit: float, *more: str) -> None:
+        done.add(task.name)
+        print(f"{task.name} ...", flush=True)
+        limits = results.task("machine").get("rows", {}).get("limits")
+        command = [*base, task.name, "--device", arguments.device, "--seconds", str(limit)]
+        command += ["--limits", json.dumps(limits)] if limits else []
+        state = run_task(task, [*command, *more], environment, results, limit)
+        print(f"{task.name}: {state}, {results.task(task.name)['seconds']} s", flush=True)
+
+    def waiting() -> list[Task]:
+        plan = chosen(tasks(results.candidates()), arguments.tasks)
+        again = arguments.again
+        return [t for t in plan if t.name not in done and (again or not results.is_over(t.name))]
+
+    if arguments.tasks != "none" and not results.candidates():
+        run(Task("machine", 60), 60)  # it says which engines there are
+    while plan := waiting():
+        left = finish - time.monotonic() - GRACE
+        if left < LEAST_SECONDS:
+            break
+        run(plan[0], min(plan[0].seconds, left))
     if arguments.train:
         keep = arguments.keep or arguments.output.with_suffix("")
-        jobs["train"] = partial(go_on, arguments.train.resolve(), arguments.train_minutes, keep)
-    for name, job in jobs.items():
-        if time.monotonic() > finish and name != "train":
-            results[name] = {"skipped": "out of time", "passed": False}
-            continue
-        started = time.perf_counter()
-        print(f"{name} ...", flush=True)
-        try:
-            results[name] = {"passed": True, **job()}
-        except Exception as error:
-            results[name] = {"passed": False, "error": str(error)[:500], "traceback": traceback.format_exc()}
-        synchronise(CUDA)
-        results[name]["seconds"] = round(time.perf_counter() - started, 1)
-        print(f"{name}: {'passed' if results[name]['passed'] else 'FAILED'}", flush=True)
-        arguments.output.write_text(json.dumps(results, indent=2, default=str) + "\n")
-    macs = count_macs(model("resnet").generator, 3, 1080, 1920)
-    results["macs_resnet9_1080p"] = macs
-    arguments.output.write_text(json.dumps(results, indent=2, default=str) + "\n")
-    return 0 if all(results[name]["passed"] for name in jobs) else 1
+        minutes = arguments.train_minutes
+        words = ["--run", str(arguments.train.resolve()), "--keep", str(keep.resolve())]
+        run(Task("train", 0), 60 * minutes + 90, "--minutes", str(minutes), *words)
+    plan = chosen(tasks(results.candidates()), arguments.tasks)
+    return tell(results, [task.name for task in plan if not results.is_over(task.name)], done)
+
+
+def tell(results: Results, left: list[str], done: set[str]) -> int:
+    """Print the outcome; the exit code."""
+    for line in json.dumps(results.data.get("summary", {}), indent=2).splitlines()[1:-1]:
+        print(line)
+    known = results.data["tasks"]
+    bad = [name for name, task in known.items() if task["state"] not in ("passed", "unavailable")]
+    bad = [name for name in bad if name not in left]
+    print(f"{len(done)} tasks run, {len(bad)} of {len(known)} failed, {len(left)} left; {results.path}")
+    for name in bad:
+        print(f"  {known[name]['state']}: {name} {known[name].get('error', '')}".rstrip())
+    return 1 if bad else 3 if left else 0
+
+
+def main(words: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--output", type=Path, default=RESULTS / "gpu.json", metavar="FILE")
+    parser.add_argument("--minutes", type=float, default=8.0, help="the job ends before they are over")
+    parser.add_argument("--tasks", default="*", help="patterns of names, separated by commas; or none")
+    parser.add_argument("--again", action="store_true", help="run finished tasks again too")
+    parser.add_argument("--list", action="store_true", help="print the tasks and what is known of them")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--train", type=Path, metavar="RUN", help="the folder of a run: begin or resume it")
+    parser.add_argument("--train-minutes", type=float, default=5.0)
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for its files (default: beside FILE)")
+    arguments = parser.parse_args(words)
+    arguments.output = arguments.output.resolve()
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        results = Results(arguments.output, arguments.device)
+        if arguments.list:
+            for task in chosen(tasks(results.candidates()), arguments.tasks):
+                print(f"{results.task(task.name).get('state', 'left'):12}{task.name}")
+            return 0
+        return carry_out(arguments, results)
+    except NoDeviceError:
+        print("no CUDA device: this job is for a machine that has one", file=sys.stderr)
+        return 2
+    except (ValueError, WrongFileError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on", file=sys.stderr)
+        return 130
+
+
+def _as_interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""Sections of `job.py`: how fast a training step is on the card, and a training that goes on there."""
+"""Tasks of the GPU job about training: how fast a step is, and a training that goes on there."""
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import signal
 import subprocess
@@ -11,28 +10,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.training.train_step import measure_alone, summarise
+from benchmarks.gpu.scale import Bench, Rows
+from benchmarks.training.train_step import measure
 from cgconvert.errors import Interrupted
 from trainer.storage.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
-CASES = ("resnet9_ngf64_256", "h2_24_64_6_128")
-COMPILED = "ours bf16 compile"
-VARIANTS = ("published", "ours bf16", COMPILED)
-WANTED = 3.0
-"""How many times as fast as the published step ours has to be, compiled, with the ResNet."""
 GRACE = 60.0
 """Seconds that a stopped training has to finish its step and to write its checkpoint."""
 
 
-def section_training() -> dict[str, Any]:
-    """Images/s and peak memory of our step, eager and compiled, and of the published one, in one run."""
-    options = argparse.Namespace(device="cuda", seconds=4.0, batch=1)
-    cases = {
-        case: summarise([{variant: measure_alone(case, variant, options) for variant in VARIANTS}])
-        for case in CASES
-    }
-    return {"cases": cases, "passed": cases[CASES[0]][COMPILED]["speedup"] >= WANTED}
+def step(bench: Bench, what: str) -> Rows:
+    """Images a second and peak memory of a training step ("h2_24_64_6_128 ours bf16")."""
+    case, _, variant = what.partition(" ")
+    yield "step", measure(case, variant, bench.device, 1, 2 * bench.seconds)
 
 
 def go_on(run: Path, minutes: float, keep: Path) -> dict[str, Any]:

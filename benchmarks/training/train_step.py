@@ -209,7 +209,8 @@ def main() -> None:
     options = parser.parse_args()
     device = torch.device(options.device)
     if options.single:
-        print(json.dumps(measure(*options.single, device, options.batch, options.seconds)))
+        case, variant = options.single
+        print(json.dumps(measure(case, variant, device, options.batch, options.seconds)))
         return
     variants = options.variants or ["published", "ours fp32", "ours bf16"]
     if device.type == "cuda" and not options.variants:
