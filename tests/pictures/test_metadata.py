@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -137,7 +139,7 @@ def test_all_metadata_is_carried(
     assert b"Maker\0" in block
     if source != ".tif" and target != ".tif":
         assert block[: len(exif(1, 32, 48))] == exif(1, 32, 48)
-    written = read_metadata(data, read_header(data))
+    written = decode_picture(data).metadata
     assert written.exif is not None and orientation(written.exif) == 1 and written.orientation == 1
     if source != ".tif":
         assert b"2020:01:02 03:04:05\0" in block
@@ -225,3 +227,34 @@ def test_a_picture_without_metadata_gets_none() -> None:
         data, losses = encode_picture(decode_picture(png(smooth(16, 16), 2)), kind)
         written = read_metadata(data, read_header(data))
         assert (written.exif, written.xmp, written.icc, losses) == (None, None, None, ())
+
+
+def avif_turned_by_its_boxes(pixels: np.ndarray, turn: int, block: bytes) -> bytes:
+    """An AVIF whose own turning is `turn`, and whose EXIF block, with the orientation 3, is `block`."""
+    data = encode(".avif", pixels, (cv2.IMWRITE_AVIF_QUALITY, 100), exif=exif(turn, 17, 11))
+    own = exif(turn, 17, 11)
+    assert len(block) == len(own) and data.count(own) == 1
+    return data.replace(own, block)
+
+
+@pytest.mark.parametrize("turn", ALL)
+def test_an_avif_is_turned_by_its_boxes_and_its_exif_block_is_carried_as_it_is(turn: int) -> None:
+    """Also where the two disagree, when Pillow would write the block anew."""
+    pixels, block = noise(11, 17), exif(3, 17, 11)
+    picture = decode_picture(avif_turned_by_its_boxes(pixels, turn, block))
+    assert np.array_equal(picture.pixels, upright(pixels, turn))
+    assert picture.metadata.exif == made_upright(block, *picture.pixels.shape[1::-1])
+
+
+def test_a_damaged_exif_block_in_an_avif_says_nothing_on_the_terminal(tmp_path: Path) -> None:
+    block = b"II*\0\x08\0\0\0" + bytes((200, 0)) + bytes(40)
+    data = encode(".avif", smooth(16, 16), exif=exif(1, 16, 16))
+    path = tmp_path / "a.avif"
+    path.write_bytes(data.replace(exif(1, 16, 16), block.ljust(len(exif(1, 16, 16)), b"\xff")))
+    code = (
+        "import sys, pathlib\n"
+        "from cgconvert.media.picture.codec import read_picture\n"
+        "print(read_picture(pathlib.Path(sys.argv[1])).metadata.orientation)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("1\n", "")

@@ -100,7 +100,7 @@ def test_a_header_that_promises_too_much_is_refused_before_decoding(monkeypatch:
     def never(*_: object) -> None:
         raise AssertionError("decoded")
 
-    monkeypatch.setattr(cv2, "imdecode", never)
+    monkeypatch.setattr(cv2, "imdecodeWithMetadata", never)
     data = bytearray(png(noise(4, 4), 2))
     body = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     data[8 : 8 + 25] = chunk(b"IHDR", body)

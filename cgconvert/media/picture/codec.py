@@ -13,7 +13,6 @@ import numpy as np
 
 from cgconvert.errors import InputError
 from cgconvert.frames import check_pixels
-from cgconvert.media.picture import avif
 from cgconvert.media.picture.formats import FORMATS
 from cgconvert.media.picture.headers import ImageHeader, describe_unknown, identify, read_header
 from cgconvert.media.picture.metadata import TIFF_EXTRA_SAMPLES, Metadata, embed, for_result, read_metadata
@@ -109,12 +108,22 @@ def decode_picture(data: bytes, header: ImageHeader | None = None) -> Picture:
     header = header or checked_header(data)
     flags = _decode_flags(header)
     metadata = read_metadata(data, header)
-    raw = _decode(_alpha_kept_apart(data, header.tiff), flags)
+    try:
+        if header.format == "avif":
+            raw, block = _decode_avif(data)
+            metadata = replace(metadata, exif=block)
+        else:
+            raw = cv2.imdecode(np.frombuffer(_alpha_kept_apart(data, header.tiff), np.uint8), flags)
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError("not enough memory to decode it") from error
+        raw = None
     if raw is None or raw.size == 0:
         raise InputError(f"damaged, cut short, or a kind of {header.format.upper()} that is not supported")
     depth = 16 if raw.dtype == np.uint16 else 8
-    if header.format == "avif" and raw.dtype == np.uint16:
-        raw, depth = _widened(data, raw)
+    if header.avif is not None and raw.dtype == np.uint16:
+        depth = 12 if header.avif.depth == 12 or raw.max(initial=0) > 1023 else 10
+        raw = (raw << (16 - depth)) | (raw >> (2 * depth - 16))  # spread so that each comes back exactly
     if raw.dtype not in (np.uint8, np.uint16):
         raise InputError(f"samples of type {raw.dtype}: save it with 8 or 16 bit integers first")
     pixels, alpha = _split(raw, header.gray_key)
@@ -127,13 +136,11 @@ def decode_picture(data: bytes, header: ImageHeader | None = None) -> Picture:
     return Picture(pixels, alpha, metadata, header.format, header.lossless, depth, metadata.left_out)
 
 
-def _decode(data: bytes, flags: int) -> np.ndarray | None:
-    try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        if error.code == cv2.Error.StsNoMem:
-            raise MemoryError("not enough memory to decode it") from error
-        return None
+def _decode_avif(data: bytes) -> tuple[np.ndarray | None, bytes | None]:
+    """The samples of an AVIF and its EXIF block as it is in the file, None without one."""
+    raw, types, blocks = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), flags=cv2.IMREAD_UNCHANGED)
+    block = dict(zip(types, blocks, strict=True)).get(cv2.IMAGE_METADATA_EXIF)
+    return raw, None if block is None else np.asarray(block).tobytes()
 
 
 def _decode_flags(header: ImageHeader) -> int:
@@ -164,14 +171,6 @@ def _alpha_kept_apart(data: bytes, tiff: Directory | None) -> bytes:
     edited = bytearray(data)
     edited[tag.offset : tag.offset + 2] = struct.pack(tiff.order + "H", 1)
     return bytes(edited)
-
-
-def _widened(data: bytes, raw: np.ndarray) -> tuple[np.ndarray, int]:
-    """AVIF samples of 10 or 12 bits spread over 16, so that each comes back exactly."""
-    depth = avif.read_avif(data).depth
-    if depth not in (10, 12):
-        depth = 12 if raw.max(initial=0) > 1023 else 10
-    return (raw << (16 - depth)) | (raw >> (2 * depth - 16)), depth
 
 
 def _split(raw: np.ndarray, gray_key: int | None) -> tuple[np.ndarray, np.ndarray | None]:

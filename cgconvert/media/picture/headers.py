@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cgconvert.errors import InputError
-from cgconvert.media.picture import avif
+from cgconvert.media.picture.avif import AvifInfo, is_avif, read_avif
 from cgconvert.media.picture.tiff_tags import Directory, TagError, read_directories
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -19,7 +19,7 @@ class ImageHeader:
     """`width` and `height` in pixels as stored, before any turning; `frames` pictures or pages in the file.
 
     `lossless`: the file's compression loses nothing. `gray_key`: the gray value that a PNG calls
-    transparent. `tiff`: the first directory of a TIFF file.
+    transparent. `tiff`: the first directory of a TIFF file; `avif`: what the boxes of an AVIF file say.
     """
 
     format: str
@@ -29,6 +29,7 @@ class ImageHeader:
     lossless: bool = True
     gray_key: int | None = None
     tiff: Directory | None = None
+    avif: AvifInfo | None = None
 
 
 def identify(data: bytes) -> str | None:
@@ -41,7 +42,7 @@ def identify(data: bytes) -> str | None:
         return "webp"
     if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "tiff"
-    if data[4:8] == b"ftyp" and avif.is_avif(data):
+    if data[4:8] == b"ftyp" and is_avif(data):
         return "avif"
     if data[:2] == b"BM" and len(data) >= 26:
         return "bmp"
@@ -79,7 +80,7 @@ def read_header(data: bytes) -> ImageHeader:
     readers = {"jpeg": _jpeg, "png": _png, "webp": _webp, "tiff": _tiff, "avif": _avif, "bmp": _bmp}
     try:
         header = readers[kind](data)
-    except (struct.error, IndexError, TagError, avif.BoxError) as error:
+    except (struct.error, IndexError, TagError) as error:
         raise InputError(f"damaged or cut short: its {kind.upper()} header cannot be read") from error
     if header.width < 1 or header.height < 1:
         raise InputError(f"damaged: its {kind.upper()} header says {header.width}x{header.height} pixels")
@@ -190,8 +191,8 @@ def _tiff(data: bytes) -> ImageHeader:
 
 
 def _avif(data: bytes) -> ImageHeader:
-    info = avif.read_avif(data)
-    return ImageHeader("avif", info.width, info.height, info.frames, lossless=False)
+    info = read_avif(data)
+    return ImageHeader("avif", info.width, info.height, info.frames, lossless=False, avif=info)
 
 
 def _bmp(data: bytes) -> ImageHeader:

@@ -13,7 +13,7 @@ import zlib
 from dataclasses import dataclass, replace
 
 from cgconvert.errors import InputError
-from cgconvert.media.picture import avif, exif
+from cgconvert.media.picture import exif
 from cgconvert.media.picture.headers import ImageHeader, jpeg_segments, png_chunks, webp_chunks
 from cgconvert.media.picture.tiff_tags import Tag, read_directories, short, write_tree
 
@@ -48,13 +48,10 @@ class Metadata:
 
 def read_metadata(data: bytes, header: ImageHeader) -> Metadata:
     """The metadata of a file whose header has been read. Never raises: damaged parts count as absent."""
-    readers = {
-        "jpeg": _from_jpeg,
-        "png": _from_png,
-        "webp": _from_webp,
-        "tiff": _from_tiff,
-        "avif": _from_avif,
-    }
+    if header.avif is not None:
+        # The EXIF block comes with the pixels. Of the orientations only the one in the boxes counts.
+        return Metadata(None, header.avif.xmp, header.avif.icc, header.avif.orientation)
+    readers = {"jpeg": _from_jpeg, "png": _from_png, "webp": _from_webp, "tiff": _from_tiff}
     reader = readers.get(header.format)
     try:
         return reader(data) if reader else Metadata()
@@ -143,11 +140,6 @@ def _from_tiff(data: bytes) -> Metadata:
     tags = read_directories(data, limit=1)[0].tags
     parts = [tags[number].data if number in tags else None for number in (TIFF_XMP, TIFF_ICC)]
     return Metadata(exif.from_tiff(data), parts[0], parts[1])  # the decoder has turned the pixels
-
-
-def _from_avif(data: bytes) -> Metadata:
-    info = avif.read_avif(data)
-    return Metadata(info.exif, info.xmp, info.icc, info.orientation)  # its EXIF orientation is not valid
 
 
 def _into_jpeg(encoded: bytes, metadata: Metadata) -> tuple[bytes, tuple[str, ...]]:
