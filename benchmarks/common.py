@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cgconvert.host.cpu import processor_name
+
 if TYPE_CHECKING:
     from cgconvert.models.loading import Model
 
@@ -70,7 +72,7 @@ def machine() -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     facts: dict[str, Any] = {
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": platform.platform(terse=True),
@@ -87,15 +89,6 @@ def machine() -> dict[str, Any]:
     except ImportError:
         pass
     return facts
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _output(*command: str) -> str:

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+"""The arithmetic that a conversion can have inside the network."""
+
+EXPORT_SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "pth": ".pth"}
+"""What a model can be exported as, and the suffix of such a file."""
+
 
 @dataclass(frozen=True)
 class EngineOptions:

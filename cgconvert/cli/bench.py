@@ -49,8 +49,9 @@ def bench(
     weights and output moved once, and above 100% where caches hold them. Building and loading are in none.
     """
     from cgconvert.doctor.measure import measure
-    from cgconvert.engines.choose import ENGINES, PRECISIONS
+    from cgconvert.engines.choose import ENGINES
     from cgconvert.models.loading import load_model
+    from cgconvert.options import PRECISIONS
 
     wanted = read_sizes(sizes or ("512x512",))
     names = _read_list(engines, ENGINES, "--engines")

@@ -12,7 +12,7 @@ import click
 from cgconvert.engines.cache import OFF as CACHE_OFF
 from cgconvert.errors import UsageError
 from cgconvert.host.files import real_path
-from cgconvert.options import EngineOptions
+from cgconvert.options import PRECISIONS, EngineOptions
 
 Command = Callable[..., Any]
 
@@ -38,7 +38,7 @@ def engine_options(function: Command) -> Command:
             ),
             click.option(
                 "--precision",
-                type=click.Choice(["auto", "fp32", "fp16", "bf16", "int8"]),
+                type=click.Choice(["auto", *PRECISIONS]),
                 default="auto",
                 help="Arithmetic inside the network; auto takes the fastest that the device has.",
             ),

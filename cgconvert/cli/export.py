@@ -7,12 +7,14 @@ from pathlib import Path
 
 import click
 
-FORMATS = {"onnx": ".onnx", "torchscript": ".pt", "pth": ".pth"}
+from cgconvert.options import EXPORT_SUFFIXES
 
 
 @click.command(name="export", short_help="Write a model as ONNX, TorchScript or original checkpoint.")
 @click.argument("name")
-@click.option("--format", "kind", type=click.Choice(list(FORMATS)), required=True, help="What to write.")
+@click.option(
+    "--format", "kind", type=click.Choice(list(EXPORT_SUFFIXES)), required=True, help="What to write."
+)
 @click.option(
     "-o",
     "--output",
@@ -32,7 +34,7 @@ def export(name: str, kind: str, output: Path | None, overwrite: bool) -> None:
     from cgconvert.models.loading import load_model
 
     model = load_model(name)
-    target = output or Path(f"{model.card.name}{FORMATS[kind]}")
+    target = output or Path(f"{model.card.name}{EXPORT_SUFFIXES[kind]}")
     decibels = export_model(model, kind, target, overwrite)
     equal = "equal to the model" if math.isinf(decibels) else f"{decibels:.0f} dB to the model"
     click.echo(f"{target}: {equal}")

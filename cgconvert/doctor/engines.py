@@ -18,7 +18,6 @@ from cgconvert.engines.choose import (
     GPU_PRECISIONS,
     Candidate,
     build,
-    cpu_has_bf16,
     engine_class,
     intel_gpu,
 )
@@ -26,6 +25,7 @@ from cgconvert.engines.keys import cpu_name, device_name, driver_versions, packa
 from cgconvert.engines.verify import verify
 from cgconvert.errors import CgconvertError, first_line
 from cgconvert.generators import build_generator, size_rule
+from cgconvert.host.cpu import has_bf16
 from cgconvert.models.loading import Model
 from cgconvert.progress import Silent
 
@@ -96,7 +96,7 @@ def describe_machine() -> dict[str, Any]:
         "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
         "free_memory_bytes": free_memory(torch.device("cpu")),
-        "bf16_in_hardware": cpu_has_bf16(),
+        "bf16_in_hardware": has_bf16(),
         "cards": cards,
         "no_cards_because": None if cards else why_no_cards(),
         "versions": {name: package_version(name) for name in LIBRARIES},

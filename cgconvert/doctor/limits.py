@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cgconvert.engines.batches import free_memory
-from cgconvert.engines.eager import DTYPES, exact_float32
+from cgconvert.engines.eager import exact_float32
+from cgconvert.tensors.dtypes import DTYPES
 
 REPEATS = 5
 Convolution = nn.Conv2d | nn.ConvTranspose2d

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cgconvert.errors import UnavailableError
-from cgconvert.host.files import output_error
+from cgconvert.host.files import file_sha256, flush_to_disk, output_error
 from cgconvert.host.locks import locked
 
 Loaded = TypeVar("Loaded")
@@ -176,9 +176,8 @@ def _seal(folder: Path, parts: Mapping[str, Any], about: str) -> None:
     files = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            with path.open("rb") as file:
-                files[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-                os.fsync(file.fileno())
+            files[path.relative_to(folder).as_posix()] = file_sha256(path)
+            flush_to_disk(path)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     entry = {"about": about, "created": created, "parts": dict(parts), "files": files}
     with (folder / ENTRY).open("w") as file:
@@ -192,9 +191,8 @@ def find_damage(folder: Path) -> str | None:
     try:
         files = json.loads((folder / ENTRY).read_text())["files"]
         for name, wanted in files.items():
-            with (folder / name).open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != wanted:
-                    return f"{name} has changed"
+            if file_sha256(folder / name) != wanted:
+                return f"{name} has changed"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
     return None

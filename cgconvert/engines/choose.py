@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from cgconvert.engines.base import Engine
 from cgconvert.errors import UnavailableError, UsageError
+from cgconvert.host.cpu import has_bf16
 from cgconvert.models.loading import Model
+from cgconvert.options import PRECISIONS
 
 CLASSES = {
     "eager": "cgconvert.engines.eager:EagerEngine",
@@ -24,7 +25,6 @@ CLASSES = {
 ENGINES: tuple[str, ...] = tuple(CLASSES)
 GPU_PRECISIONS = ("fp16", "fp32")
 """Of an Intel GPU; what it computes in float32 is said to be slow, so `auto` does not look for that."""
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 AUTO_ENGINES: dict[str, tuple[str, ...]] = {"cpu": ("openvino", "eager"), "cuda": ("compile", "eager")}
 """What `auto` tries, the fastest first (`docs/engines.md` has the measurements)."""
 
@@ -95,15 +95,6 @@ def find_intel_gpu() -> str:
     return plugin
 
 
-def cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bfloat16 in hardware; without it bf16 is slower than float32."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
 def choose_precision(text: str, device: torch.device) -> str:
     """`auto` as the fastest precision the device has in hardware; a name as itself, or `UsageError`.
 
@@ -112,7 +103,7 @@ def choose_precision(text: str, device: torch.device) -> str:
     if text == "auto":
         if device.type == "cuda":
             return "fp16"
-        return "bf16" if cpu_has_bf16() else "fp32"
+        return "bf16" if has_bf16() else "fp32"
     if text not in PRECISIONS:
         raise UsageError(f"unknown precision {text!r}: use auto, {', '.join(PRECISIONS)}")
     return text

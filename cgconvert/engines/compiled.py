@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from cgconvert.engines.eager import DTYPES
 from cgconvert.engines.shaped import Runner, ShapedEngine
+from cgconvert.tensors.dtypes import DTYPES
 
 PACKAGE = "network.pt2"
 

@@ -15,9 +15,8 @@ from cgconvert.engines.cpu import for_cpu
 from cgconvert.engines.fuse import operate
 from cgconvert.engines.streams import Streams, count_streams
 from cgconvert.models.loading import Model
+from cgconvert.tensors.dtypes import DTYPES
 from cgconvert.tensors.images import padded_size
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @contextmanager

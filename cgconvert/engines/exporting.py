@@ -24,9 +24,9 @@ from cgconvert.errors import ModelError, UnavailableError, UsageError
 from cgconvert.generators import build_generator
 from cgconvert.host.files import atomic_path
 from cgconvert.models.loading import Model
+from cgconvert.options import EXPORT_SUFFIXES
 from cgconvert.tensors.images import padded_size, psnr
 
-SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "pth": ".pth"}
 INPUT, OUTPUT = "images", "translated"
 INSTALL = "pip install 'cgconvert[onnx]'"
 ORIGINAL_NORMS = ("instance", "batch", "none")
@@ -46,8 +46,8 @@ def export_model(model: Model, format: str, target: Path, overwrite: bool = Fals
     `UnavailableError` if a library is missing, `OutputError` if the file is there or cannot be written,
     `VerificationError` if what was written computes something else.
     """
-    if format not in SUFFIXES:
-        raise UsageError(f"unknown format {format!r}: use {', '.join(SUFFIXES)}")
+    if format not in EXPORT_SUFFIXES:
+        raise UsageError(f"unknown format {format!r}: use {', '.join(EXPORT_SUFFIXES)}")
     write, read = {
         "onnx": (_write_onnx, _read_onnx),
         "torchscript": (_write_torchscript, _read_torchscript),

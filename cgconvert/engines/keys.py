@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from cgconvert.host.cpu import processor_name
 from cgconvert.models.loading import Model
 
 MAKERS = ("generators", "engines")
@@ -86,12 +86,7 @@ def device_name(device: torch.device) -> str:
 
 def cpu_name() -> str:
     """The processor's name and the widest instructions that torch uses on it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
+    return f"{processor_name()} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def driver_versions(device: torch.device) -> dict[str, Any]:

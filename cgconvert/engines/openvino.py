@@ -23,6 +23,7 @@ from cgconvert.engines.fuse import operate, with_plain_norms
 from cgconvert.engines.keys import engine_parts, package_version, pixels_sha256
 from cgconvert.engines.streams import count_streams
 from cgconvert.errors import UnavailableError
+from cgconvert.host.cpu import has_bf16
 from cgconvert.models.loading import Model
 from cgconvert.progress import Progress, Silent
 from cgconvert.tensors.images import padded_size, pixels_to_images
@@ -194,10 +195,8 @@ class OpenVINOEngine(Engine):
 
     def _arithmetic(self) -> str:
         """What layers that are not int8 compute in: bf16 where the CPU has it."""
-        from cgconvert.engines.choose import cpu_has_bf16
-
         if self.precision == "int8":
-            return "bf16" if cpu_has_bf16() else "f32"
+            return "bf16" if has_bf16() else "f32"
         return HINTS[self.precision]
 
 

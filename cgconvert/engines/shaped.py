@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from cgconvert.engines.base import Engine, Samples
 from cgconvert.engines.batches import is_out_of_memory
 from cgconvert.engines.cache import get_or_build
-from cgconvert.engines.eager import DTYPES, exact_float32
+from cgconvert.engines.eager import exact_float32
 from cgconvert.engines.fuse import operate
 from cgconvert.engines.graphs import record_graph
 from cgconvert.engines.keys import engine_parts
 from cgconvert.errors import CgconvertError, UnavailableError, first_line
 from cgconvert.models.loading import Model
 from cgconvert.progress import Progress, Silent
+from cgconvert.tensors.dtypes import DTYPES
 
 MOST_SIZES = 4
 """Sizes that are built for: each takes up to minutes, which a folder of all sizes would never pay back."""

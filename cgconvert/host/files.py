@@ -1,4 +1,4 @@
-"""Files that appear whole: written under a temporary name beside the target, flushed, then renamed."""
+"""Files that appear whole, written under a temporary name and renamed; checksums of files."""
 
 from __future__ import annotations
 
@@ -34,6 +34,12 @@ def output_error(path: Path, error: OSError) -> OutputError:
     if error.errno == errno.EEXIST:  # what was to be made was the folder
         return OutputError(f"cannot write {path}: {path.parent} is no folder, or a link that leads nowhere")
     return OutputError(f"cannot write {path}: {error.strerror or error}")
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file in hexadecimal. Raises `OSError`."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def flush_to_disk(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from cgconvert.card import ModelCard, check_name
 from cgconvert.errors import ModelError, OutputError, first_line
 from cgconvert.generators import generator_shapes, size_rule
+from cgconvert.host.files import file_sha256
 from cgconvert.models.catalog import installed_path, shipped_path
 from cgconvert.models.checkpoints import read_foreign
 from cgconvert.models.describe import describe_architecture
@@ -128,9 +128,7 @@ def _words(title: str | None, domains: tuple[str, str] | None) -> dict[str, Any]
 
 
 def _new_card(name: str, path: Path, recognised: Recognised) -> ModelCard:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    training: dict[str, Any] = {"imported_from": path.name, "sha256": digest}
+    training: dict[str, Any] = {"imported_from": path.name, "sha256": file_sha256(path)}
     if recognised.remarks:
         training["remarks"] = list(recognised.remarks)
     multiple, minimum = size_rule(recognised.architecture, recognised.arguments)

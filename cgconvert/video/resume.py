@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cgconvert.errors import OutputError, UsageError
-from cgconvert.host.files import output_error, real_path, write_atomically
+from cgconvert.host.files import file_sha256, output_error, real_path, write_atomically
 from cgconvert.host.locks import locked
 
 SEGMENT_FRAMES = 250
@@ -168,8 +168,7 @@ class ResumableRun:
 
     def _intact(self, number: int, segment: Segment) -> bool:
         try:
-            with self.path_of(number).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest() == segment.sha256
+            return file_sha256(self.path_of(number)) == segment.sha256
         except OSError:
             return False
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -14,7 +13,7 @@ from av.container import OutputContainer
 
 from cgconvert.errors import OutputError
 from cgconvert.frames import Frame, PlaneFrame
-from cgconvert.host.files import output_error
+from cgconvert.host.files import file_sha256, output_error
 from cgconvert.media.video.encoder import FrameEncoder
 from cgconvert.media.video.packets import (
     EncodedPacket,
@@ -97,8 +96,6 @@ class SegmentEncoder:
         with PacketWriter(path) as writer:
             for packet in self._packets:
                 writer.write(packet)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
         times = [packet.pts for packet in self._packets]
         self.run.add(
             Segment(
@@ -107,7 +104,7 @@ class SegmentEncoder:
                 last_pts=max(times),
                 delay=encoder_delay(self._packets),
                 bytes=path.stat().st_size,
-                sha256=digest,
+                sha256=file_sha256(path),
                 damage=asdict(self.damage),
             )
         )

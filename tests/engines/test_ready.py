@@ -89,7 +89,7 @@ def with_flaw(monkeypatch: pytest.MonkeyPatch, error: float) -> None:
         return Flawed(model, error, candidate.precision)
 
     monkeypatch.setattr(ready, "build", build)
-    monkeypatch.setattr("cgconvert.engines.choose.cpu_has_bf16", lambda: True)
+    monkeypatch.setattr("cgconvert.engines.choose.has_bf16", lambda: True)
     monkeypatch.setattr("cgconvert.engines.choose.AUTO_ENGINES", {"cpu": ("eager",)})
 
 

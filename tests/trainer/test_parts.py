@@ -200,12 +200,14 @@ def test_a_schedule_by_the_clock_counts_the_time_before() -> None:
 
 def test_devices_and_precisions_are_as_asked_or_refused() -> None:
     assert choose_device("cpu").type == "cpu"
-    with pytest.raises(UnavailableError, match="unknown device 'gpu'"):
+    with pytest.raises(UsageError, match="unknown device 'tpux': use auto, cpu"):
+        choose_device("tpux")
+    with pytest.raises(UsageError, match=r"device 'gpu' \(Intel\) is for conversions only"):
         choose_device("gpu")
     with pytest.raises(UnavailableError, match="fp16 training needs a GPU"):
         choose_precision(RunConfig(device="cpu", precision="fp16"))
     if not torch.cuda.is_available():
-        with pytest.raises(UnavailableError, match="no CUDA device works here"):
+        with pytest.raises(UnavailableError, match="no device cuda"):
             choose_device("cuda")
     assert choose_precision(RunConfig(device="cpu", precision="fp32")).name == "fp32"
 

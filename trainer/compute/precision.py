@@ -7,10 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cgconvert.errors import UnavailableError
+from cgconvert.engines import choose
+from cgconvert.errors import UnavailableError, UsageError
+from cgconvert.host.cpu import has_bf16
+from cgconvert.tensors.dtypes import DTYPES
 from trainer.config import RunConfig
 
-AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+HALF = ("bf16", "fp16")
+"""Number formats that only convolutions are computed in."""
 
 
 @dataclass(frozen=True)
@@ -28,35 +32,28 @@ class Precision:
     @property
     def dtype(self) -> torch.dtype:
         """The type of weights, images, losses and averages."""
-        return torch.float64 if self.name == "fp64" else torch.float32
+        return torch.float32 if self.name in HALF else DTYPES[self.name]
 
     def autocast(self) -> torch.autocast:
         """The context for a forward pass."""
-        half = AUTOCAST_DTYPES.get(self.name)
-        return torch.autocast(self.device.type, half, enabled=half is not None)
+        half = self.name in HALF
+        return torch.autocast(self.device.type, DTYPES[self.name] if half else None, enabled=half)
 
 
 def widened(values: Tensor) -> Tensor:
     """`values` in a type that sums may be taken in: half precision becomes float32, other types stay."""
-    return values.float() if values.dtype in AUTOCAST_DTYPES.values() else values
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device asked for, `auto` the first that works. Raises `UnavailableError`."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UnavailableError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise UnavailableError(f"no CUDA device works here, asked for {name!r}: use cpu")
-        if device.index is None:
-            device = torch.device("cuda", local_rank)
-        if device.index is not None and device.index >= torch.cuda.device_count():
-            raise UnavailableError(f"no {device} here: there are {torch.cuda.device_count()} CUDA devices")
-    return device
+    """The device asked for, `auto` the first that works; a card without a number is this process's own.
+
+    Raises `UsageError` for one that is unknown, `UnavailableError` for one that is not there.
+    """
+    if name.lower() == "gpu":
+        raise UsageError("device 'gpu' (Intel) is for conversions only: use auto, cpu, cuda or cuda:N")
+    device = choose.choose_device(name)
+    return choose.choose_device(f"cuda:{local_rank}") if str(device) == "cuda" else device
 
 
 def choose_precision(config: RunConfig, local_rank: int = 0) -> Precision:
@@ -73,9 +70,5 @@ def choose_precision(config: RunConfig, local_rank: int = 0) -> Precision:
             device, "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
         )
     # Without these instructions bf16 is emulated and slower than float32.
-    fast = device.type == "cpu" and torch.backends.mkldnn.is_available() and _cpu_has_bf16()
+    fast = device.type == "cpu" and torch.backends.mkldnn.is_available() and has_bf16()
     return Precision(device, "bf16" if fast else "fp32")
-
-
-def _cpu_has_bf16() -> bool:
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

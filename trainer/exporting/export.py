@@ -13,6 +13,7 @@ from cgconvert.card import ModelCard
 from cgconvert.errors import ModelError, UsageError
 from cgconvert.models.files import write_model
 from cgconvert.models.loading import Model, generator_with_weights, load_model
+from cgconvert.tensors.dtypes import DTYPES
 from cgconvert.tensors.images import psnr
 from trainer.config import Config, absolute, config_from_checkpoint
 from trainer.data.domains import PAIRED
@@ -25,7 +26,6 @@ from trainer.networks.building import generator_card
 from trainer.storage.checkpoint import load_checkpoint
 from trainer.storage.folder import RunFolder
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 CALIBRATION = 100  # pictures of each domain
 LEAST_PSNR = 45.0  # dB between the trained generator and the exported one, whose weights are rounded
 

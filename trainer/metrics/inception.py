@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from cgconvert.errors import ModelError, UsageError, first_line
+from cgconvert.host.files import file_sha256
 from trainer.data.augment import Pixels
 
 SUBSET, SUBSETS = 100, 100
@@ -37,7 +37,7 @@ class Inception:
 
     def __init__(self, path: Path, device: torch.device, sha256: str | None = None) -> None:
         try:
-            self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+            self.sha256 = file_sha256(path)
         except OSError as error:
             raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
         if sha256 and sha256.lower() != self.sha256:

