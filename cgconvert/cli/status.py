@@ -45,11 +45,36 @@ def counted(number: int, unit: str) -> str:
     return f"{number} {unit}{'s' * (number != 1)}"
 
 
+class Pace:
+    """Units a second, counted from the first one: until then the engine is made ready and the stages fill."""
+
+    def __init__(self) -> None:
+        self.first: tuple[float, int] | None = None
+
+    def measure(self, done: int) -> float | None:
+        """Units a second when `done` are done; None until that says enough."""
+        now = time.monotonic()
+        if self.first is None and done:
+            self.first = now, done
+        if self.first is None or now - self.first[0] < SETTLED:
+            return None
+        return (done - self.first[1]) / (now - self.first[0])
+
+
+def describe_pace(done: int, total: int | None, rate: float | None) -> tuple[str, str]:
+    """Units a second and the time left, as far as they are known: ("4.0", "0:15")."""
+    if rate is None:
+        return "", ""
+    left = seconds_as_clock((total - done) / rate) if total and total > done and rate else ""
+    return f"{rate:.1f}", left
+
+
 class LineProgress:
     """One line when a task starts and one every ten seconds; of a stage, none if it is over at once."""
 
     def __init__(self) -> None:
         self.over: threading.Event | None = None
+        self.begun = False
 
     def stage(self, what: str | None) -> None:
         if self.over is not None:
@@ -70,21 +95,24 @@ class LineProgress:
         click.echo(f"{what}: took {seconds_as_clock(time.monotonic() - started)}", err=True)
 
     def begin(self, task: str, total: int | None, unit: str) -> None:
-        self.total, self.unit = total, unit
-        self.started = self.printed = time.monotonic()
+        self.begun, self.total, self.unit = True, total, unit
+        self.pace, self.printed = Pace(), time.monotonic()
         of = f" {counted(total, unit)}" if total is not None else ""
         click.echo(f"{task}{':' if of else ''}{of}", err=True)
 
     def advance(self, done: int, busiest: str | None = None) -> None:
+        if not self.begun or done == 0:
+            return
+        rate, left = describe_pace(done, self.total, self.pace.measure(done))
         now = time.monotonic()
-        if now - self.printed < LINE_INTERVAL or done == 0:
+        if now - self.printed < LINE_INTERVAL:
             return
         self.printed = now
-        rate = done / (now - self.started)
-        text = f"{done}{f' of {self.total}' if self.total else ''} {self.unit}s, {rate:.1f} {self.unit}s/s"
-        if self.total and self.total > done:
-            text += f", {seconds_as_clock((self.total - done) / rate)} left"
-        click.echo(f"{text}{f', busiest: {busiest}' if busiest else ''}", err=True)
+        parts = [f"{done}{f' of {self.total}' if self.total else ''} {self.unit}s"]
+        parts += [f"{rate} {self.unit}s/s"] if rate else []
+        parts += [f"{left} left"] if left else []
+        parts += [f"busiest: {busiest}"] if busiest else []
+        click.echo(", ".join(parts), err=True)
 
     def note(self, line: str) -> None:
         tell(line)
@@ -103,7 +131,7 @@ class LiveProgress:
 
     def begin(self, task: str, total: int | None, unit: str) -> None:
         self.finish()
-        self.unit, self.total, self.started = unit, total, time.monotonic()
+        self.unit, self.total, self.pace = unit, total, Pace()
         name = task if len(task) <= NAME_WIDTH else f"{task[: NAME_WIDTH - 1]}\N{HORIZONTAL ELLIPSIS}"
         self.task = self._open().add_task(name, total=total, status="starting")
 
@@ -144,14 +172,11 @@ class LiveProgress:
     def advance(self, done: int, busiest: str | None = None) -> None:
         if self.rich is None or self.task is None:
             return
-        elapsed = max(time.monotonic() - self.started, 1e-6)
-        rate = done / elapsed
+        rate, left = describe_pace(done, self.total, self.pace.measure(done))
         status = f"{done}/{self.total} {self.unit}s" if self.total else counted(done, self.unit)
-        status += f" {rate:.1f}/s"
-        if self.total and self.total > done > 0 and elapsed > SETTLED:
-            status += f" {seconds_as_clock((self.total - done) / rate)} left"
-        if busiest:
-            status += f" busiest: {busiest}"
+        status += f" {rate}/s" if rate else ""
+        status += f" {left} left" if left else ""
+        status += f" busiest: {busiest}" if busiest else ""
         self.rich.update(self.task, completed=done, status=status)
 
     def note(self, line: str) -> None:

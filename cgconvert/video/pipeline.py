@@ -159,7 +159,7 @@ class VideoRun:
             if self.engine is not None:
                 self.engine.close()
         if self.sink.frames == 0:
-            raise InputError(f"{plan.source}: not one frame was decoded between `start` and `end`")
+            raise InputError(f"{plan.source}: no frame lies between `start` and `end`")
         self._check_strict()
         return self._report(time.perf_counter() - started)
 

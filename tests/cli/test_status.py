@@ -50,6 +50,29 @@ def test_plain_lines(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_what_comes_before_the_first_frame_does_not_count_as_its_time(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An engine of 30 s, then 4 frames/s: the time left is that of the frames, from the first figure on."""
+    progress = status.LineProgress()
+    progress.begin("video.mp4", 100, "frame")
+    for second, done in ((29, 0), (30, 4), (31, 8), (40, 44)):
+        clock.now = 100.0 + second
+        progress.advance(done, "translate")
+    assert capsys.readouterr().err.splitlines() == [
+        "video.mp4: 100 frames",
+        "4 of 100 frames, busiest: translate",
+        "44 of 100 frames, 4.0 frames/s, 0:14 left, busiest: translate",
+    ]
+
+
+def test_nothing_is_said_of_a_task_that_has_not_begun(capsys: pytest.CaptureFixture[str]) -> None:
+    status.LineProgress().advance(0, "decode")
+    status.LineProgress().advance(3, "decode")
+    status.LiveProgress().advance(3, "decode")
+    assert capsys.readouterr() == ("", "")
+
+
 def test_one_is_not_plural(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     progress = status.LineProgress()
     progress.begin("Converting", 1, "image")
@@ -68,7 +91,10 @@ def test_the_live_line_fits_into_80_columns(clock: Clock, monkeypatch: pytest.Mo
     monkeypatch.setattr(console, "Console", narrow)
     progress = status.LiveProgress()
     progress.begin("a video with a very long name indeed.mp4", 12345, "frame")
-    clock.now += 100
+    progress.advance(0, "translate")
+    clock.now += 1
+    progress.advance(12, "translate")
+    clock.now += 99
     progress.advance(1200, "translate")
     progress.finish()
     line = next(line for line in reversed(screen.getvalue().splitlines()) if "1200" in line)

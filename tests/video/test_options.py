@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cgconvert.errors import OutputError, UnavailableError, UsageError
+from cgconvert.cli.status import LineProgress
+from cgconvert.errors import InputError, OutputError, UnavailableError, UsageError
 from cgconvert.frames import StreamInfo
 from cgconvert.media.video.codecs import VIDEO_CODECS, find_codec, pixel_format_for
 from cgconvert.options import EngineOptions, VideoOptions
-from cgconvert.video.pipeline import convert_video
+from cgconvert.video.pipeline import convert_video, run_video
 from cgconvert.video.plan import parse_size, plan_video
 from tests.video.clips import Clip, make_clip, picture, read_facts
 
@@ -220,3 +221,14 @@ def test_samples_are_spread_over_the_video(tmp_path: Path) -> None:
     for sample, wanted in zip(samples, (10, 35, 60, 85), strict=True):
         distances = [np.abs(sample.astype(int) - picture(n, 96, 64)).mean() for n in range(100)]
         assert int(np.argmin(distances)) == wanted
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".webm"])
+def test_a_cut_without_a_frame_is_one_line(suffix: str, tmp_path: Path, exact: EngineOptions) -> None:
+    """Frames at 0 to 0.08 s and from 1.6 s on; between them there is only sound."""
+    source = make_clip(tmp_path / "in.mkv", Clip(pts=[0, 512, 1024, 512 * 40, 512 * 41], audio="libopus"))
+    plan = plan_video(source, tmp_path / f"out{suffix}", "identity", VideoOptions(start=0.5, end=1.0), exact)
+    with pytest.raises(InputError) as refused:
+        run_video(plan, LineProgress())
+    assert str(refused.value) == f"{source}: no frame lies between `start` and `end`"
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
