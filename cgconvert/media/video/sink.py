@@ -169,14 +169,18 @@ class VideoSink:
             self.frames += 1
 
     def finish(self) -> None:
-        """Drain the encoder, write the end of the file and check what was written. Raises `OutputError`."""
+        """Drain the encoder, write the end of the file and check what was written. Raises `OutputError`.
+
+        Without a frame there is nothing to check: it is no result, and some containers leave the stream out.
+        """
         try:
             if self.encoder.begun:
                 self._mux_video(self.encoder.encode(None))
             self.container.close()
         except (av.error.FFmpegError, OSError) as error:
             raise _as_output_error(self.target, error) from error
-        self._check()
+        if self.frames:
+            self._check()
 
     def abort(self) -> None:
         """Give up: close the file as far as that is possible; what is in it is not to be used."""
@@ -191,9 +195,7 @@ class VideoSink:
         expected |= {copy.output.index: copy.packets for copy in self.copies.values()}
         found: dict[int, int] = dict.fromkeys(expected, 0)
         with open_video(self.path) as container:
-            # A stream without packets may be missing altogether, and no stream at all cannot be read.
-            written = [stream for stream in container.streams if expected.get(stream.index)]
-            for packet in container.demux(written) if written else ():
+            for packet in container.demux(*[container.streams[index] for index in expected]):
                 if packet.size:
                     found[packet.stream.index] += 1
         for index, count in expected.items():
