@@ -16,7 +16,6 @@ from cgconvert.engines.eager import exact_float32
 from cgconvert.tensors.dtypes import DTYPES
 
 REPEATS = 5
-Convolution = nn.Conv2d | nn.ConvTranspose2d
 
 
 @dataclass(frozen=True)
@@ -90,17 +89,16 @@ def _copy_rate(device: torch.device) -> float:
 
 
 def count_macs(generator: nn.Module, channels: int, height: int, width: int) -> int:
-    """Multiply-adds of a generator's convolutions for one picture of an accepted size, without running it.
+    """Multiply-adds of a generator for one picture of an accepted size, counted by torch without running it.
 
     A transposed convolution is counted by the multiplications it makes: one for each input pixel and tap.
     """
+    from torch.utils.flop_counter import FlopCounterMode
 
-    def count(module: Convolution, given: Tensor, output: Tensor) -> int:
-        taps = module.kernel_size[0] * module.kernel_size[1]
-        positions = (given if isinstance(module, nn.ConvTranspose2d) else output).shape[2:].numel()
-        return taps * positions * module.in_channels * module.out_channels // module.groups
-
-    return _over_convolutions(generator, channels, height, width, count)
+    ghost = copy.deepcopy(generator).to("meta")
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        ghost(torch.zeros(1, channels, height, width, device="meta"))
+    return counter.get_total_flops() // 2  # torch counts a multiplication and its addition as two
 
 
 VALUE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
@@ -116,27 +114,12 @@ def count_bytes(
     activations and paddings are taken to be fused into them. A batch shares the weights.
     """
 
-    def count(module: Convolution, given: Tensor, output: Tensor) -> int:
-        return batch * (given.numel() + output.numel()) + module.weight.numel()
-
-    values = _over_convolutions(generator, channels, height, width, count)
-    return VALUE_BYTES[precision] * values / batch
-
-
-def _over_convolutions(
-    generator: nn.Module,
-    channels: int,
-    height: int,
-    width: int,
-    count: Callable[[Convolution, Tensor, Tensor], int],
-) -> int:
-    """The sum of what `count` says of each convolution, its input and its output: tensors without values."""
-    total = 0
+    values = 0
 
     def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
+        nonlocal values
         assert isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
-        total += count(module, inputs[0], output)
+        values += batch * (inputs[0].numel() + output.numel()) + module.weight.numel()
 
     ghost = copy.deepcopy(generator).to("meta")
     for module in ghost.modules():
@@ -144,4 +127,4 @@ def _over_convolutions(
             module.register_forward_hook(add)
     with torch.inference_mode():
         ghost(torch.zeros(1, channels, height, width, device="meta"))
-    return total
+    return VALUE_BYTES[precision] * values / batch
