@@ -1,6 +1,11 @@
-"""Pictures to training images: the original's preprocess modes, and random scale with crop."""
+"""Pictures to training images: the preprocess modes of the original CycleGAN, and random scale with crop.
+
+What is the same every time is done once and cached (`prepare`), what is random for each image (`augment`).
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,38 +14,50 @@ from cgconvert.media.picture.resize import resized
 from trainer.config import DataConfig
 
 Pixels = NDArray[np.uint8]
-MULTIPLE = 4  # what every generator accepts; the original rounds to it as well
-SizeRule = tuple[int, int]  # what whole pictures are rounded to: the multiple and the least of their edges
-WHOLE: SizeRule = (MULTIPLE, MULTIPLE)
+"""RGB (H, W, 3), or a pair joined over its channels (H, W, 6)."""
+
+MULTIPLE = 4
+"""The original rounds whole pictures to a multiple of 4 pixels; every generator accepts that at least."""
+
+
+class SizeRule(NamedTuple):
+    """What edges of pictures that are trained on whole are rounded to: a multiple, and a least length."""
+
+    multiple: int = MULTIPLE
+    least: int = MULTIPLE
+
+    def rounded(self, edge: int) -> int:
+        """The nearest length that fits."""
+        return max(round(edge / self.multiple), -(-self.least // self.multiple)) * self.multiple
+
+
+WHOLE = SizeRule()
 
 
 def prepare(pixels: Pixels, config: DataConfig, rule: SizeRule = WHOLE) -> Pixels:
-    """The part of the preprocessing that is the same every time, done once before pictures are cached."""
+    """The part of the preprocessing that is the same every time."""
     return resized(pixels, *prepared_size(pixels.shape[1], pixels.shape[0], config, rule))
 
 
 def prepared_size(width: int, height: int, config: DataConfig, rule: SizeRule = WHOLE) -> tuple[int, int]:
-    """Width and height of a picture after `prepare`; `rule` is for pictures that are trained on whole."""
+    """Width and height of a picture after `prepare`; `rule` applies to the modes that do not crop."""
     if config.preprocess == "resize_and_crop":
         return config.load_size, config.load_size
     if config.preprocess in ("scale_width", "scale_width_and_crop"):
         scaled = max(round(height * config.load_size / width), 1)
         if config.preprocess == "scale_width_and_crop":
-            scaled = max(scaled, config.crop_size)
-            return config.load_size, scaled
-        return _rounded(config.load_size, rule), _rounded(scaled, rule)
+            return config.load_size, max(scaled, config.crop_size)
+        return rule.rounded(config.load_size), rule.rounded(scaled)
     if config.preprocess == "none":
-        return _rounded(width, rule), _rounded(height, rule)
+        return rule.rounded(width), rule.rounded(height)
     return width, height
 
 
-def _rounded(edge: int, rule: SizeRule) -> int:
-    multiple, least = rule
-    return max(round(edge / multiple), -(-least // multiple)) * multiple
-
-
 def augment(pixels: Pixels, config: DataConfig, random: np.random.Generator) -> Pixels:
-    """A training image from a prepared picture: uint8 (crop, crop, C), or the whole picture without crop."""
+    """A training image from a prepared picture: uint8 (crop_size, crop_size, C), whole in modes without crop.
+
+    Both pictures of a pair get the same crop and flip, since they are channels of one.
+    """
     if config.preprocess == "scale_and_crop":
         pixels = _scaled_crop(pixels, config, random)
     elif config.preprocess not in ("none", "scale_width"):
@@ -51,6 +68,7 @@ def augment(pixels: Pixels, config: DataConfig, random: np.random.Generator) -> 
 
 
 def _at_least(pixels: Pixels, edge: int) -> Pixels:
+    """Enlarged where an edge is shorter than `edge`."""
     height, width = pixels.shape[:2]
     factor = edge / min(height, width)
     if factor <= 1:
@@ -66,7 +84,8 @@ def _crop(pixels: Pixels, edge: int, random: np.random.Generator) -> Pixels:
 
 
 def _scaled_crop(pixels: Pixels, config: DataConfig, random: np.random.Generator) -> Pixels:
-    """Crop, then resize only the crop: as resizing the whole and cropping, at less cost."""
+    """A crop at a random scale; only the crop is resized, which costs less than resizing the picture."""
+    # The logarithm of the scale is uniform, so that halving is as likely as doubling.
     scale = config.scale_min * (config.scale_max / config.scale_min) ** random.random()
     wanted = max(round(config.crop_size / scale), 1)
     edge = min(wanted, *pixels.shape[:2])

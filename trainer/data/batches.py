@@ -1,4 +1,7 @@
-"""Training batches: decoded once, kept as uint8, drawn by position so that a run can be continued exactly."""
+"""Training images to batches: pictures are kept, shuffled by epoch and augmented, ahead in threads.
+
+Image number k of a run depends on k and the seed alone, so that a run can be continued exactly.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +83,10 @@ class PictureCache:
 
 
 class PairCache(PictureCache):
-    """Side-by-side pictures: the left half is A and the right half B, prepared apart and kept joined."""
+    """Side-by-side pictures: the left half is A, the right half B.
+
+    The halves are prepared apart, or a resize would mix them at the seam, and joined over their channels.
+    """
 
     def prepared(self, pixels: Pixels) -> Pixels:
         half = pixels.shape[1] // 2
@@ -91,7 +97,7 @@ class PairCache(PictureCache):
 
 
 class MatchedCache:
-    """Pictures of two parallel folders, joined over their channels; each pair has one size, once prepared."""
+    """Pairs from two parallel folders, joined over their channels; the two have one size once prepared."""
 
     def __init__(self, a: PictureCache, b: PictureCache) -> None:
         self._a, self._b = a, b
@@ -112,9 +118,10 @@ class Pictures(Protocol):
 
 
 class Sampler:
-    """The endless stream of training images of one source: image number k depends on (seed, k) alone.
+    """The endless sequence of training images of one source.
 
-    Every epoch is a new permutation, so each picture comes once before any comes twice.
+    Every epoch is a new permutation, so that each picture comes once before any comes twice. `stream` tells
+    sources of one seed apart.
     """
 
     def __init__(self, pictures: Pictures, config: DataConfig, seed: int, stream: int) -> None:
@@ -130,6 +137,7 @@ class Sampler:
         return augment(picture, self._config, np.random.default_rng([*self._key, 1, number]))
 
     def _order(self, epoch: int) -> np.ndarray:
+        """The permutation of an epoch; a few are kept, since threads work ahead into the next one."""
         order = self._orders.get(epoch)
         if order is None:
             order = np.random.default_rng([*self._key, 0, epoch]).permutation(len(self._pictures))
@@ -140,15 +148,19 @@ class Sampler:
 
 
 def to_tensor(pixels: Pixels) -> Tensor:
-    """uint8 (H, W, C) to uint8 (C, H, W) without copying; scaled to [-1, 1] only on the device."""
+    """uint8 (H, W, C) to uint8 (C, H, W) without copying.
+
+    Batches stay uint8 until they are on the device, which takes a quarter of the copying.
+    """
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 class BatchSource:
-    """Batches by position: {"a": NCHW, "b": NCHW} uint8, prepared ahead in threads.
+    """Batches by position: {"a": NCHW, "b": NCHW} of uint8.
 
-    `unpaired` holds a sampler a domain, `paired` one sampler of six channels. `rank` of `world` processes
-    takes its share of each joined batch, so that together they see what one process would.
+    `samplers` holds one by the name of each domain, or "pairs" alone, whose images have six channels. Of
+    `world` processes this one, `rank`, takes its share of each joined batch, so that together they see what
+    one process would see.
     """
 
     def __init__(
@@ -177,7 +189,7 @@ class BatchSource:
         return result
 
     def stream(self, images_seen: int) -> Generator[Batch, None, None]:
-        """Batches from a position on, some prepared ahead; the order does not depend on the workers."""
+        """Batches from a position on, two a worker prepared ahead; their order is fixed."""
         step = self._batch * self._world
         with ThreadPoolExecutor(self._workers, "batches") as threads:
             ahead: list[Future[Batch]] = []

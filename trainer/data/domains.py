@@ -84,7 +84,7 @@ def whole_size(config: Config) -> SizeRule:
         multiple, minimum = size_rule(architecture, arguments)
         multiples.append(multiple)
         least = max(least, minimum)
-    return max(multiples), least
+    return SizeRule(max(multiples), least)
 
 
 Domains = dict[str, Domain]

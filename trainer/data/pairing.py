@@ -1,4 +1,4 @@
-"""Pairs from two parallel folders: found by name, refused where they do not fit, before anything runs."""
+"""Pairs from two parallel folders, found by name; those that do not fit are refused before anything runs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ log = logging.getLogger("trainer")
 def matched(a: Domain, b: Domain) -> tuple[Domain, Domain]:
     """Both domains reduced to the names they share, in one order.
 
-    A name is the path below the domain's folder without its suffix. Raises `UsageError` where none is shared,
-    or where one name is that of several pictures.
+    A name is the path below the domain's folder without its suffix. Raises `UsageError` where no name is
+    shared, or where several pictures have one name.
     """
     for domain in (a, b):
         _only_once(domain)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cgconvert.errors import UsageError
+from cgconvert.tensors.images import LUMA_BT601
 from trainer.data.augment import Pixels
 from trainer.metrics.swd import square
 
@@ -24,7 +25,7 @@ def grid_power(pictures: Sequence[Pixels], edge: int = 256) -> float:
     """
     if not pictures:
         raise UsageError("the grid figure needs pictures")
-    weights = np.array([0.299, 0.587, 0.114])
+    weights = np.array(LUMA_BT601)
     power = np.zeros((edge, edge))
     for pixels in pictures:
         luminance = square(pixels, edge).astype(np.float64) @ weights
