@@ -82,7 +82,8 @@ def _distance(first: Descriptors, second: Descriptors, random: np.random.Generat
     for _ in range(REPEATS):
         directions = random.standard_normal((first.shape[1], DIRECTIONS)).astype(np.float32)
         directions /= np.linalg.norm(directions, axis=0, keepdims=True)
-        one, two = np.sort(first @ directions, axis=0), np.sort(second @ directions, axis=0)
+        # A row for each direction: sorting along rows takes half the time of sorting along columns.
+        one, two = (np.sort(directions.T @ patches.T, axis=1) for patches in (first, second))
         distances.append(float(np.abs(one - two).mean()))
     return float(np.mean(distances))
 
