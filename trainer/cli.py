@@ -18,14 +18,14 @@ from cgconvert.host.files import real_path
 if TYPE_CHECKING:
     from trainer.metrics.evaluate import Table
 
-ABLATION_HELP = "Leave parts of the method out, as the papers' tables do (cycle-alone, gan-alone ...)."
+ABLATION_HELP = "Train with some losses only, as in the papers' ablation tables: cycle-alone, gan-alone ..."
 FOLDER = click.Path(path_type=Path)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--quiet", is_flag=True, help="Warnings only.")
+@click.option("--quiet", is_flag=True, help="Print warnings and errors only.")
 def train(quiet: bool) -> None:
-    """Train generators from two folders of pictures, and measure them."""
+    """Train generators on two folders of pictures, measure and export them."""
     logger = logging.getLogger("trainer")
     logger.handlers.clear()
     handler = logging.StreamHandler()
@@ -53,21 +53,21 @@ def _setting_option(help: str) -> Callable[[Any], Any]:
     return click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help=help)
 
 
-written_setting = _setting_option("A setting to write into the config.")
+written_setting = _setting_option("A setting to write into RUN/config.toml; may be repeated.")
 passing_setting = _setting_option(
-    "Change a setting for this start only; lasting changes belong in RUN/config.toml."
+    "Change a setting for this start only; lasting changes belong in RUN/config.toml. May be repeated."
 )
 
 
 @train.command()
 @click.argument("run", type=FOLDER)
-@click.option("--a", help="Pictures of domain A: a folder, or a video.")
-@click.option("--b", help="Pictures of domain B.")
-@click.option("--pairs", help="pix2pix: pictures with A on the left and B on the right.")
-@click.option("--method", default=None, help="cyclegan (default), pix2pix, cut, distill or one_sided.")
-@click.option("--recipe", help="Start from a recipe that comes with the trainer, or from a TOML file.")
+@click.option("--a", help="Pictures of domain A: a folder or a video.")
+@click.option("--b", help="Pictures of domain B: a folder or a video.")
+@click.option("--pairs", help="For pix2pix: a folder of pictures with A on the left and B on the right.")
+@click.option("--method", default=None, help="cyclegan (default), one_sided, cut, pix2pix or distill.")
+@click.option("--recipe", help="Start from the settings of a recipe: a name or a TOML file.")
 @written_setting
-@click.option("--overwrite", is_flag=True, help="Replace a config that is there.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing config.")
 def init(
     run: Path,
     a: str | None,
@@ -78,7 +78,7 @@ def init(
     settings: tuple[str, ...],
     overwrite: bool,
 ) -> None:
-    """Make the folder RUN with a config in which every setting is explained; the pictures are checked."""
+    """Check the pictures and make the folder RUN with a config.toml that explains every setting."""
     from trainer.runs.setup import init_run
 
     if pairs and (a or b):
@@ -99,9 +99,9 @@ def init(
 @click.argument("run", type=FOLDER)
 @click.option("--ablation", help=ABLATION_HELP)
 @passing_setting
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint, if there is one.")
+@click.option("--resume", is_flag=True, help="Continue from the checkpoint if there is one.")
 def run(run: Path, ablation: str | None, settings: tuple[str, ...], resume: bool) -> None:
-    """Run the training in the folder RUN (made by `init`)."""
+    """Run the training in the folder RUN, which `init` has made."""
     from trainer.runs.start import start
     from trainer.storage.folder import RunFolder
 
@@ -114,7 +114,7 @@ def run(run: Path, ablation: str | None, settings: tuple[str, ...], resume: bool
 @click.argument("run", type=FOLDER)
 @passing_setting
 def resume(run: Path, settings: tuple[str, ...]) -> None:
-    """Go on with the training in RUN, exactly from its last checkpoint."""
+    """Continue the training in RUN exactly where its last checkpoint was written."""
     from trainer.runs.start import start
     from trainer.storage.folder import RunFolder
 
@@ -124,29 +124,37 @@ def resume(run: Path, settings: tuple[str, ...]) -> None:
 @train.command()
 @click.argument("run", type=FOLDER)
 @click.argument("model", type=FOLDER)
-@click.option("--generator", default="", help="gen_ab or gen_ba, where the run has both.")
-@click.option("--best", is_flag=True, help="The best checkpoint by the metrics, not the last.")
-@click.option("--precision", type=click.Choice(["fp32", "fp16", "bf16"]), default="fp16", show_default=True)
-@click.option("--calibrate", is_flag=True, help="Give results the mean and spread of the target's colours.")
+@click.option("--generator", default="", help="gen_ab or gen_ba, if the run has both.")
+@click.option("--best", is_flag=True, help="Export the checkpoint with the best metrics, not the last.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "bf16"]),
+    default="fp16",
+    show_default=True,
+    help="Number format of the weights in MODEL.",
+)
+@click.option(
+    "--calibrate",
+    is_flag=True,
+    help="Adjust the last layer so that results have the mean and spread of the target's colours.",
+)
 @click.option(
     "--average",
     type=FOLDER,
     multiple=True,
     metavar="CHECKPOINT",
-    help="Export the mean of these weights and those of another checkpoint of the run.",
+    help="Export the mean of the weights of this and another checkpoint of the run; may be repeated.",
 )
 @click.option(
     "--average-share",
     type=click.FloatRange(0, 1),
-    help="How much the others count in the mean; by default all count alike.",
+    help="Weight of the other checkpoints in the mean. Default: all count the same.",
 )
-@click.option("--title", default="", help="What the model is called to people.")
-@click.option("--source-domain", default="", help="What it turns, for example photo.")
-@click.option("--target-domain", default="", help="Into what, for example monet.")
+@click.option("--title", default="", help="A one-line description of the model.")
+@click.option("--source-domain", default="", help="What it converts, for example photo.")
+@click.option("--target-domain", default="", help="What it converts to, for example monet.")
 @click.option("--licence", default="unknown", help="Licence of the weights.")
-@click.option(
-    "--work-size", type=click.IntRange(16), help="Height at which the network is best shown a frame."
-)
+@click.option("--work-size", type=click.IntRange(16), help="Recommended height of a frame for the network.")
 def export(
     run: Path,
     model: Path,
@@ -162,7 +170,7 @@ def export(
     licence: str,
     work_size: int | None,
 ) -> None:
-    """Write the averaged generator of RUN to the file MODEL (.safetensors), and check it by loading it."""
+    """Write the averaged generator of RUN to the file MODEL (.safetensors) and load it as a check."""
     from trainer.exporting.export import CardText, best_checkpoint, export_model
     from trainer.storage.folder import RunFolder
 
@@ -180,32 +188,40 @@ def export(
 @train.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option("--source", required=True, help="Pictures to convert.")
-@click.option("--target", required=True, help="Pictures of the domain they should look like.")
-@click.option("--back", default="", help="The model of the other direction: adds the cycle's PSNR.")
-@click.option("--paired", is_flag=True, help="The target folder holds the truth of each source, by its name.")
-@click.option("--video", type=FOLDER, multiple=True, help="Adds the warp error on this video.")
+@click.option("--target", required=True, help="Pictures that the results should look like.")
+@click.option(
+    "--back", default="", help="The model of the other direction; adds the PSNR of the way there and back."
+)
+@click.option(
+    "--paired",
+    is_flag=True,
+    help="The target folder holds the true result of each source under the same name.",
+)
+@click.option(
+    "--video", type=FOLDER, multiple=True, help="Adds the warp error on this video; may be repeated."
+)
 @click.option("--frames", type=click.IntRange(2), default=48, show_default=True, help="Frames of each video.")
 @click.option(
     "--video-size",
     type=click.IntRange(32),
     default=960,
     show_default=True,
-    help="Longest edge that videos are reduced to.",
+    help="Longest edge to which videos are reduced.",
 )
 @click.option(
     "--size",
     type=click.IntRange(32),
     default=256,
     show_default=True,
-    help="Longest edge that pictures are reduced to.",
+    help="Longest edge to which pictures are reduced.",
 )
-@click.option("--count", type=click.IntRange(0), default=0, help="Pictures of each folder; 0: all.")
-@click.option("--device", default="cpu", show_default=True)
-@click.option("--inception", default="", help="A TorchScript Inception file: adds KID and FID.")
-@click.option("--inception-sha256", default="", help="Its checksum, to be verified.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--count", type=click.IntRange(0), default=0, help="Number of pictures of each folder; 0: all.")
+@click.option("--device", default="cpu", show_default=True, help="Where the networks run.")
+@click.option("--inception", default="", help="A TorchScript Inception file; adds KID and FID.")
+@click.option("--inception-sha256", default="", help="The SHA-256 that this file must have.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def evaluate(models: tuple[str, ...], source: str, target: str, **options: Any) -> None:
-    """Measure models beside the unchanged pictures and classical colour transfer."""
+    """Measure models, beside the unchanged pictures and classical colour transfer as baselines."""
     from trainer.metrics.evaluate import EvaluateOptions, evaluate_video
     from trainer.metrics.evaluate import evaluate as measure
 
@@ -262,13 +278,15 @@ def _print_table(table: Table, videos: dict[str, dict[str, dict[str, float]]]) -
 @click.argument("run", type=FOLDER)
 @click.argument("pictures", nargs=-1, required=True, type=FOLDER)
 @click.option("-o", "--output", required=True, type=FOLDER, help="The picture to write (.png or .jpg).")
-@click.option("--generator", default="", help="gen_ab or gen_ba, where the run has both.")
-@click.option("--best", is_flag=True, help="Of the best checkpoint by the metrics, not the last.")
-@click.option("--size", type=click.IntRange(32), default=512, show_default=True, help="Longest edge.")
+@click.option("--generator", default="", help="gen_ab or gen_ba, if the run has both.")
+@click.option("--best", is_flag=True, help="Use the checkpoint with the best metrics, not the last.")
+@click.option(
+    "--size", type=click.IntRange(32), default=512, show_default=True, help="Longest edge of each picture."
+)
 def sample(
     run: Path, pictures: tuple[Path, ...], output: Path, generator: str, best: bool, size: int
 ) -> None:
-    """Show what the generator of RUN makes of PICTURES, source and result side by side."""
+    """Convert PICTURES with the generator of RUN; source and result side by side in one picture."""
     from trainer.runs.setup import sample_run
 
     sample_run(run, pictures, output, generator, size, best)
@@ -276,13 +294,20 @@ def sample(
 
 @train.command()
 @click.argument("run", type=FOLDER)
-@click.option("--teacher", default="", help="The model file or name to learn from.")
-@click.option("--teacher-run", default="", type=str, help="Its training run, for its discriminator.")
-@click.option("--student", help="tiny, small (or fast), base, mobile.  [default: small]")
-@click.option("--a", help="Pictures that the teacher converts.")
-@click.option("--b", help="Pictures of the domain it converts them to.")
+@click.option("--teacher", default="", help="The model to learn from: a name or a file.")
+@click.option(
+    "--teacher-run",
+    default="",
+    type=str,
+    help="The teacher's training run; adds what its discriminator knows.",
+)
+@click.option(
+    "--student", help="Size of the small generator: tiny, small (or fast), base, mobile.  [default: small]"
+)
+@click.option("--a", help="Pictures that the teacher converts: a folder or a video.")
+@click.option("--b", help="Pictures that its results should look like.")
 @written_setting
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint, if there is one.")
+@click.option("--resume", is_flag=True, help="Continue from the checkpoint if there is one.")
 def distill(
     run: Path,
     teacher: str,
@@ -293,7 +318,7 @@ def distill(
     settings: tuple[str, ...],
     resume: bool,
 ) -> None:
-    """Train a small generator in the folder RUN to do what a teacher does."""
+    """Train a small generator in the folder RUN to give the results of a larger one, its teacher."""
     from trainer.runs.setup import init_run, refuse_others, student_settings
     from trainer.runs.start import start
     from trainer.storage.folder import RunFolder

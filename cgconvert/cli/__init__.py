@@ -21,13 +21,13 @@ from cgconvert.host.threads import wait_without_spinning
 
 COMMANDS = {
     "video": ("cgconvert.cli.video:video", "Convert a video; sound, subtitles and timestamps are kept."),
-    "dir": ("cgconvert.cli.images:directory", "Convert a folder of images, and the folders in it."),
-    "image": ("cgconvert.cli.images:image", "Convert image files."),
-    "models": ("cgconvert.cli.models:models", "List, inspect, import and remove models."),
+    "dir": ("cgconvert.cli.images:directory", "Convert a folder of pictures with all its subfolders."),
+    "image": ("cgconvert.cli.images:image", "Convert single pictures."),
+    "models": ("cgconvert.cli.models:models", "List, inspect, import, export and remove models."),
     "compile": ("cgconvert.cli.engines:compile_command", "Build an engine ahead of time."),
-    "engines": ("cgconvert.cli.engines:engines", "Show or remove the engines that are kept."),
-    "doctor": ("cgconvert.cli.doctor:doctor", "Show what works on this machine, and why the rest does not."),
-    "bench": ("cgconvert.cli.bench:bench", "Measure every engine on this machine."),
+    "engines": ("cgconvert.cli.engines:engines", "List or remove the engines that were built."),
+    "doctor": ("cgconvert.cli.doctor:doctor", "Show what works on this machine and why the rest does not."),
+    "bench": ("cgconvert.cli.bench:bench", "Measure how fast each engine is on this machine."),
 }
 """Our own commands: where each is, and its line in `cgconvert --help`."""
 
@@ -70,7 +70,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="cgconvert")
 def cgconvert() -> None:
-    """Put videos and folders of images into another look, with everything else kept."""
+    """Convert videos and folders of pictures to another look and keep everything else."""
 
 
 def main(args: list[str] | None = None) -> NoReturn:

@@ -20,16 +20,35 @@ if TYPE_CHECKING:
 HEADINGS = "engine    precision         size  batch  network/s  pictures/s   arithmetic  memory"
 
 
-@click.command(short_help="Measure every engine on this machine.")
-@click.option("-m", "--model", default="photo2monet", show_default=True, help="A model's name, or a path.")
-@click.option("--size", "sizes", multiple=True, metavar="WxH", help="May be repeated. Default: 512x512.")
-@click.option("--engines", default="all", metavar="all|A,B", help="Which engines.")
-@click.option("--precisions", default="all", metavar="all|A,B", help="Which precisions.")
+@click.command(short_help="Measure how fast each engine is on this machine.")
 @click.option(
-    "--device", default="auto", metavar="auto|cpu|cuda[:N]|gpu", help="Where the network runs; gpu: Intel's."
+    "-m", "--model", default="photo2monet", show_default=True, help="Name of a model or path of its file."
 )
-@click.option("--batch", type=click.IntRange(1, 256), default=1, show_default=True, help="Pictures at once.")
-@click.option("--seconds", type=click.FloatRange(0.1, 600), default=3.0, show_default=True, help="A line.")
+@click.option(
+    "--size", "sizes", multiple=True, metavar="WxH", help="Picture size; may be repeated. Default: 512x512."
+)
+@click.option("--engines", default="all", metavar="all|A,B", help="Engines to measure.")
+@click.option("--precisions", default="all", metavar="all|A,B", help="Precisions to measure.")
+@click.option(
+    "--device",
+    default="auto",
+    metavar="auto|cpu|cuda[:N]|gpu",
+    help="Where the network runs. gpu: an Intel GPU.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Pictures that go through together.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.1, 600),
+    default=3.0,
+    show_default=True,
+    help="Time for each measurement.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def bench(
     model: str,
@@ -41,12 +60,13 @@ def bench(
     seconds: float,
     as_json: bool,
 ) -> None:
-    """Measure engines and precisions with a model.
+    """Measure how fast each engine and precision runs a model.
 
-    "network/s" counts images that are on the device already, "pictures/s" pixels in memory to pixels in
-    memory. "arithmetic" and "memory" are the shares of this machine's multiplications and of its memory's
-    rate, both measured in the same run, that the network reaches; memory's is of each convolution's input,
-    weights and output moved once, and above 100% where caches hold them. Building and loading are in none.
+    "network/s" is the rate of the network alone, "pictures/s" the rate from pixels in memory to pixels in
+    memory. "arithmetic" is the network's share of the multiplications that a large convolution reaches on
+    this machine. "memory" is its share of the memory's rate, if each convolution moves its input, weights
+    and output once; it exceeds 100% where caches hold them. Both limits are measured in the same run. No
+    figure includes building and loading.
     """
     from cgconvert.doctor.measure import measure
     from cgconvert.engines.choose import ENGINES

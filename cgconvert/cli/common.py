@@ -31,26 +31,35 @@ def engine_options(function: Command) -> Command:
                 "--device",
                 default="auto",
                 metavar="auto|cpu|cuda[:N]|gpu",
-                help="Where the network runs; gpu is an Intel one.",
+                help="Where the network runs. auto: a GPU if one works here, otherwise the CPU. gpu: an "
+                "Intel GPU.",
             ),
             click.option(
-                "--engine", default="auto", metavar="NAME", help="What runs it: auto, or one by name."
+                "--engine",
+                default="auto",
+                metavar="auto|NAME",
+                help="What runs the network: eager, openvino, compile or tensorrt. auto: the first that "
+                "is expected to be fast and works here.",
             ),
             click.option(
                 "--precision",
                 type=click.Choice(["auto", *PRECISIONS]),
                 default="auto",
-                help="Arithmetic inside the network; auto takes the fastest that the device has.",
+                help="Number format inside the network. auto: the fastest of the device whose loss cannot be "
+                "seen (never int8).",
             ),
             click.option(
-                "--batch", default="auto", metavar="auto|N", help="Pictures that go through together."
+                "--batch",
+                default="auto",
+                metavar="auto|N",
+                help="Pictures that go through the network together. auto: as many as pay and fit.",
             ),
             click.option(
                 "--no-cache",
                 is_flag=True,
                 expose_value=False,
                 callback=_without_cache,
-                help="Build the engine anew and do not keep it.",
+                help="Build the engine again and do not keep it.",
             ),
         ]
     ):

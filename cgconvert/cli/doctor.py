@@ -10,13 +10,13 @@ import click
 from cgconvert.cli.wording import worded
 
 
-@click.command(short_help="Show what works on this machine, and why the rest does not.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.command(short_help="Show what works on this machine and why the rest does not.")
+@click.option("--json", "as_json", is_flag=True, help="Print all details as JSON.")
 def doctor(as_json: bool) -> None:
-    """Try every engine, codec, picture format and hardware decoder on a tiny input, and look at cards,
-    drivers and memory.
+    """Try every engine, codec, picture format and hardware decoder on a tiny input.
 
-    Takes some seconds, longer where a compiler is at work.
+    Shows GPUs, drivers, memory and library versions too, and where models and engines are kept. It takes
+    some seconds, and longer where a compiler has to run.
     """
     found = examine(tell=not as_json)
     if as_json:

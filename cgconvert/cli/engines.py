@@ -33,22 +33,22 @@ def read_sizes(texts: tuple[str, ...]) -> list[tuple[int, int]]:
 
 
 @click.command(name="compile", short_help="Build an engine ahead of time.")
-@click.option("-m", "--model", required=True, help="A model's name, or a path to one.")
+@click.option("-m", "--model", required=True, help="Name of a model or path of its file.")
 @click.option(
     "--size",
     "sizes",
     multiple=True,
     required=True,
     metavar="WxH",
-    help="Of the video's frames; may be repeated.",
+    help="Size of the video's frames; may be repeated.",
 )
 @click.option(
     "--work-size",
     metavar="WxH|720p|0.5x",
-    help="The size that the network sees, as with video. Default: the model's advice.",
+    help="Size at which the network sees a frame. Default: what the model recommends.",
 )
 @engine_options
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--quiet", is_flag=True, help="Print errors only.")
 def compile_command(
     model: str,
     sizes: tuple[str, ...],
@@ -61,10 +61,10 @@ def compile_command(
 ) -> None:
     """Build the engine that `cgconvert video` will use for a video of this size, and keep it.
 
-    The first video then starts as fast as any later one. A model may advise that the network sees large
-    frames smaller; the engine is built for that size then, and with --work-size 1x for the whole frame.
-    A folder's pictures are seen as they are: for them, give their size as --work-size too. What is kept
-    is shown by `cgconvert engines list`.
+    The first video then starts as fast as any later one. Where a model recommends a smaller work size, the
+    engine is built for that size; with --work-size 1x it is built for the whole frame. For a folder's
+    pictures, which the network sees in full, use --work-size 1x as well. `cgconvert engines list` shows
+    what is kept.
     """
     options = read_engine_options(device, engine, precision, batch)
     wanted = read_sizes(sizes)
@@ -115,13 +115,13 @@ def _build(model, options: EngineOptions, size: tuple[int, int], progress) -> st
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def engines() -> None:
-    """Show or remove the engines that are kept for later starts."""
+    """List or remove the engines that were built and kept for later runs."""
 
 
 @engines.command("list", short_help="List the kept engines.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything that is known as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print all details as JSON.")
 def list_command(as_json: bool) -> None:
-    """List the kept engines: what each is for, its size on the disk, when it was built."""
+    """List the kept engines: when each was built, its kind, its size on disk, and what it is for."""
     from cgconvert.engines.cache import engines_folder, list_entries
 
     entries = list_entries()
@@ -150,7 +150,7 @@ def list_command(as_json: bool) -> None:
 
 @engines.command("clear", short_help="Remove all kept engines.")
 def clear_command() -> None:
-    """Remove every kept engine; they are built again when they are needed."""
+    """Remove all kept engines. They are built again when they are needed."""
     from cgconvert.engines.cache import clear
 
     count, freed = clear()

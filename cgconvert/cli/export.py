@@ -10,10 +10,10 @@ import click
 from cgconvert.options import EXPORT_SUFFIXES
 
 
-@click.command(name="export", short_help="Write a model as ONNX, TorchScript or original checkpoint.")
+@click.command(name="export", short_help="Write a model as ONNX, TorchScript or an original checkpoint.")
 @click.argument("name")
 @click.option(
-    "--format", "kind", type=click.Choice(list(EXPORT_SUFFIXES)), required=True, help="What to write."
+    "--format", "kind", type=click.Choice(list(EXPORT_SUFFIXES)), required=True, help="Format of FILE."
 )
 @click.option(
     "-o",
@@ -22,13 +22,13 @@ from cgconvert.options import EXPORT_SUFFIXES
     type=click.Path(path_type=Path, dir_okay=False),
     help="Default: NAME with the format's suffix, in the current folder.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace FILE if it is there.")
+@click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
 def export(name: str, kind: str, output: Path | None, overwrite: bool) -> None:
     """Write the model NAME in a format that other programs read.
 
-    The file is compared with the model before it appears. ONNX and TorchScript take float32 images, NCHW,
-    in [-1, 1], of any batch and of any height and width that are multiples of the model's; pth is a
-    checkpoint that the original CycleGAN and pix2pix implementation loads.
+    Before FILE appears it is loaded and its results are compared with the model's. ONNX and TorchScript take
+    float32 images (N, C, H, W) in [-1, 1], for any N and any H and W that are multiples of the model's
+    size multiple (`cgconvert models info`). pth is a checkpoint for the original CycleGAN and pix2pix code.
     """
     from cgconvert.engines.exporting import export_model
     from cgconvert.models.loading import load_model

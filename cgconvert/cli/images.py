@@ -37,40 +37,42 @@ def image_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--model",
             default="photo2monet",
             show_default=True,
-            help="A model's name, or a path to one.",
+            help="Name of a model (`cgconvert models list`) or path of its file.",
         ),
         engine_options,
         click.option(
             "--format",
             "kind",
             type=click.Choice(list(FORMATS)),
-            help="The results' format. Default: the source's.",
+            help="Format of the results. Default: that of each source.",
         ),
         click.option(
             "--quality",
             type=click.IntRange(1, 100),
-            help="Of JPEG (default 95), WebP and AVIF (default 90; 100 loses nothing).",
+            help="Quality of JPEG (default 95), WebP and AVIF (default 90; 100 is lossless).",
         ),
-        click.option("--overwrite", is_flag=True, help="Convert again what has a result already."),
-        click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
+        click.option("--overwrite", is_flag=True, help="Convert again what already has a result."),
+        click.option("--dry-run", is_flag=True, help="Print what would be done and stop."),
         click.option(
             "--report",
             type=click.Path(path_type=Path, dir_okay=False),
             metavar="FILE",
-            help="Write a JSON report.",
+            help="Write a JSON report of the run.",
         ),
-        click.option("--quiet", is_flag=True, help="Print nothing but errors."),
+        click.option("--quiet", is_flag=True, help="Print errors only."),
     ]
     for option in reversed(options):
         function = option(function)
     return function
 
 
-@click.command(name="dir", short_help="Convert a folder of images, and the folders in it.")
+@click.command(name="dir", short_help="Convert a folder of pictures with all its subfolders.")
 @click.argument("folder", metavar="DIR", type=_PATH)
 @click.option("-o", "--output", metavar="OUT", type=_PATH, help="Default: DIR.MODEL beside DIR.")
 @image_options
-@click.option("--watch", is_flag=True, help="Go on with what arrives in DIR, until Ctrl-C.")
+@click.option(
+    "--watch", is_flag=True, help="Wait for more pictures in DIR and convert them too, until Ctrl-C."
+)
 def directory(
     folder: Path,
     output: Path | None,
@@ -87,24 +89,24 @@ def directory(
     quiet: bool,
     watch: bool,
 ) -> int:
-    """Put every picture in DIR, and in the folders in it, into another look.
+    """Convert every picture in the folder DIR and its subfolders to another look.
 
-    JPEG, PNG, WebP, TIFF, AVIF and BMP; the same tree appears in OUT. Results that are there already are
-    skipped, so a run that was broken off goes on with the same command.
+    JPEG, PNG, WebP, TIFF, AVIF and BMP files are read, and OUT has the same subfolders as DIR. Pictures that
+    already have a result are skipped, so the same command continues a run that was interrupted.
     """
     options = ImageOptions(kind, quality, overwrite, watch)
     choice = read_engine_options(device, engine, precision, batch)
     return _run(plan_dir(folder, output, model, options, choice), dry_run, report, quiet)
 
 
-@click.command(name="image", short_help="Convert image files.")
+@click.command(name="image", short_help="Convert single pictures.")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=_PATH)
 @click.option(
     "-o",
     "--output",
     metavar="OUT",
     type=_PATH,
-    help="A folder, or a file for one FILE. Default: NAME.MODEL.EXT beside FILE.",
+    help="A folder, or for one FILE a file. Default: NAME.MODEL.EXT beside each FILE.",
 )
 @image_options
 def image(
@@ -122,7 +124,7 @@ def image(
     report: Path | None,
     quiet: bool,
 ) -> int:
-    """Put single pictures into another look: JPEG, PNG, WebP, TIFF, AVIF or BMP."""
+    """Convert single pictures to another look: JPEG, PNG, WebP, TIFF, AVIF or BMP."""
     options = ImageOptions(kind, quality, overwrite)
     choice = read_engine_options(device, engine, precision, batch)
     return _run(plan_images(files, output, model, options, choice), dry_run, report, quiet)

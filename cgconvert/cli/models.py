@@ -44,9 +44,9 @@ models.add_command(export)
 
 
 @models.command("list", short_help="List your models and the shipped ones.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything that is known as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print all details as JSON.")
 def list_command(as_json: bool) -> None:
-    """List every model that can be named: your own and the shipped ones."""
+    """List the models that can be used by name: your own and the shipped ones."""
     found = list_models()
     if as_json:
         click.echo(json.dumps([_as_data(model) for model in found], indent=2))
@@ -57,11 +57,11 @@ def list_command(as_json: bool) -> None:
             tell(f"Warning: {model.problem}")
 
 
-@models.command(short_help="Show what a model says of itself.")
+@models.command(short_help="Show what is known about a model.")
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def info(name: str, as_json: bool) -> None:
-    """Show the card of a model, given by NAME or by the path of its file."""
+    """Show what is known about the model NAME, which may also be the path of its file."""
     path = find_model(name)
     card = read_card(path)
     size, parameters = path.stat().st_size, count_parameters(path)
@@ -74,14 +74,14 @@ def info(name: str, as_json: bool) -> None:
 
 @models.command("import", short_help="Install a CycleGAN or pix2pix checkpoint as a model.")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--name", required=True, help="What to call the model here.")
-@click.option("--title", help="One line about it.")
-@click.option("--domains", metavar="SOURCE,TARGET", help="What it turns into what, for example photo,monet.")
-@click.option("--overwrite", is_flag=True, help="Replace a model of this name.")
+@click.option("--name", required=True, help="Name that the model gets.")
+@click.option("--title", help="A one-line description.")
+@click.option("--domains", metavar="SOURCE,TARGET", help="What it converts to what, for example photo,monet.")
+@click.option("--overwrite", is_flag=True, help="Replace a model of the same name.")
 def import_command(file: Path, name: str, title: str | None, domains: str | None, overwrite: bool) -> None:
-    """Bring in FILE, a generator checkpoint of the original CycleGAN/pix2pix implementation.
+    """Install FILE, a generator checkpoint of the original CycleGAN and pix2pix code, as a model.
 
-    What kind of network it is, is read off the file. Nothing in the file is run.
+    The network's architecture is read from the file. No code in the file is run.
     """
     pair = _read_domains(domains)
     from cgconvert.models.importing import import_checkpoint
@@ -98,17 +98,17 @@ def import_command(file: Path, name: str, title: str | None, domains: str | None
 @models.command()
 @click.argument("name")
 def remove(name: str) -> None:
-    """Remove one of your own models; shipped ones stay."""
+    """Remove your own model NAME. Shipped models cannot be removed."""
     path = remove_model(name)
     click.echo(f"Removed {path}")
     if shipped_path(name):
         click.echo(f"{name} now means the shipped model again")
 
 
-@models.command("path", short_help="Print where a model, or the folder of models, is.")
+@models.command("path", short_help="Print where a model or your models folder is.")
 @click.argument("name", required=False)
 def path_command(name: str | None) -> None:
-    """Print the file of the model NAME; without NAME, the folder of your own models."""
+    """Print the path of the model NAME, or without NAME that of your models folder."""
     click.echo(find_model(name) if name else models_folder())
 
 

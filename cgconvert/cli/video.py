@@ -45,50 +45,61 @@ def parse_time(text: str | None, option: str) -> float | None:
     help="Default: NAME.MODEL.EXT beside IN.",
 )
 @click.option(
-    "-m", "--model", default="photo2monet", show_default=True, help="A model's name, or a path to one."
+    "-m",
+    "--model",
+    default="photo2monet",
+    show_default=True,
+    help="Name of a model (`cgconvert models list`) or path of its file.",
 )
 @engine_options
 @click.option(
     "--codec",
     metavar="NAME",
-    help="h264, h265, av1, vp9, prores, ffv1, or h264_nvenc, hevc_nvenc, av1_nvenc. Default: the "
-    "container's; for h264 on an NVIDIA card NVENC, if it is there and keeps as much.",
+    help="h264, h265, av1, vp9, prores, ffv1, or on an NVIDIA GPU h264_nvenc, hevc_nvenc, av1_nvenc. "
+    "Default: the usual one of the container; on an NVIDIA GPU h264_nvenc instead of h264 if it works "
+    "and keeps as much.",
 )
 @click.option(
     "--crf",
     type=float,
     metavar="Q",
-    help="Quality; lower is better and larger. Default: hard to tell from the source.",
+    help="Quality on the encoder's own scale; lower is better and larger. Default: hard to tell from the "
+    "source.",
 )
-@click.option("--preset", metavar="NAME", help="The encoder's speed against size (its own names).")
+@click.option("--preset", metavar="NAME", help="Speed against size, by the encoder's own names.")
 @click.option(
-    "--pix-fmt", metavar="NAME", help="The result's pixel format. Default: nearest to the source's."
+    "--pix-fmt", metavar="NAME", help="Pixel format of the result. Default: the nearest to the source's."
 )
 @click.option(
     "--decoder",
     type=click.Choice(["auto", "cpu", "nvdec"]),
     default="auto",
     show_default=True,
-    help="Where IN is decoded; nvdec: on the NVIDIA card that runs the network.",
+    help="Where IN is decoded. nvdec: on the NVIDIA GPU that runs the network.",
 )
-@click.option("--size", metavar="WxH|720p|0.5x", help="The result's size. Default: the source's.")
+@click.option("--size", metavar="WxH|720p|0.5x", help="Size of the result. Default: the source's.")
 @click.option(
     "--work-size",
     metavar="WxH|720p|0.5x",
-    help="The size that the network sees. Default: the model's advice.",
+    help="Size at which the network sees a frame. Default: what the model recommends.",
 )
-@click.option("--start", metavar="TIME", help="Begin here: seconds, or h:m:s.")
-@click.option("--end", metavar="TIME", help="Stop here.")
+@click.option("--start", metavar="TIME", help="Where to begin, in seconds or h:m:s.")
+@click.option("--end", metavar="TIME", help="Where to stop.")
 @click.option(
-    "--compare", type=click.Choice(["side", "split"]), help="Show source and result in one picture."
+    "--compare",
+    type=click.Choice(["side", "split"]),
+    help="Show source and result in one video: side by side, or half of each.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace OUT if it is there.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--strict", is_flag=True, help="Stop at the first damage in IN, or if a stream cannot be kept.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done and stop.")
 @click.option(
-    "--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write a JSON report."
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write a JSON report of the run.",
 )
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--quiet", is_flag=True, help="Print errors only.")
 def video(
     source: Path,
     output: Path | None,
@@ -113,7 +124,7 @@ def video(
     report: Path | None,
     quiet: bool,
 ) -> None:
-    """Put the video IN into another look.
+    """Convert the video IN to another look.
 
     Every frame, every timestamp, sound, subtitles and chapters are kept. The result appears at OUT when it
     is complete, and not before.
