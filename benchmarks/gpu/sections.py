@@ -18,10 +18,12 @@ from benchmarks.common import machine as host
 from benchmarks.gpu.scale import Bench, Rows, UnavailableHere, home
 from cgconvert.doctor.limits import best_seconds, count_macs, measure_limits
 from cgconvert.doctor.measure import example_pixels, measure
-from cgconvert.engines.batches import choose_batch, convert_resilient, free_memory
+from cgconvert.engines.batches import choose_batch, free_memory
 from cgconvert.engines.choose import ENGINES, Candidate, build, engine_class
 from cgconvert.engines.eager import EagerEngine
 from cgconvert.engines.fuse import operate
+from cgconvert.engines.job import EngineJob
+from cgconvert.engines.pixels import convert_pixels
 from cgconvert.engines.verify import verify
 from cgconvert.progress import Silent
 from cgconvert.tensors.images import images_to_pixels, pixels_to_images
@@ -59,15 +61,15 @@ def contract(bench: Bench, what: str) -> Rows:
     for opened in ("built", "opened again"):
         started = time.perf_counter()
         engine = build(model, Candidate(engine_name, precision, bench.device))
-        engine.batch = 3
+        job = EngineJob(engine, 3)
         engine.prepare(64, 96, 3)
         yield f"{opened}, prepared", {"seconds": round(time.perf_counter() - started, 2)}
         for count, height, width in [(3, 64, 96), (1, 64, 96), (2, 64, 96), (2, 96, 64), (5, 61, 93)]:
             found = verify(engine, example_pixels(count, height, width))
             yield f"{opened}, {count}x{width}x{height}", {"passed": found.passed, **found.to_dict()}
-        pixels = convert_resilient(engine, example_pixels(7, 61, 93))
-        told = engine.describe()
-        engine.close()
+        pixels = convert_pixels(job, example_pixels(7, 61, 93))
+        told = job.describe()
+        job.close()
         first = pixels if first is None else first
         gap = int(np.abs(first.astype(int) - pixels).max())
         yield f"{opened}, same pixels", {"largest_difference": gap, "passed": gap == 0, "engine": told}
@@ -152,23 +154,23 @@ def memory(bench: Bench, what: str) -> Rows:
     if bench.device.type != "cuda":
         raise UnavailableHere("a card that is nearly full needs a GPU")
     engine = EagerEngine(bench.model("resnet9-ngf64"), bench.device, "fp16")
-    yield "chosen", {size: choose_batch(engine, *edges) for size, edges in bench.sizes.items()}
+    job = EngineJob(engine)
+    yield "chosen", {size: choose_batch(job, *edges) for size, edges in bench.sizes.items()}
     pixels = example_pixels(16, *bench.sizes["720p"])
-    engine.batch = 1
-    wanted = convert_resilient(engine, pixels)
+    wanted = convert_pixels(job, pixels)
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
-    engine.convert(pixels[:1])
+    convert_pixels(job, pixels[:1])
     one = torch.cuda.max_memory_allocated()
     torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info(bench.device)
     filler = torch.empty(max(0, free - 4 * one), dtype=torch.uint8, device=bench.device)
-    engine.batch = 16
-    got = convert_resilient(engine, pixels)
+    job.batch = 16
+    got = convert_pixels(job, pixels)
     del filler
     gap = int(np.abs(got.astype(int) - wanted).max())
-    told = {"bytes_of_one": one, "batch_after": engine.batch, "notes": engine.notes}
-    yield "halved", {**told, "largest_difference": gap, "passed": engine.batch < 16 and gap <= 2}
+    told = {"bytes_of_one": one, "batch_after": job.batch, "notes": job.notes}
+    yield "halved", {**told, "largest_difference": gap, "passed": job.batch < 16 and gap <= 2}
 
 
 def conversions(bench: Bench, what: str) -> Rows:

@@ -9,6 +9,7 @@ import difflib
 import importlib
 import os
 import sys
+import threading
 from importlib.metadata import entry_points
 from typing import NoReturn
 
@@ -16,6 +17,8 @@ import click
 
 from cgconvert.cli.wording import tell_error
 from cgconvert.errors import CgconvertError, Interrupted
+from cgconvert.host.channels import Worker
+from cgconvert.host.interrupts import end_by_signal, hear_termination
 from cgconvert.host.memory import keep_freed_memory
 from cgconvert.host.threads import wait_without_spinning
 
@@ -77,6 +80,7 @@ def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
     wait_without_spinning()
     keep_freed_memory()
+    hear_termination()
     run(cgconvert, "cgconvert", args)
 
 
@@ -88,15 +92,24 @@ def run(command: click.Command, name: str, args: list[str] | None = None) -> NoR
     """
     try:
         result = command.main(args=args, prog_name=name, standalone_mode=False)
-    except click.exceptions.Exit as leave:
-        sys.exit(leave.exit_code)
+    except click.exceptions.Exit as early:
+        sys.exit(early.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
-        sys.exit(tell_error(Interrupted("interrupted; nothing half-written is left")))
+        leave(tell_error(Interrupted("interrupted; nothing half-written is left")))
     except CgconvertError as error:
         if os.environ.get("CGCONVERT_DEBUG"):
             raise
-        sys.exit(tell_error(error))
-    sys.exit(result if isinstance(result, int) else 0)
+        leave(tell_error(error))
+    leave(result if isinstance(result, int) else 0)
+
+
+def leave(code: int) -> NoReturn:
+    """Exit; at once if a thread of an interrupted run is in a library's call that cannot be ended."""
+    if any(isinstance(thread, Worker) for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        end_by_signal()
+    sys.exit(code)

@@ -102,14 +102,17 @@ def _build(model, options: EngineOptions, size: tuple[int, int], progress) -> st
     failure: CgconvertError | None = None
     for candidate in candidates(model, options.device, options.engine, options.precision):
         try:
-            engine = make_ready(model, candidate, size, options.batch, progress, lambda count: [])
+            job = make_ready(model, candidate, size, options.batch, progress, lambda count: [])
         except (UnavailableError, OutOfMemoryError) as error:
             failure = failure or error
             continue
-        batch, seconds, builds = engine.batch, engine.prepare_seconds, engine.builds
-        engine.close()
-        what = f"{model.card.name}, {size[1]}x{size[0]}, batch {batch}: {candidate}"
-        return f"{what}, ready in {seconds:.1f} s" if builds else f"{what} needs nothing built"
+        job.close()
+        what = f"{model.card.name}, {size[1]}x{size[0]}, batch {job.batch}: {candidate}"
+        return (
+            f"{what}, ready in {job.prepare_seconds:.1f} s"
+            if job.engine.builds
+            else f"{what} needs nothing built"
+        )
     raise failure or UnavailableError(f"nothing here runs {model.card.name!r} as asked")
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cgconvert.cli.common import check_report_path, engine_options, read_engine_options
 from cgconvert.cli.status import create_progress, seconds_as_clock
-from cgconvert.cli.wording import tell, tell_error, worded
+from cgconvert.cli.wording import tell, worded
 from cgconvert.errors import CgconvertError
 from cgconvert.media.picture.formats import FORMATS
 from cgconvert.options import ImageOptions
@@ -21,7 +18,7 @@ from cgconvert.pictures.files import printable
 from cgconvert.pictures.plan import ImagePlan, plan_dir, plan_images
 
 if TYPE_CHECKING:
-    from cgconvert.pictures.pipeline import ImagesResult
+    from cgconvert.pictures.result import ImagesResult
 
 SHOWN = 20
 """Failures that are printed; the report has them all."""
@@ -137,23 +134,17 @@ def _run(plan: ImagePlan, dry_run: bool, report: Path | None, quiet: bool) -> in
             click.echo(worded(line))
         return 0
     check_report_path(report, plan.model)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    from cgconvert.pictures.network import still_running
-    from cgconvert.pictures.pipeline import ImageRun
+    from cgconvert.pictures.pipeline import run_images
+    from cgconvert.pictures.result import Tally
 
-    run = ImageRun(plan, create_progress(quiet))
+    tally = Tally(plan)
     try:
-        result = run.run()
-    except CgconvertError as error:
-        _write_report(report, run.result)
-        if still_running():
-            _leave_at_once(error)
+        result = run_images(plan, create_progress(quiet), tally)
+    except CgconvertError:
+        _write_report(report, tally.result())
         raise
     _write_report(report, result)
     _print_outcome(plan, result, quiet)
-    if still_running():
-        sys.stdout.flush()
-        os._exit(1 if result.failed else 0)
     return 1 if result.failed else 0
 
 
@@ -162,13 +153,6 @@ def _write_report(path: Path | None, result: ImagesResult) -> None:
         from cgconvert.video.report import write_report
 
         write_report(path, result.to_dict())
-
-
-def _leave_at_once(error: CgconvertError) -> NoReturn:
-    """End without waiting for a thread inside the network; nothing that it could still do would be kept."""
-    code = tell_error(error)
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def _print_outcome(plan: ImagePlan, result: ImagesResult, quiet: bool) -> None:

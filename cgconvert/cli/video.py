@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -165,7 +164,6 @@ def _run(
         click.echo(worded("\n".join(plan.describe())))
         return
     wait_without_spinning()  # before the imports below bring torch in
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     from cgconvert.video.pipeline import run_video
     from cgconvert.video.report import write_report
 

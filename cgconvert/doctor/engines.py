@@ -27,7 +27,6 @@ from cgconvert.errors import CgconvertError, first_line
 from cgconvert.generators import build_generator, size_rule
 from cgconvert.host.cpu import has_bf16
 from cgconvert.models.loading import Model
-from cgconvert.progress import Silent
 
 EDGE = 64
 LIBRARIES = (
@@ -152,10 +151,9 @@ def _try_engine(name: str, device: torch.device) -> Iterator[Trial]:
 def _run(candidate: Candidate) -> Trial:
     started = time.perf_counter()
     try:
-        engine = build(tiny_model(), candidate)
+        engine = build(tiny_model(), candidate, list(example_pixels(4, EDGE, EDGE)))
         try:
             pixels = example_pixels(2, EDGE, EDGE)
-            engine.calibrate(lambda count: list(example_pixels(4, EDGE, EDGE)), Silent())
             engine.prepare(EDGE, EDGE, 2)
             result = verify(engine, pixels)
         finally:

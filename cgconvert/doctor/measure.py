@@ -12,10 +12,12 @@ import numpy as np
 import torch
 
 from cgconvert.doctor.limits import Limits, count_bytes, count_macs, synchronise
-from cgconvert.engines.base import Engine, Samples
-from cgconvert.engines.batches import if_it_fits
+from cgconvert.engines.base import Samples
+from cgconvert.engines.batches import OutOfMemoryError, if_it_fits
 from cgconvert.engines.choose import Candidate
-from cgconvert.engines.ready import create_verified_engine
+from cgconvert.engines.job import EngineJob
+from cgconvert.engines.pixels import convert_pixels
+from cgconvert.engines.ready import create_job
 from cgconvert.errors import CgconvertError
 from cgconvert.models.loading import Model
 from cgconvert.options import EngineOptions
@@ -94,16 +96,18 @@ def measure(
     samples = samples or _calibration(height, width)
     started = time.perf_counter()
     try:
-        engine = create_verified_engine(model, options, pixels, progress, samples)
+        job = create_job(model, options, pixels, progress, samples)
     except CgconvertError as error:
         return Measurement(*about, problem=str(error))
     ready = time.perf_counter() - started
     try:
-        rates = if_it_fits(lambda: _rates(engine, pixels, seconds)) if engine.batch == batch else None
-        verified = engine.verifications[0].to_dict()
+        verified = job.verifications[0].to_dict()
+        rates = if_it_fits(lambda: _rates(job, pixels, seconds)) if job.batch == batch else None
+    except OutOfMemoryError:
+        rates = None
     finally:
-        engine.close()
-    if rates is None:
+        job.close()
+    if rates is None or job.batch < batch:
         return Measurement(*about, problem=_short_of_memory(batch))
     network, convert, spent = rates
     shape = (model.card.network_channels, *padded_size(height, width, model.card))
@@ -132,11 +136,12 @@ def _calibration(height: int, width: int) -> Samples:
     return lambda count: list(example_pixels(count, *edges, CALIBRATION_SEED))
 
 
-def _rates(engine: Engine, pixels: np.ndarray, seconds: float) -> tuple[float, float, float]:
+def _rates(job: EngineJob, pixels: np.ndarray, seconds: float) -> tuple[float, float, float]:
     """Of `network` and `convert` in pictures a second, and the processor seconds of `convert` a picture."""
+    engine = job.engine
     images, _ = pixels_to_images(pixels, engine.model.card, engine.device)
     network, _ = _rate(lambda: engine(images), engine.device, len(pixels), seconds / 2)
-    convert, spent = _rate(lambda: engine.convert(pixels), engine.device, len(pixels), seconds / 2)
+    convert, spent = _rate(lambda: convert_pixels(job, pixels), engine.device, len(pixels), seconds / 2)
     return network, convert, spent
 
 

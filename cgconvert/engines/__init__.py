@@ -1,1 +1,1 @@
-"""Engines: a generator made fast on the machine at hand. `choose.create_engine` is the way in."""
+"""Engines: a generator made fast on the machine at hand. `ready.create_job` is the way in."""

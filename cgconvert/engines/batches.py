@@ -6,12 +6,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-import numpy as np
 import torch
 
 from cgconvert.engines.base import Engine
+from cgconvert.engines.job import EngineJob
 from cgconvert.errors import CgconvertError
 from cgconvert.host.memory import available_memory
+from cgconvert.progress import Progress
 from cgconvert.tensors.images import padded_size
 
 LIMIT = 64
@@ -38,8 +39,15 @@ MEMORY_WORDS = (
 Result = TypeVar("Result")
 
 
+REMEDY = 'use a smaller `work_size`, `device="cpu"`, or close what else uses the memory'
+
+
 class OutOfMemoryError(CgconvertError):
-    """Not even one picture fits."""
+    """Not even one picture fits. `problem` says what does not, without what to do."""
+
+    def __init__(self, problem: str, remedy: str = REMEDY) -> None:
+        super().__init__(f"{problem}: {remedy}")
+        self.problem = problem
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -81,15 +89,16 @@ def free_memory(device: torch.device) -> int:
     return 2 * 2**30 if free_bytes is None else free_bytes
 
 
-def bytes_per_pixel(engine: Engine) -> float:
-    """Memory that an engine needs for each pixel of a batch, measured once, with one small picture.
+def bytes_per_pixel(job: EngineJob) -> float:
+    """Memory that the engine needs for each pixel of a batch, measured once, with one small picture.
 
     On CUDA the allocator's peak is read; elsewhere the outputs of the layers are weighed, of which the two
     largest neighbours live at the same time, and as much again as work space. The network runs layer by
     layer for it: an engine that is built for a size would be built for the small one, and the replay of a
     CUDA graph allocates next to nothing, whatever the graph holds.
     """
-    if engine.pixel_bytes is None:
+    if job.pixel_bytes is None:
+        engine = job.engine
         edge = PROBE_EDGE[engine.device.type]
         height, width = padded_size(edge, edge, engine.model.card)
         images = torch.zeros(1, engine.model.card.network_channels, height, width, device=engine.device)
@@ -97,8 +106,8 @@ def bytes_per_pixel(engine: Engine) -> float:
             needed = max(_peak(partial(engine.layer_by_layer, images), engine.device), images.nbytes)
         else:
             needed = 4 * _largest_layer(engine, images)
-        engine.pixel_bytes = needed / (height * width)
-    return engine.pixel_bytes
+        job.pixel_bytes = needed / (height * width)
+    return job.pixel_bytes
 
 
 def _peak(work: Callable[[], object], device: torch.device) -> int:
@@ -131,9 +140,25 @@ def _largest_layer(engine: Engine, images: torch.Tensor) -> int:
     return max(sizes)
 
 
-def pixels_that_fit(engine: Engine) -> int:
+def pixels_that_fit(job: EngineJob) -> int:
     """Padded pixels of a batch that the free memory of the engine's device has room for now."""
-    return int(SHARE * free_memory(engine.device) / bytes_per_pixel(engine))
+    return int(SHARE * free_memory(job.engine.device) / bytes_per_pixel(job))
+
+
+def why_it_cannot_fit(job: EngineJob, count: int, height: int, width: int) -> str | None:
+    """Why a batch of this padded size is too much for the main memory that is free; None if it is not.
+
+    Looked at before the work begins: a card says when its memory is short, but a system that has none left
+    ends the program. What has gone through once is not looked at again, since the process keeps its memory.
+    """
+    pixels = count * height * width
+    if job.engine.device.type != "cpu" or pixels <= job.proven_pixels:
+        return None
+    free, need = available_memory(), bytes_per_pixel(job) * pixels
+    if free is None or need <= free:
+        return None
+    gib = 2**30
+    return f"{width}x{height} pixels need about {need / gib:.1f} GiB of memory, {free / gib:.1f} are free"
 
 
 def scaled_batch(height: int, width: int, enough: int, most: int, limit: int = LIMIT) -> int:
@@ -151,60 +176,42 @@ def busy_pixels(engine: Engine, height: int, width: int) -> int:
     return max(ENOUGH_PIXELS[engine.device.type], engine.streams * height * width)
 
 
-def choose_batch(engine: Engine, height: int, width: int) -> int:
+def choose_batch(job: EngineJob, height: int, width: int) -> int:
     """Pictures of this size to send together: enough to keep the device busy, as far as memory allows."""
-    height, width = padded_size(height, width, engine.model.card)
-    enough = busy_pixels(engine, height, width)
+    height, width = padded_size(height, width, job.engine.model.card)
+    enough = busy_pixels(job.engine, height, width)
     if enough <= height * width:
         return 1
-    return scaled_batch(height, width, enough, pixels_that_fit(engine))
+    return scaled_batch(height, width, enough, pixels_that_fit(job))
 
 
-def prepare_what_fits(engine: Engine, height: int, width: int) -> None:
-    """`engine.prepare` for this padded size and `engine.batch`; out of memory halves the batch.
+def prepare_what_fits(job: EngineJob, height: int, width: int, progress: Progress) -> None:
+    """Prepare the engine for this padded size and the job's batch; a batch that is too much is halved.
 
     Raises `OutOfMemoryError` if not even a batch of one can be prepared, `UnavailableError` as `prepare`.
     """
+    engine = job.engine
 
     def prepare() -> bool:
-        engine.prepare(height, width, engine.batch)
+        engine.prepare(height, width, job.batch, progress)
         return True
 
     while not if_it_fits(prepare):
-        halve(engine, engine.batch, height, width)
+        halve(job, job.batch, height, width)
+    if engine.full and not engine.built_for(height, width):
+        job.note(f"no more sizes are built for: the others run layer by layer, without {engine.name}")
 
 
-def convert_resilient(engine: Engine, pixels: np.ndarray) -> np.ndarray:
-    """`engine.convert`, in parts of at most `engine.batch` pictures; out of memory halves it and goes on.
-
-    Every picture comes back, in order. Raises `OutOfMemoryError` if a single one does not fit.
-    """
-    done: list[np.ndarray] = []
-    start = 0
-    while start < len(pixels):
-        part = pixels[start : start + max(1, engine.batch)]
-        converted = if_it_fits(partial(engine.convert, part))
-        if converted is None:
-            halve(engine, len(part), *part.shape[1:3])
-            continue
-        done.append(converted)
-        start += len(part)
-    return done[0] if len(done) == 1 else np.concatenate(done)
-
-
-def halve(engine: Engine, count: int, height: int, width: int, what: str = "picture") -> None:
-    """Let the engine take half of `count` pictures of a size from now on, and drop what is built for more.
+def halve(job: EngineJob, count: int, height: int, width: int) -> None:
+    """Let half of `count` pictures of a size go together from now on, and drop what is built for more.
 
     Raises `OutOfMemoryError` at one.
     """
+    engine, size = job.engine, f"{width}x{height}"
     if count == 1:
-        raise OutOfMemoryError(
-            f"not enough memory on {engine.device} for one {what} of {width}x{height}: use a smaller "
-            '`work_size`, `device="cpu"`, or close what else uses the memory'
-        )
-    engine.batch = count // 2
-    size = f"{width}x{height}"
-    engine.notes.append(f"out of memory with {count} {what}s of {size}: {engine.batch} from then on")
-    engine.forget(*padded_size(height, width, engine.model.card), above=engine.batch)
+        raise OutOfMemoryError(f"not enough memory on {engine.device} for one picture of {size}")
+    job.batch = count // 2
+    job.note(f"out of memory with {count} pictures of {size}: {job.batch} from then on")
+    engine.forget(*padded_size(height, width, engine.model.card), above=job.batch)
     if engine.device.type == "cuda":
         torch.cuda.empty_cache()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from cgconvert.engines.base import Engine
@@ -154,30 +155,18 @@ def _on_intel_gpu(precision: str, host: torch.device, asked: bool) -> Iterator[C
         yield Candidate("openvino", chosen, host, plugin)
 
 
-def build(model: Model, candidate: Candidate) -> Engine:
-    """The engine of a candidate, not yet prepared. Raises `UnavailableError`."""
-    kind = engine_class(candidate.engine)
-    if candidate.plugin:
-        from cgconvert.engines.openvino import OpenVINOEngine
+def build(model: Model, candidate: Candidate, calibration: Sequence[np.ndarray] = ()) -> Engine:
+    """The engine of a candidate, not yet prepared. Raises `UnavailableError`.
 
-        return OpenVINOEngine(model, candidate.device, candidate.precision, candidate.plugin)
-    reason = kind.why_not(candidate.device, candidate.precision)
+    `calibration` are the pictures (H, W, 3) that int8 learns its value ranges from.
+    """
+    kind = engine_class(candidate.engine)
+    reason = None if candidate.plugin else kind.why_not(candidate.device, candidate.precision)
     if reason:
         raise UnavailableError(reason)
+    if candidate.engine == "openvino":
+        from cgconvert.engines.openvino import OpenVINOEngine
+
+        plugin = candidate.plugin or "CPU"
+        return OpenVINOEngine(model, candidate.device, candidate.precision, plugin, calibration)
     return kind(model, candidate.device, candidate.precision)
-
-
-def create_engine(
-    model: Model, device: str = "auto", engine: str = "auto", precision: str = "auto"
-) -> Engine:
-    """The first engine that fits what was asked for and works here, neither prepared nor verified.
-
-    A job uses `cgconvert.engines.ready.create_verified_engine`. Raises `UsageError`, `UnavailableError`.
-    """
-    failure: UnavailableError | None = None
-    for candidate in candidates(model, device, engine, precision):
-        try:
-            return build(model, candidate)
-        except UnavailableError as error:
-            failure = failure or error
-    raise failure or UnavailableError(f"nothing here runs {model.card.name!r} as asked")

@@ -14,7 +14,9 @@ from cgconvert.engines.base import Engine
 from cgconvert.engines.cpu import for_cpu
 from cgconvert.engines.fuse import operate
 from cgconvert.engines.streams import Streams, count_streams
+from cgconvert.host.interrupts import Breakable
 from cgconvert.models.loading import Model
+from cgconvert.progress import Progress
 from cgconvert.tensors.dtypes import DTYPES
 from cgconvert.tensors.images import padded_size
 
@@ -63,8 +65,8 @@ class EagerEngine(Engine):
         )
         return generator.to(self.device, self.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def prepare(self, height: int, width: int, batch: int) -> None:
-        """Nothing to build; on a card one picture of at most 256x256 loads the convolution library."""
+    def prepare(self, height: int, width: int, batch: int, progress: Progress | None = None) -> None:
+        """Nothing is built; on a card one picture of at most 256x256 loads the convolution library."""
         if self.device.type == "cpu":
             return
         card = self.model.card
@@ -81,7 +83,7 @@ class EagerEngine(Engine):
 
     def _run(self, images: Tensor) -> Tensor:
         assert self.generator is not None
-        with torch.inference_mode(), exact_float32(self.device):
+        with Breakable(), torch.inference_mode(), exact_float32(self.device):
             images = images.to(self.dtype).contiguous(memory_format=torch.channels_last)
             return self.generator(images).float()
 

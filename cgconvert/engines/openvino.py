@@ -17,23 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgconvert.engines.base import Engine, Samples
+from cgconvert.engines.base import Engine
 from cgconvert.engines.cache import cache_is_on, engines_folder, get_or_build
 from cgconvert.engines.fuse import operate, with_plain_norms
 from cgconvert.engines.keys import engine_parts, package_version, pixels_sha256
 from cgconvert.engines.streams import count_streams
 from cgconvert.errors import UnavailableError
 from cgconvert.host.cpu import has_bf16
+from cgconvert.host.interrupts import Aborted, Breakable
 from cgconvert.models.loading import Model
 from cgconvert.progress import Progress, Silent
 from cgconvert.tensors.images import padded_size, pixels_to_images
 
 INSTALL = "pip install 'cgconvert[openvino]'"
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
-CALIBRATION_PICTURES = 16
-CALIBRATION_EDGE = 128
-"""What int8 learns its ranges from: more pictures or larger ones made it slower to build and no better."""
-
 IR = "network.xml"
 
 
@@ -75,31 +72,38 @@ class OpenVINOEngine(Engine):
             return 'fp16 is for GPUs: on a CPU use `precision="bf16"`, fp32 or auto'
         return None
 
-    def __init__(self, model: Model, device: torch.device, precision: str, plugin: str = "CPU") -> None:
+    def __init__(
+        self,
+        model: Model,
+        device: torch.device,
+        precision: str,
+        plugin: str = "CPU",
+        calibration: Sequence[np.ndarray] = (),
+    ) -> None:
+        """`calibration` are the pictures (H, W, 3), uint8 or uint16, that int8 learns its value ranges from.
+
+        Raises `UnavailableError` for int8 without pictures.
+        """
         super().__init__(model, device, precision)
+        if precision == "int8" and not calibration:
+            raise UnavailableError("int8 needs pictures to calibrate the network on, and there are none")
         self.plugin = plugin
         self.streams = count_streams(device)
-        self.calibration: list[np.ndarray] = []
-        self.progress: Progress = Silent()
+        self.calibration = list(calibration)
         self.network: Any = None
         self.single: Any = None
         self.queue: Any = None
         self.closed = False
 
-    def calibrate(self, samples: Samples, progress: Progress) -> None:
-        self.progress = progress
-        if self.precision == "int8":
-            edge = max(CALIBRATION_EDGE, self.model.card.size_minimum)
-            self.calibration = [_crop(picture, edge) for picture in samples(CALIBRATION_PICTURES)]
-
-    def prepare(self, height: int, width: int, batch: int) -> None:
+    def prepare(self, height: int, width: int, batch: int, progress: Progress | None = None) -> None:
         """Convert the network or take it from the cache, and compile it; the size does not matter."""
         assert not self.closed, "the engine is closed"
         if self.network is None:
-            if self.precision == "int8" and not self.calibration:
-                raise UnavailableError("int8 needs pictures to calibrate the network on, and there are none")
+            note = (progress or Silent()).note
+            if self.calibration:
+                note(f"int8 is calibrated on {len(self.calibration)} pictures")
             about = f"{self.model.card.name}, {self.precision}, any size"
-            self.network = get_or_build(self._parts(), self._build, self._load, about, self.progress.note)
+            self.network = get_or_build(self._parts(), self._build, self._load, about, note)
         if batch > 1 and self.queue is None:
             self.queue = _create_queue(self._compile("THROUGHPUT"))
         elif batch == 1 and self.queue is None and self.single is None:
@@ -108,9 +112,25 @@ class OpenVINOEngine(Engine):
     def __call__(self, images: Tensor) -> Tensor:
         self.prepare(images.shape[2], images.shape[3], len(images))
         array = images.contiguous().numpy()
+        requests = [self.single] if self.queue is None else list(self.queue)
+
+        def cancel() -> None:
+            for request in requests:
+                request.cancel()
+
+        try:
+            with Breakable(cancel):
+                return torch.from_numpy(self._infer(array))
+        except RuntimeError as error:
+            if "was canceled" in str(error):  # OpenVINO has no error of its own for that
+                raise Aborted from None
+            raise
+
+    def _infer(self, array: np.ndarray) -> np.ndarray:
+        """Images (N, C, H, W) through the one request, or side by side through the queue's."""
         if self.queue is None:
             result = self.single.infer([array], share_inputs=True, share_outputs=True)[0]
-            return torch.from_numpy(result.copy())
+            return result.copy()
         card = self.model.card
         output = np.empty((len(array), card.out_channels, *array.shape[2:]), np.float32)
 
@@ -118,10 +138,12 @@ class OpenVINOEngine(Engine):
             output[index] = request.get_output_tensor().data[0]
 
         self.queue.set_callback(keep)
-        for index in range(len(array)):
-            self.queue.start_async([array[index : index + 1]], index)
-        self.queue.wait_all()
-        return torch.from_numpy(output)
+        try:
+            for index in range(len(array)):
+                self.queue.start_async([array[index : index + 1]], index)
+        finally:
+            self.queue.wait_all()  # whatever happens, nobody may write into `output` afterwards
+        return output
 
     def describe(self) -> dict[str, Any]:
         told = super().describe()
@@ -156,7 +178,6 @@ class OpenVINOEngine(Engine):
         if self.precision == "int8":
             from cgconvert.engines.quantise import quantise
 
-            self.progress.note(f"calibrating int8 on {len(self.calibration)} pictures")
             network = quantise(network, self._calibration_images())
         openvino.save_model(network, folder / IR, compress_to_fp16=False)
 
@@ -204,13 +225,6 @@ def _create_queue(compiled: Any) -> Any:
     import openvino
 
     return openvino.AsyncInferQueue(compiled)
-
-
-def _crop(picture: np.ndarray, edge: int) -> np.ndarray:
-    """The middle of a picture, at most `edge` pixels each way."""
-    height, width = picture.shape[:2]
-    top, left = max(0, height - edge) // 2, max(0, width - edge) // 2
-    return picture[top : top + edge, left : left + edge]
 
 
 def _convert(model: Model) -> Any:

@@ -10,6 +10,28 @@ from typing import Any
 
 import numpy as np
 
+from cgconvert.card import ModelCard
+from cgconvert.engines.base import Samples
+from cgconvert.host.interrupts import Breakable
+
+CALIBRATION_PICTURES = 16
+CALIBRATION_EDGE = 128
+"""What int8 learns its ranges from: more pictures or larger ones made it slower to build and no better."""
+
+
+def calibration_pictures(samples: Samples, card: ModelCard) -> list[np.ndarray]:
+    """Pictures (H, W, 3) to calibrate int8 on: the middle of each sample, at most `CALIBRATION_EDGE` high
+    and wide, or as much as the network needs at least."""
+    edge = max(CALIBRATION_EDGE, card.size_minimum)
+    with Breakable():
+        return [_middle(picture, edge) for picture in samples(CALIBRATION_PICTURES)]
+
+
+def _middle(picture: np.ndarray, edge: int) -> np.ndarray:
+    height, width = picture.shape[:2]
+    top, left = max(0, height - edge) // 2, max(0, width - edge) // 2
+    return picture[top : top + edge, left : left + edge]
+
 
 def quantise(network: Any, images: Sequence[np.ndarray]) -> Any:
     """An OpenVINO network in int8, calibrated on images (1, C, H, W), float32 in [-1, 1].

@@ -8,8 +8,16 @@ from functools import partial
 import numpy as np
 
 from cgconvert.engines.base import Engine, Samples
-from cgconvert.engines.batches import OutOfMemoryError, choose_batch, if_it_fits, prepare_what_fits
+from cgconvert.engines.batches import (
+    OutOfMemoryError,
+    choose_batch,
+    if_it_fits,
+    prepare_what_fits,
+    why_it_cannot_fit,
+)
 from cgconvert.engines.choose import Candidate, build, candidates
+from cgconvert.engines.job import EngineJob
+from cgconvert.engines.quantise import calibration_pictures
 from cgconvert.engines.verify import BOUNDS_DB, Verification, VerificationError, verify
 from cgconvert.errors import CgconvertError, UnavailableError
 from cgconvert.models.loading import Model
@@ -24,19 +32,19 @@ SMALLEST_COMPARED = 128
 """Edge of the smallest crop that is compared where memory is short; less says little about a picture."""
 
 
-def create_verified_engine(
+def create_job(
     model: Model,
     options: EngineOptions,
     first_pixels: np.ndarray,
     progress: Progress | None = None,
     samples: Samples | None = None,
     compared_edge: int | None = None,
-) -> Engine:
+) -> EngineJob:
     """The engine for a job, whose first pictures are `first_pixels` (N, H, W, 3), uint8 or uint16.
 
-    It is prepared for their size, its `batch` is set, and what it makes of the first pictures has been
-    compared with the plain float32 network. Where engine or precision is `auto`, one that does not work or
-    falls below its bound gives way to the next, and `notes` and the report say so. `samples` gives
+    It is prepared for their size, the batch is chosen, and what the engine makes of the first pictures has
+    been compared with the plain float32 network. Where engine or precision is `auto`, one that does not work
+    or falls below its bound gives way to the next, and the job's notes say so. `samples` gives
     pictures for int8's calibration; without it the first pictures are used. Where `compared_edge` is given
     no more than that square of a picture is compared, unless the engine is built for the picture's size.
 
@@ -44,19 +52,26 @@ def create_verified_engine(
     not do.
     """
     progress = progress or Silent()
+    samples = samples or (lambda count: list(first_pixels[:count]))
+    size = first_pixels.shape[1], first_pixels.shape[2]
     notes: list[str] = []
     failure: CgconvertError | None = None
     for candidate in candidates(model, options.device, options.engine, options.precision):
         try:
-            engine = _try(model, candidate, options, first_pixels, progress, samples, compared_edge)
+            job = make_ready(model, candidate, size, options.batch, progress, samples)
+            try:
+                _verify_first(job, candidate, first_pixels, compared_edge)
+            except BaseException:
+                job.close()
+                raise
         except (UnavailableError, VerificationError, OutOfMemoryError) as error:
             failure = failure or error
             notes.append(f"{candidate} not used: {error}")
             if not isinstance(error, UnavailableError):
                 progress.note(notes[-1])
-            continue
-        engine.notes[:0] = notes
-        return engine
+        else:
+            job.notes[:0] = notes
+            return job
     raise failure or UnavailableError(f"nothing here runs {model.card.name!r} as asked")
 
 
@@ -67,81 +82,79 @@ def make_ready(
     batch: int | None,
     progress: Progress,
     samples: Samples,
-) -> Engine:
+) -> EngineJob:
     """Build a candidate and prepare it for pictures of (height, width); `batch` None: as memory allows.
 
-    Where memory is short for the batch, it is halved. Raises `UnavailableError` and
-    `OutOfMemoryError`; the engine is closed again if anything fails.
+    int8 is calibrated on up to N pictures (H, W, 3) that `samples(N)` gives. Where memory is short for the
+    batch, it is halved. Raises `UnavailableError` and `OutOfMemoryError`; the engine is closed again if
+    anything fails.
     """
     started = time.perf_counter()
-    engine = if_it_fits(partial(build, model, candidate))
+    calibration = calibration_pictures(samples, model.card) if candidate.precision == "int8" else []
+    engine = if_it_fits(partial(build, model, candidate, calibration))
     if engine is None:
         raise OutOfMemoryError(
-            f"not enough memory on {candidate.device} for the weights of {model.card.name!r}: use "
-            '`device="cpu"`, or close what else uses the memory'
+            f"not enough memory on {candidate.device} for the weights of {model.card.name!r}",
+            'use `device="cpu"`, or close what else uses the memory',
         )
+    job = EngineJob(engine)
+    height, width = padded_size(*size, model.card)
     try:
         with shown_stage(progress, f"making ready {candidate} for {size[1]}x{size[0]}"):
-            engine.calibrate(samples, progress)
-            engine.batch = batch or engine.best_batch or choose_batch(engine, *size)
+            if reason := why_it_cannot_fit(job, 1, height, width):
+                raise OutOfMemoryError(reason)
+            job.batch = batch or choose_batch(job, height, width)
             building = time.perf_counter()
-            prepare_what_fits(engine, *padded_size(*size, model.card))
+            prepare_what_fits(job, height, width, progress)
         if engine.builds:
-            engine.build_seconds = time.perf_counter() - building
-        engine.prepare_seconds = time.perf_counter() - started
+            job.build_seconds = time.perf_counter() - building
+        job.prepare_seconds = time.perf_counter() - started
     except BaseException:
-        engine.close()
+        job.close()
         raise
-    return engine
+    return job
 
 
-def _try(
-    model: Model,
-    candidate: Candidate,
-    options: EngineOptions,
-    first_pixels: np.ndarray,
-    progress: Progress,
-    samples: Samples | None,
-    compared_edge: int | None,
-) -> Engine:
-    """Make one candidate ready and verify it; closed again if that fails."""
-    height, width = first_pixels.shape[1:3]
-    given = samples or (lambda count: list(first_pixels[:count]))
-    engine = make_ready(model, candidate, (height, width), options.batch, progress, given)
-    try:
-        if compared_edge is not None and not engine.built_for(*padded_size(height, width, model.card)):
-            first_pixels = first_pixels[:, :compared_edge, :compared_edge]
-        result = verify_what_fits(engine, first_pixels)
-        if not result.passed:
-            raise VerificationError(_below(result, model, candidate))
-        engine.verifications.append(result)
-    except BaseException:
-        engine.close()
-        raise
-    return engine
+def _verify_first(
+    job: EngineJob, candidate: Candidate, pixels: np.ndarray, compared_edge: int | None
+) -> None:
+    """Compare the engine on the job's first pictures. Raises `VerificationError`, `OutOfMemoryError`."""
+    height, width = padded_size(pixels.shape[1], pixels.shape[2], job.engine.model.card)
+    if compared_edge is not None and not job.engine.built_for(height, width):
+        pixels = pixels[:, :compared_edge, :compared_edge]
+    result = verify_what_fits(job, pixels)
+    if not result.passed:
+        raise VerificationError(_below(result, job.engine.model, candidate))
+    job.verifications.append(result)
 
 
-def prepare_new_size(engine: Engine, pixels: np.ndarray, progress: Progress) -> None:
-    """Prepare a verified engine for one more size, that of `pixels` (N, H, W, 3), and for `engine.batch`.
+def prepare_new_size(job: EngineJob, pixels: np.ndarray, progress: Progress) -> None:
+    """Prepare a verified engine for one more size, that of `pixels` (N, H, W, 3), and for the job's batch.
 
-    What is built for that size alone is verified too. If it falls below the bound it is not used, and
-    `notes` says so: a job that is under way goes on. Raises `OutOfMemoryError`, `UnavailableError`.
+    What is built for that size alone is verified too. If it cannot be built, or falls below the bound, that
+    size runs layer by layer, and the notes say so: a job that is under way goes on. Raises
+    `OutOfMemoryError`.
     """
-    height, width = pixels.shape[1:3]
-    height, width = padded_size(height, width, engine.model.card)
-    prepare_what_fits(engine, height, width)
-    if not engine.built_for(height, width):
-        return
-    result = verify_what_fits(engine, pixels)
-    if result.passed:
-        engine.verifications.append(result)
-    else:
-        told = f"{engine.name} for {width}x{height} has {result.describe()}: that size runs layer by layer"
-        engine.refuse(height, width, told)
-        progress.note(told)
+    engine = job.engine
+    height, width = padded_size(pixels.shape[1], pixels.shape[2], engine.model.card)
+    try:
+        prepare_what_fits(job, height, width, progress)
+        if not engine.built_for(height, width):
+            return
+        result = verify_what_fits(job, pixels)
+        if result.passed:
+            job.verifications.append(result)
+            return
+        problem = f"has {result.describe()}"
+    except UnavailableError as error:
+        problem = f"is given up: {error}"
+    engine.refuse(height, width)
+    told = f"{engine.name} for {width}x{height} {problem}; that size runs layer by layer"
+    job.note(told)
+    progress.note(told)
 
 
-def verify_what_fits(engine: Engine, pixels: np.ndarray) -> Verification:
+def verify_what_fits(job: EngineJob, pixels: np.ndarray) -> Verification:
     """Compare an engine with plain float32 on the first of `pixels` (N, H, W, 3).
 
     Where memory is short for float32 beside what the engine holds, a corner of the first picture is compared,
@@ -149,14 +162,12 @@ def verify_what_fits(engine: Engine, pixels: np.ndarray) -> Verification:
     """
     height, width = pixels.shape[1:3]
     compared = pixels[: max(1, VERIFIED_PIXELS // (height * width))]
-    while (result := if_it_fits(partial(verify, engine, compared))) is None:
-        compared = _corner(engine, compared)
+    while (result := if_it_fits(partial(verify, job.engine, compared))) is None:
+        compared = _corner(job.engine, compared)
     rows, columns = compared.shape[1:3]
     if (rows, columns) != (height, width):
-        engine.notes.append(
-            f"compared on {columns}x{rows} of {width}x{height}: memory is short for more in float32"
-        )
-        engine.forget(*padded_size(rows, columns, engine.model.card))
+        job.note(f"compared on {columns}x{rows} of {width}x{height}: memory is short for more in float32")
+        job.engine.forget(*padded_size(rows, columns, job.engine.model.card))
     return result
 
 
@@ -165,8 +176,7 @@ def _corner(engine: Engine, pixels: np.ndarray) -> np.ndarray:
     height, width = pixels.shape[1] // 2, pixels.shape[2] // 2
     if min(height, width) < SMALLEST_COMPARED:
         raise OutOfMemoryError(
-            f"not enough memory on {engine.device} to compare {engine.name} with the plain network: use a "
-            'smaller `work_size`, `device="cpu"`, or close what else uses the memory'
+            f"not enough memory on {engine.device} to compare {engine.name} with the plain network"
         )
     return pixels[:1, :height, :width]
 

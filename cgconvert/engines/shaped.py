@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from cgconvert.engines.base import Engine, Samples
+from cgconvert.engines.base import Engine
 from cgconvert.engines.batches import is_out_of_memory
 from cgconvert.engines.cache import get_or_build
 from cgconvert.engines.eager import exact_float32
@@ -18,6 +18,7 @@ from cgconvert.engines.fuse import operate
 from cgconvert.engines.graphs import record_graph
 from cgconvert.engines.keys import engine_parts
 from cgconvert.errors import CgconvertError, UnavailableError, first_line
+from cgconvert.host.interrupts import Breakable
 from cgconvert.models.loading import Model
 from cgconvert.progress import Progress, Silent
 from cgconvert.tensors.dtypes import DTYPES
@@ -53,7 +54,6 @@ class ShapedEngine(Engine):
 
     def __init__(self, model: Model, device: torch.device, precision: str) -> None:
         super().__init__(model, device, precision)
-        self.progress: Progress = Silent()
         self.runners: dict[Shape, Runner] = {}
         self.refused: set[tuple[int, int]] = set()
         self.graphs = 0
@@ -72,23 +72,18 @@ class ShapedEngine(Engine):
         """What belongs to the cache key besides model, device, precision, shape and torch."""
         return {}
 
-    def calibrate(self, samples: Samples, progress: Progress) -> None:
-        self.progress = progress
+    @property
+    def full(self) -> bool:
+        return len(self.runners) >= MOST_SIZES
 
-    def prepare(self, height: int, width: int, batch: int) -> None:
-        """Build for this size, or load what was built before; seconds to minutes.
+    def prepare(self, height: int, width: int, batch: int, progress: Progress | None = None) -> None:
+        """Build for this size, or load what was built before; seconds to minutes. Nothing once `full`.
 
         Raises `UnavailableError` if it cannot be built here, and as torch does where memory is short.
         """
         shape = self._shape(height, width, batch)
-        if shape in self.runners or (height, width) in self.refused:
-            return
-        if len(self.runners) < MOST_SIZES:
-            self.runners[shape] = self._runner(shape)
-            return
-        note = f"more than {MOST_SIZES} sizes: the others run layer by layer, without {self.name}"
-        if note not in self.notes:
-            self.notes.append(note)
+        if not (shape in self.runners or (height, width) in self.refused or self.full):
+            self.runners[shape] = self._runner(shape, progress or Silent())
 
     def built_for(self, height: int, width: int) -> bool:
         return bool(self._ready(height, width))
@@ -97,9 +92,9 @@ class ShapedEngine(Engine):
         for shape in [(n, h, w) for n, h, w in self.runners if (h, w) == (height, width) and n > above]:
             del self.runners[shape]
 
-    def refuse(self, height: int, width: int, why: str) -> None:
+    def refuse(self, height: int, width: int) -> None:
         self.refused.add((height, width))
-        super().refuse(height, width, why)
+        super().refuse(height, width)
 
     def __call__(self, images: Tensor) -> Tensor:
         assert self.network is not None, "the engine is closed"
@@ -114,7 +109,7 @@ class ShapedEngine(Engine):
 
     def layer_by_layer(self, images: Tensor) -> Tensor:
         assert self.network is not None, "the engine is closed"
-        with torch.inference_mode(), exact_float32(self.device):
+        with Breakable(), torch.inference_mode(), exact_float32(self.device):
             return self.network(images.contiguous(memory_format=torch.channels_last))
 
     def _ready(self, height: int, width: int) -> list[int]:
@@ -138,7 +133,7 @@ class ShapedEngine(Engine):
         """What is built. On a CPU single pictures: a batch is no faster there, and any count is served."""
         return (batch if self.device.type == "cuda" else 1), height, width
 
-    def _runner(self, shape: Shape) -> Runner:
+    def _runner(self, shape: Shape, progress: Progress) -> Runner:
         count, height, width = shape
         about = f"{self.model.card.name}, {self.precision}, {width}x{height}, batch {count}"
         more = {"shape": list(shape), **self._parts()}
@@ -148,7 +143,7 @@ class ShapedEngine(Engine):
         try:
             with torch.no_grad(), exact_float32(self.device):
                 run = get_or_build(
-                    parts, lambda folder: self._build(folder, example), self._load, about, self.progress.note
+                    parts, lambda folder: self._build(folder, example), self._load, about, progress.note
                 )
                 if self.device.type != "cuda":
                     return run

@@ -1,28 +1,9 @@
-"""Pictures that wait to go through the network together, and how much memory that takes. No torch."""
+"""Pictures that wait to go through the network together. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from typing import Generic, TypeVar
-
-from cgconvert.card import ModelCard
-
-# Bytes of float32 a pixel at the peak of one run: a constant part, and one for each channel of the argument
-# that widens the generator (with its default). Measured with eager torch on a CPU at 1 to 4 megapixels.
-_MEMORY = {
-    "h2": ("half_channels", 24, 60, 2.0),
-    "resnet": ("ngf", 64, 75, 6.7),
-    "unet": ("ngf", 64, 70, 3.4),
-    "identity": ("", 0, 30, 0.0),
-}
-
-
-def memory_per_pixel(card: ModelCard, precision: str = "fp32") -> float:
-    """Bytes that the network needs for one pixel of (padded) input, roughly."""
-    argument, default, constant, factor = _MEMORY.get(card.architecture, ("", 0, 100, 0.0))
-    bytes_needed = constant + factor * int(card.arguments.get(argument, default))
-    return bytes_needed if precision == "fp32" else 0.6 * bytes_needed
-
 
 Item = TypeVar("Item")
 
@@ -43,11 +24,12 @@ class Groups(Generic[Item]):
         self.sizes[key] = batch
 
     def take_full(self) -> list[Item] | None:
-        """A full batch, or None."""
+        """A full batch, or None. If too many items wait for their batches to fill, the oldest group's."""
         for key, items in self.waiting.items():
             if len(items) >= self.sizes[key]:
                 return self._take(key)
-        return None
+        crowded = len(self) > 2 * max(self.sizes.values(), default=0)
+        return self.take_oldest() if crowded else None
 
     def take_oldest(self) -> list[Item] | None:
         """What there is of the group that has waited longest, or None if nothing waits."""
@@ -57,4 +39,6 @@ class Groups(Generic[Item]):
         items, count = self.waiting.pop(key), self.sizes[key]
         if items[count:]:
             self.waiting[key] = items[count:]
+        else:
+            del self.sizes[key]
         return items[:count]

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cgconvert.host.channels import StageClock
 from cgconvert.pictures.files import ImageFailure, ImageJob, printable
 from cgconvert.pictures.plan import ImagePlan
 
-STAGES = ("load", "decode", "prepare", "build", "translate", "encode")
+STAGES = {
+    "load": "decode",
+    "decode": "decode",
+    "prepare": "",
+    "build": "",
+    "preprocess": "translate",
+    "translate": "translate",
+    "postprocess": "translate",
+    "encode": "encode",
+}
+"""The stages of a picture in the order of its way, and the threads that each works in."""
+
+SHOWN = ("load", "decode", "prepare", "build", "translate", "encode")
+"""The stages of the report; "translate" there is all that the network's thread does."""
 
 
 @dataclass(frozen=True)
@@ -80,58 +95,51 @@ class ImagesResult:
         }
 
 
-@dataclass
 class Tally:
-    """Counts while a run is under way; written by the coordinator only."""
+    """Counts while a run is under way; all its threads write to it."""
 
-    plan: ImagePlan
-    converted: int = 0
-    skipped: int = 0
-    stale: int = 0
-    failures: list[ImageFailure] = field(default_factory=list)
-    losses: dict[str, Loss] = field(default_factory=dict)
-    engine: dict[str, Any] = field(default_factory=dict)
-    stage_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-    started: float = field(default_factory=time.perf_counter)
-    seconds: float | None = None
-    complete: bool = False
+    def __init__(self, plan: ImagePlan) -> None:
+        self.plan = plan
+        self.converted = self.skipped = self.stale = 0
+        self.failures: list[ImageFailure] = []
+        self.losses: dict[str, Loss] = {}
+        self.engine: dict[str, Any] = {}
+        self.clock = StageClock(STAGES)
+        self.started = time.perf_counter()
+        self.seconds: float | None = None
+        self.complete = False
+        self.lock = threading.Lock()
 
     @property
     def done(self) -> int:
         """Pictures that are dealt with."""
         return self.converted + self.skipped + len(self.failures)
 
-    def add_seconds(self, stage: str, seconds: float) -> None:
-        """A stage was busy."""
-        self.stage_seconds[stage] += seconds
-
-    def busiest(self, workers: int) -> str:
-        """The stage that limits the speed: the network, or what `workers` threads share."""
-        load = {name: self.stage_seconds[name] / workers for name in ("load", "decode", "encode")}
-        if self.stage_seconds["translate"] >= sum(load.values()):
-            return "translate"
-        return max(load, key=lambda name: load[name])
-
     def convert(self, job: ImageJob, losses: tuple[str, ...]) -> None:
         """A picture has its result. One that failed before and was tried again is no failure any more."""
-        self.converted += 1
-        if self.plan.options.watch:
-            self.failures = [failure for failure in self.failures if failure.file != job.source]
-        for what in losses:
-            known = self.losses.get(what, Loss(what, 0, job.source))
-            self.losses[what] = Loss(what, known.images + 1, known.first)
+        with self.lock:
+            self.converted += 1
+            self._forget_failure(job.source)
+            for what in losses:
+                known = self.losses.get(what, Loss(what, 0, job.source))
+                self.losses[what] = Loss(what, known.images + 1, known.first)
 
     def skip(self, job: ImageJob) -> None:
         """A picture has its result from an earlier run."""
-        self.skipped += 1
-        with suppress(OSError):  # gone meanwhile, or a broken link
+        with self.lock, suppress(OSError):  # of a file that is gone meanwhile, or a broken link
+            self.skipped += 1
             self.stale += job.source.stat().st_mtime > job.output.stat().st_mtime
 
     def fail(self, source: Path, reason: str) -> None:
         """A picture could not be converted; in a watched folder the newest reason counts."""
+        with self.lock:
+            self._forget_failure(source)
+            self.failures.append(ImageFailure(source, reason))
+
+    def _forget_failure(self, source: Path) -> None:
+        """In a watched folder a picture may come again."""
         if self.plan.options.watch:
             self.failures = [failure for failure in self.failures if failure.file != source]
-        self.failures.append(ImageFailure(source, reason))
 
     def stop(self, complete: bool) -> None:
         """The run is over."""
@@ -139,18 +147,19 @@ class Tally:
 
     def result(self) -> ImagesResult:
         """All of it, frozen."""
-        plan = self.plan
-        return ImagesResult(
-            source=printable(plan.folder) if plan.folder else f"{len(plan.files)} files",
-            output=plan.place(),
-            model=plan.card.name,
-            converted=self.converted,
-            skipped=self.skipped,
-            stale=self.stale,
-            failures=sorted(self.failures, key=lambda failure: failure.file),
-            losses=list(self.losses.values()),
-            seconds=self.seconds if self.seconds is not None else time.perf_counter() - self.started,
-            stage_seconds=dict(self.stage_seconds),
-            engine=dict(self.engine),
-            complete=self.complete,
-        )
+        plan, seconds, loads = self.plan, self.clock.seconds, self.clock.loads()
+        with self.lock:
+            return ImagesResult(
+                source=printable(plan.folder) if plan.folder else f"{len(plan.files)} files",
+                output=plan.place(),
+                model=plan.card.name,
+                converted=self.converted,
+                skipped=self.skipped,
+                stale=self.stale,
+                failures=sorted(self.failures, key=lambda failure: failure.file),
+                losses=list(self.losses.values()),
+                seconds=self.seconds if self.seconds is not None else time.perf_counter() - self.started,
+                stage_seconds={**{stage: seconds[stage] for stage in SHOWN}, "translate": loads["translate"]},
+                engine=dict(self.engine),
+                complete=self.complete,
+            )

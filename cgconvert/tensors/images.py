@@ -68,17 +68,27 @@ def psnr(values: Tensor, reference: Tensor, peak: float = 2.0) -> float:
 def pixels_to_images(
     pixels: np.ndarray, card: ModelCard, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Crop]:
-    """(N, H, W, 3) pixels to padded images (N, C, H', W'), channels_last, and the crop that undoes it.
+    """Pixels (N, H, W, 3) in host memory to padded images on a device, as `tensor_to_images`."""
+    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(device, non_blocking=True)
+    return tensor_to_images(tensor, card, dtype)
 
-    A generator with one input channel gets BT.601 luma. Channels-last memory is what the pixels have
-    already, so nothing is transposed.
+
+def tensor_to_images(
+    pixels: Tensor, card: ModelCard, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Crop]:
+    """Pixels (N, H, W, 3) of uint8 or uint16 to padded images (N, C, H', W') and the crop that undoes it.
+
+    Images are channels_last: pixels have that memory already, so nothing is transposed. A generator with one
+    input channel gets BT.601 luma.
     """
     crop = Crop(pixels.shape[1], pixels.shape[2])
-    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(device, non_blocking=True)
-    tensor = pad_pixels(tensor, *padded_size(crop.height, crop.width, card))
-    peak = 255.0 if pixels.dtype == np.uint8 else 65535.0
+    padded = padded_size(crop.height, crop.width, card)
     wide = torch.promote_types(dtype, torch.float32)  # half precision would round before the last step
-    images = scaled_to_images(tensor.permute(0, 3, 1, 2), peak, wide)
+    if pixels.dtype == torch.uint8:
+        peak, pixels = 255.0, pad_pixels(pixels, *padded)
+    else:  # padded as signed integers: not every device can index unsigned ones of 16 bits
+        peak, pixels = 65535.0, pad_pixels(pixels.view(torch.int16), *padded).view(torch.uint16)
+    images = scaled_to_images(pixels.permute(0, 3, 1, 2), peak, wide)
     return _channels_in(images, card).to(dtype), crop
 
 
@@ -113,14 +123,17 @@ def _channels_in(images: Tensor, card: ModelCard) -> Tensor:
 
 
 def images_to_pixels(images: Tensor, crop: Crop, dtype: np.dtype | type) -> np.ndarray:
-    """Images (N, C, H', W') to (N, H, W, 3) pixels of uint8 or uint16: cropped, clamped and rounded.
+    """Images (N, C, H', W') to pixels (N, H, W, 3) of uint8 or uint16 in host memory."""
+    stored = torch.uint8 if np.dtype(dtype) == np.uint8 else torch.uint16
+    return images_to_tensor(images, crop, stored).cpu().numpy()
+
+
+def images_to_tensor(images: Tensor, crop: Crop, dtype: torch.dtype) -> Tensor:
+    """Images (N, C, H', W') to pixels (N, H, W, 3) of uint8 or uint16: cropped, clamped and rounded.
 
     One output channel becomes gray RGB.
     """
-    peak = 255.0 if np.dtype(dtype) == np.uint8 else 65535.0
+    peak = 255.0 if dtype == torch.uint8 else 65535.0
     images = images[:, :, : crop.height, : crop.width].float()
     scaled = images.mul(peak / 2).add_(peak / 2).round_().clamp_(0, peak)
-    if scaled.shape[1] == 1:
-        scaled = scaled.expand(-1, 3, -1, -1)
-    tensor = scaled.permute(0, 2, 3, 1).to(torch.uint8 if peak == 255.0 else torch.uint16)
-    return tensor.contiguous().cpu().numpy()
+    return scaled.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).to(dtype).contiguous()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
@@ -12,6 +13,9 @@ from torch.utils.dlpack import from_dlpack
 
 class Arrival(Protocol):
     """Tensors on their way to host memory."""
+
+    is_here: bool
+    """Whether they are there already, so that nothing is gained by waiting later."""
 
     def wait(self) -> list[Tensor]:
         """The tensors, once they are there."""
@@ -21,12 +25,12 @@ class Arrival(Protocol):
 class Transfers(Protocol):
     """How a device exchanges tensors with the host. All methods return at once, only `Arrival.wait` waits."""
 
-    def room(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Host memory to upload from."""
+    def gather(self, arrays: Sequence[np.ndarray]) -> Tensor:
+        """Arrays of one shape and type, uint8 or uint16, as one tensor in host memory to upload from."""
         ...
 
     def upload(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Begin to copy tensors of `room` to the device; what is computed with them afterwards waits."""
+        """Begin to copy tensors of `gather` to the device; what is computed with them afterwards waits."""
         ...
 
     def download(self, parts: Sequence[Tensor], stay: bool = False) -> Arrival:
@@ -36,6 +40,8 @@ class Transfers(Protocol):
 
 class Arrived:
     """Tensors that are there already."""
+
+    is_here = True
 
     def __init__(self, parts: Sequence[Tensor]) -> None:
         self.parts = list(parts)
@@ -48,9 +54,11 @@ class Arrived:
 class HostTransfers:
     """Where the network runs on the processor there is nothing to copy and nothing to wait for."""
 
-    def room(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Ordinary memory."""
-        return torch.empty(tuple(shape), dtype=dtype)
+    def gather(self, arrays: Sequence[np.ndarray]) -> Tensor:
+        """In ordinary memory; a single array is not copied."""
+        return torch.from_numpy(
+            np.ascontiguousarray(arrays[0])[None] if len(arrays) == 1 else np.stack(arrays)
+        )
 
     def upload(self, parts: Sequence[Tensor]) -> list[Tensor]:
         """The tensors themselves."""
@@ -63,6 +71,8 @@ class HostTransfers:
 
 class CudaArrival:
     """Tensors behind an event of a CUDA stream."""
+
+    is_here = False
 
     def __init__(self, parts: Sequence[Tensor], event: torch.cuda.Event) -> None:
         self.parts, self.event = list(parts), event
@@ -86,8 +96,16 @@ class CudaTransfers:
         self.up = torch.cuda.Stream(device)
         self.down = torch.cuda.Stream(device)
 
-    def room(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Pinned memory."""
+    def gather(self, arrays: Sequence[np.ndarray]) -> Tensor:
+        """In a pinned buffer."""
+        dtype = torch.uint8 if arrays[0].dtype == np.uint8 else torch.uint16
+        buffer = self._pinned((len(arrays), *arrays[0].shape), dtype)
+        view = buffer.numpy()
+        for index, array in enumerate(arrays):
+            np.copyto(view[index], array)
+        return buffer
+
+    def _pinned(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         return torch.empty(tuple(shape), dtype=dtype, pin_memory=True)
 
     def upload(self, parts: Sequence[Tensor]) -> list[Tensor]:
@@ -106,7 +124,7 @@ class CudaTransfers:
         with torch.cuda.stream(self.down):
             here = list(parts)
             if not stay:
-                here = [self.room(part.shape, part.dtype).copy_(part, non_blocking=True) for part in parts]
+                here = [self._pinned(part.shape, part.dtype).copy_(part, non_blocking=True) for part in parts]
             event = torch.cuda.Event(blocking=True)
             event.record(self.down)
         for part in parts:

@@ -16,8 +16,8 @@ from cgconvert.media.video.planes import yuv_format
 if TYPE_CHECKING:
     import torch
 
+    from cgconvert.engines.planes import PlaneTarget
     from cgconvert.video.plan import VideoPlan
-    from cgconvert.video.translators import PlaneTarget
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def choose_route(plan: VideoPlan, device: str, as_planes: bool | None = None) ->
             )
         told = (f"frames as RGB, converted on the processor: {reason}",) if on_cuda else ()
         return replace(plan, route=VideoRoute(device, notes=told))
-    from cgconvert.video.translators import PlaneTarget
+    from cgconvert.engines.planes import PlaneTarget
 
     form = yuv_format(plan.encoding.pixel_format, plan.info)
     assert form is not None
@@ -168,7 +168,7 @@ def _try_encoding(plan: VideoPlan, encoding: Encoding, device: torch.device, ind
     """Why the card does not encode like this; None if it took a blank frame that lies in its memory."""
     import torch
 
-    from cgconvert.video.translators import blank_planes
+    from cgconvert.engines.planes import blank_planes
 
     name = encoding.pixel_format
     form = yuv_format(name, plan.info)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cgconvert.engines.shaped import Runner, Shape, ShapedEngine
+from cgconvert.progress import Progress
 
 SHORT = "CUDA out of memory (simulated)"
 
@@ -35,7 +36,7 @@ class Built(ShapedEngine):
     def _shape(self, height: int, width: int, batch: int) -> Shape:
         return batch, height, width
 
-    def _runner(self, shape: Shape) -> Runner:
+    def _runner(self, shape: Shape, progress: Progress) -> Runner:
         count, height, width = shape
         self.tried.append(shape)
         if count > self.buildable or height * width > self.largest:

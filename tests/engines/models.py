@@ -9,6 +9,9 @@ import torch
 from torch import nn
 
 from cgconvert.card import ModelCard
+from cgconvert.engines.base import Engine
+from cgconvert.engines.job import EngineJob
+from cgconvert.engines.pixels import convert_pixels
 from cgconvert.generators import build_generator, size_rule
 from cgconvert.models.loading import Model
 
@@ -61,3 +64,8 @@ def make_pixels(count: int, height: int, width: int, seed: int = 0) -> np.ndarra
     wave = np.sin(frequency[..., 0] * y[None, :, :, None] + frequency[..., 1] * x[None, :, :, None] + phase)
     picture = 127 + 90 * wave + random.normal(0, 12, wave.shape)
     return picture.clip(0, 255).astype(np.uint8)
+
+
+def convert(engine: Engine, pixels: np.ndarray, batch: int = 64) -> np.ndarray:
+    """Pixels (N, H, W, 3) through an engine, so many at once."""
+    return convert_pixels(EngineJob(engine, batch), pixels)

@@ -27,7 +27,6 @@ import sys, time
 from pathlib import Path
 import numpy as np, torch
 from cgconvert.engines.choose import Candidate, build, engine_class
-from cgconvert.progress import Silent
 from tests.engines.models import make_model, make_pixels
 name, precision, device, log, result, seconds = sys.argv[1:]
 kind = engine_class(name)
@@ -40,8 +39,8 @@ def slow(self, folder, *more):
         print("written", file=file, flush=True)
     time.sleep(float(seconds))  # what is written is not an entry yet
 kind._build = slow
-engine = build(make_model("h2"), Candidate(name, precision, torch.device(device)))
-engine.calibrate(lambda count: list(make_pixels(4, 48, 48, seed=9)), Silent())
+candidate = Candidate(name, precision, torch.device(device))
+engine = build(make_model("h2"), candidate, list(make_pixels(4, 48, 48, seed=9)))
 engine.prepare(40, 48, 1)
 images = torch.from_numpy(make_pixels(1, 40, 48)).permute(0, 3, 1, 2) / 127.5 - 1
 np.save(result, engine(images.to(engine.device)).cpu().numpy())

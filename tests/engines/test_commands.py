@@ -17,8 +17,10 @@ from cgconvert.doctor import engines, measure
 from cgconvert.doctor.engines import tiny_model
 from cgconvert.doctor.limits import Limits, count_bytes, count_macs
 from cgconvert.engines.base import Samples
+from cgconvert.engines.batches import OutOfMemoryError
 from cgconvert.engines.choose import Candidate
-from cgconvert.engines.eager import EagerEngine
+from cgconvert.engines.job import EngineJob
+from cgconvert.engines.pixels import convert_pixels
 from cgconvert.errors import UnavailableError
 from cgconvert.generators import build_generator
 from cgconvert.models.catalog import models_folder
@@ -154,14 +156,12 @@ def test_bench_of_an_intel_gpu_measures_no_processor(
 def test_bench_goes_on_where_memory_was_short(
     model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    convert = EagerEngine.convert
+    def short(job: EngineJob, pixels: np.ndarray) -> np.ndarray:
+        if job.engine.precision == "bf16":
+            raise OutOfMemoryError("not enough memory (simulated)")
+        return convert_pixels(job, pixels)
 
-    def short(self: EagerEngine, pixels: np.ndarray) -> np.ndarray:
-        if self.precision == "bf16":
-            raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
-        return convert(self, pixels)
-
-    monkeypatch.setattr(EagerEngine, "convert", short)
+    monkeypatch.setattr(measure, "convert_pixels", short)
     code, out, _ = run(
         capsys, "bench", "-m", model, "--size", "64x64", "--engines", "eager", "--seconds", "0.1", "--json"
     )
@@ -177,7 +177,7 @@ def test_bench_calibrates_on_other_pictures_than_it_compares(monkeypatch: pytest
         given.update(pixels=pixels, samples=samples(3))
         raise UnavailableError("seen enough")
 
-    monkeypatch.setattr(measure, "create_verified_engine", create)
+    monkeypatch.setattr(measure, "create_job", create)
     candidate = Candidate("openvino", "int8", torch.device("cpu"))
     told = measure.measure(tiny_model(), candidate, (64, 48), 2, Limits({}, None), Silent())
     assert told.problem == "seen enough"

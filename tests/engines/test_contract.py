@@ -9,15 +9,13 @@ import pytest
 import torch
 
 from cgconvert.engines.base import Engine
-from cgconvert.engines.batches import convert_resilient
 from cgconvert.engines.choose import CLASSES, Candidate, build, engine_class
-from cgconvert.engines.ready import create_verified_engine
+from cgconvert.engines.ready import create_job
 from cgconvert.engines.verify import BOUNDS_DB, verify
 from cgconvert.models.loading import Model
 from cgconvert.options import EngineOptions
-from cgconvert.progress import Silent
 from cgconvert.tensors.images import padded_size, psnr
-from tests.engines.models import KINDS, make_model, make_pixels
+from tests.engines.models import KINDS, convert, make_model, make_pixels
 
 CUDA = pytest.mark.needs_cuda
 POSSIBLE = {
@@ -53,9 +51,7 @@ def make_engine(name: str, precision: str, device: str, model: Model) -> Engine:
     reason = engine_class(name).why_not(where, precision)
     if reason:
         pytest.skip(reason)
-    engine = build(model, Candidate(name, precision, where))
-    engine.calibrate(lambda count: list(make_pixels(4, 48, 48, seed=9)), Silent())
-    return engine
+    return build(model, Candidate(name, precision, where), list(make_pixels(4, 48, 48, seed=9)))
 
 
 def compare(engine: Engine, count: int, height: int, width: int) -> float:
@@ -99,13 +95,12 @@ def test_pixels_keep_size_and_order(name: str, precision: str, device: str) -> N
     """Odd sizes are padded and cropped; the last, partial batch comes back whole; 16 bits stay 16."""
     model = make_model("h2")
     engine = make_engine(name, precision, device, model)
-    engine.batch = 2
     pixels = make_pixels(5, 37, 45)
-    together = convert_resilient(engine, pixels)
+    together = convert(engine, pixels, batch=2)
     assert together.shape == pixels.shape and together.dtype == np.uint8
-    alone = np.concatenate([engine.convert(picture[None]) for picture in pixels])
+    alone = np.concatenate([convert(engine, picture[None]) for picture in pixels])
     assert np.abs(together.astype(int) - alone).max() <= {"fp32": 1, "int8": 12}.get(precision, 3)
-    deep = engine.convert(pixels[:1].astype(np.uint16) * 257)
+    deep = convert(engine, pixels[:1].astype(np.uint16) * 257)
     assert deep.dtype == np.uint16
     assert np.abs(deep[0] / 257 - together[0]).max() <= {"fp32": 1.0, "int8": 12.0}.get(precision, 3.0)
     engine.close()
@@ -120,7 +115,7 @@ def test_close_and_reopen(name: str, precision: str, device: str) -> None:
     for _ in range(2):
         engine = make_engine(name, precision, device, model)
         engine.prepare(40, 40, 2)
-        results.append(engine.convert(pixels))
+        results.append(convert(engine, pixels))
         engine.close()
     assert np.array_equal(*results)
 
@@ -130,15 +125,15 @@ def test_what_it_says_of_itself(name: str, precision: str, device: str) -> None:
     model = make_model("resnet")
     make_engine(name, precision, device, model).close()
     options = EngineOptions(device, name, precision, batch=2)
-    engine = create_verified_engine(model, options, make_pixels(3, 40, 52))
-    told = engine.describe()
+    job = create_job(model, options, make_pixels(3, 40, 52))
+    told = job.describe()
     assert (told["engine"], told["precision"], told["batch"]) == (name, precision, 2)
     assert [(row["bound_db"], row["size"]) for row in told["verified"]] == [(BOUNDS_DB[precision], [52, 40])]
     assert told["notes"] == []
-    assert [result.passed for result in engine.verifications] == [True]
-    again = verify(engine, make_pixels(1, 52, 40, seed=3))
+    assert [result.passed for result in job.verifications] == [True]
+    again = verify(job.engine, make_pixels(1, 52, 40, seed=3))
     assert again.psnr_db >= BOUNDS_DB[precision] or math.isinf(again.psnr_db)
-    engine.close()
+    job.close()
 
 
 @pytest.mark.parametrize("name", ["eager", "openvino", pytest.param("compile", marks=pytest.mark.slow)])
@@ -148,6 +143,6 @@ def test_the_weights_may_change_between_two_models(name: str) -> None:
     for seed in (0, 1):
         engine = make_engine(name, "fp32", "cpu", make_model("resnet", seed))
         assert compare(engine, 1, 32, 32) >= BOUNDS_DB["fp32"]
-        results.append(engine.convert(make_pixels(1, 32, 32)))
+        results.append(convert(engine, make_pixels(1, 32, 32)))
         engine.close()
     assert not np.array_equal(*results)

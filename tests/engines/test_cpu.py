@@ -15,6 +15,7 @@ from cgconvert.engines.batches import choose_batch, pixels_that_fit
 from cgconvert.engines.cpu import for_cpu
 from cgconvert.engines.eager import EagerEngine
 from cgconvert.engines.fuse import operate
+from cgconvert.engines.job import EngineJob
 from cgconvert.engines.streams import Streams
 from cgconvert.tensors.images import psnr
 from tests.engines.models import KINDS, make_model
@@ -138,19 +139,20 @@ def test_pictures_side_by_side_are_those_one_by_one(precision: str) -> None:
 def test_a_batch_fills_the_streams_as_far_as_memory_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = EagerEngine(make_model("h2"), CPU, "bf16")
     engine.streams = 3
-    assert choose_batch(engine, 1080, 1920) == 3
-    per_pixel = (2**30) / pixels_with(engine, 2**30, monkeypatch)
+    job = EngineJob(engine)
+    assert choose_batch(job, 1080, 1920) == 3
+    per_pixel = (2**30) / pixels_with(job, 2**30, monkeypatch)
     monkeypatch.setattr(
         "cgconvert.engines.batches.free_memory", lambda device: int(2.5 * per_pixel * 1080 * 1920)
     )
-    assert choose_batch(engine, 1080, 1920) == 2
+    assert choose_batch(job, 1080, 1920) == 2
     engine.streams = 1
-    assert choose_batch(engine, 1080, 1920) == 1
+    assert choose_batch(job, 1080, 1920) == 1
 
 
-def pixels_with(engine: EagerEngine, free: int, monkeypatch: pytest.MonkeyPatch) -> int:
+def pixels_with(job: EngineJob, free: int, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr("cgconvert.engines.batches.free_memory", lambda device: free)
-    return pixels_that_fit(engine)
+    return pixels_that_fit(job)
 
 
 def test_a_start_brings_no_compiler_in() -> None:
@@ -159,10 +161,11 @@ def test_a_start_brings_no_compiler_in() -> None:
         "import sys, torch\n"
         "from cgconvert.engines.batches import bytes_per_pixel\n"
         "from cgconvert.engines.eager import EagerEngine\n"
+        "from cgconvert.engines.job import EngineJob\n"
         "from cgconvert.models.loading import load_model\n"
         "engine = EagerEngine(load_model('photo2monet'), torch.device('cpu'), 'bf16')\n"
         "engine.streams = 2\n"
-        "assert bytes_per_pixel(engine) > 0\n"
+        "assert bytes_per_pixel(EngineJob(engine)) > 0\n"
         "engine(torch.zeros(2, 3, 32, 32)); engine.close()\n"
         "print('torch._dynamo' in sys.modules)"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,16 +11,18 @@ import torch
 from torch import Tensor
 
 from cgconvert.engines import ready
-from cgconvert.engines.batches import OutOfMemoryError, choose_batch, convert_resilient
-from cgconvert.engines.choose import Candidate, candidates, create_engine
+from cgconvert.engines.batches import OutOfMemoryError, choose_batch
+from cgconvert.engines.choose import Candidate, build, candidates
 from cgconvert.engines.eager import EagerEngine
-from cgconvert.engines.ready import create_verified_engine
+from cgconvert.engines.job import EngineJob
+from cgconvert.engines.pixels import convert_pixels
+from cgconvert.engines.ready import create_job
 from cgconvert.engines.verify import BOUNDS_DB, VerificationError, verify
 from cgconvert.errors import ModelError, UnavailableError, UsageError
 from cgconvert.models.loading import Model
 from cgconvert.options import EngineOptions
 from cgconvert.tensors.images import psnr
-from tests.engines.models import make_model, make_pixels
+from tests.engines.models import convert, make_model, make_pixels
 
 CPU = torch.device("cpu")
 
@@ -74,21 +77,21 @@ def test_a_model_that_gives_nan_is_named() -> None:
     model = make_model()
     next(model.generator.parameters()).fill_(math.nan)
     with pytest.raises(ModelError, match="weights are broken"):
-        create_verified_engine(model, EngineOptions(), make_pixels(1, 32, 32))
+        create_job(model, EngineOptions(), make_pixels(1, 32, 32))
 
 
 def with_flaw(monkeypatch: pytest.MonkeyPatch, error: float) -> None:
     """Let every engine but the float32 one be off by `error`."""
     true_build = ready.build
 
-    def build(model: Model, candidate: Candidate) -> EagerEngine:
+    def flawed(model: Model, candidate: Candidate, calibration: Any) -> EagerEngine:
         if candidate.precision == "fp32":
-            engine = true_build(model, candidate)
+            engine = true_build(model, candidate, calibration)
             assert isinstance(engine, EagerEngine)
             return engine
         return Flawed(model, error, candidate.precision)
 
-    monkeypatch.setattr(ready, "build", build)
+    monkeypatch.setattr(ready, "build", flawed)
     monkeypatch.setattr("cgconvert.engines.choose.has_bf16", lambda: True)
     monkeypatch.setattr("cgconvert.engines.choose.AUTO_ENGINES", {"cpu": ("eager",)})
 
@@ -96,8 +99,7 @@ def with_flaw(monkeypatch: pytest.MonkeyPatch, error: float) -> None:
 @pytest.mark.parametrize("error", [0.2, math.nan])
 def test_auto_steps_down_and_says_so(monkeypatch: pytest.MonkeyPatch, error: float) -> None:
     with_flaw(monkeypatch, error)
-    engine = create_verified_engine(make_model(), EngineOptions("cpu"), make_pixels(2, 32, 40))
-    told = engine.describe()
+    told = create_job(make_model(), EngineOptions("cpu"), make_pixels(2, 32, 40)).describe()
     assert told["precision"] == "fp32"
     assert "eager bf16" in told["notes"][0] and "not used" in told["notes"][0]
 
@@ -107,27 +109,33 @@ def test_what_was_asked_for_by_name_stops_with_what_to_do(monkeypatch: pytest.Mo
     with pytest.raises(
         VerificationError, match=r"below the bound of 40 dB; use `precision=.fp32.`"
     ) as caught:
-        create_verified_engine(make_model(), EngineOptions("cpu", precision="bf16"), make_pixels(1, 32, 32))
+        create_job(make_model(), EngineOptions("cpu", precision="bf16"), make_pixels(1, 32, 32))
     assert caught.value.exit_code == 3
 
 
 def test_identity_runs_in_float32_and_is_exact() -> None:
     pixels = make_pixels(3, 33, 35)
-    engine = create_verified_engine(make_model("identity"), EngineOptions("cpu"), pixels)
-    assert engine.precision == "fp32"
-    assert np.array_equal(engine.convert(pixels), pixels)
+    job = create_job(make_model("identity"), EngineOptions("cpu"), pixels)
+    assert job.engine.precision == "fp32"
+    assert np.array_equal(convert_pixels(job, pixels), pixels)
 
 
 def test_names_are_checked() -> None:
-    model = make_model()
+    model, pixels = make_model(), make_pixels(1, 32, 32)
     with pytest.raises(UsageError, match="unknown engine"):
-        create_engine(model, "cpu", "warp")
+        create_job(model, EngineOptions("cpu", "warp"), pixels)
     with pytest.raises(UsageError, match="unknown precision"):
-        create_engine(model, "cpu", "eager", "fp8")
+        create_job(model, EngineOptions("cpu", "eager", "fp8"), pixels)
     with pytest.raises(UnavailableError, match="fp16 is for GPUs"):
-        create_engine(model, "cpu", "eager", "fp16")
+        create_job(model, EngineOptions("cpu", "eager", "fp16"), pixels)
     with pytest.raises(UnavailableError, match="int8"):
-        create_engine(model, "cpu", "eager", "int8")
+        create_job(model, EngineOptions("cpu", "eager", "int8"), pixels)
+
+
+def test_int8_needs_pictures_to_learn_from() -> None:
+    pytest.importorskip("nncf")
+    with pytest.raises(UnavailableError, match="int8 needs pictures to calibrate the network on"):
+        build(make_model(), Candidate("openvino", "int8", CPU))
 
 
 class Small(EagerEngine):
@@ -136,47 +144,61 @@ class Small(EagerEngine):
     fits = 2
     message = "CUDA out of memory. Tried to allocate"
 
-    def convert(self, pixels: np.ndarray) -> np.ndarray:
-        if len(pixels) > self.fits:
+    def __call__(self, images: Tensor) -> Tensor:
+        if len(images) > self.fits:
             raise torch.OutOfMemoryError(self.message)
-        return super().convert(pixels)
+        return super().__call__(images)
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing() -> None:
     pixels = make_pixels(7, 32, 32)
-    wanted = EagerEngine(make_model(), CPU).convert(pixels)
-    engine = Small(make_model(), CPU)
-    engine.batch = 7
-    got = convert_resilient(engine, pixels)
+    wanted = convert(EagerEngine(make_model(), CPU), pixels)
+    job = EngineJob(Small(make_model(), CPU), 7)
+    got = convert_pixels(job, pixels)
     assert got.shape == wanted.shape
     assert np.abs(got.astype(int) - wanted).max() <= 1  # sums in another order round differently
-    assert engine.batch == 1 or engine.batch == 2
-    assert "out of memory" in engine.describe()["notes"][0]
+    assert job.batch == 1
+    assert job.describe()["notes"] == [
+        "out of memory with 7 pictures of 32x32: 3 from then on",
+        "out of memory with 3 pictures of 32x32: 1 from then on",
+    ]
 
 
 def test_one_picture_that_does_not_fit_is_an_error_with_a_remedy() -> None:
     engine = Small(make_model(), CPU)
     engine.fits = 0
-    with pytest.raises(OutOfMemoryError, match="`work_size`"):
-        convert_resilient(engine, make_pixels(1, 32, 32))
+    with pytest.raises(OutOfMemoryError, match="one picture of 32x32: use a smaller `work_size`"):
+        convert(engine, make_pixels(1, 32, 32))
 
 
 def test_other_errors_are_not_taken_for_memory() -> None:
     class Broken(EagerEngine):
-        def convert(self, pixels: np.ndarray) -> np.ndarray:
+        def __call__(self, images: Tensor) -> Tensor:
             raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        convert_resilient(Broken(make_model(), CPU), make_pixels(2, 32, 32))
+        convert(Broken(make_model(), CPU), make_pixels(2, 32, 32))
+
+
+def test_main_memory_is_looked_at_before_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system without any left ends the program. What has gone through once goes through again."""
+    job = EngineJob(EagerEngine(make_model(), CPU), 4, pixel_bytes=1000.0)
+    monkeypatch.setattr("cgconvert.engines.batches.available_memory", lambda: 1000 * 2 * 32 * 32)
+    convert_pixels(job, make_pixels(4, 32, 32))
+    assert job.notes == ["out of memory with 4 pictures of 32x32: 2 from then on"]
+    monkeypatch.setattr("cgconvert.engines.batches.available_memory", lambda: 0)
+    convert_pixels(job, make_pixels(2, 32, 32))
+    with pytest.raises(OutOfMemoryError, match=r"640x32 pixels need about 0\.0 GiB of memory, 0\.0 are free"):
+        convert_pixels(job, make_pixels(1, 32, 640))
 
 
 def test_the_batch_follows_size_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = EagerEngine(make_model(), CPU)
-    engine.streams = 1
-    small, large = choose_batch(engine, 64, 64), choose_batch(engine, 1080, 1920)
+    job = EngineJob(EagerEngine(make_model(), CPU))
+    job.engine.streams = 1
+    small, large = choose_batch(job, 64, 64), choose_batch(job, 1080, 1920)
     assert small > large == 1
     monkeypatch.setattr("cgconvert.engines.batches.free_memory", lambda device: 0)
-    assert choose_batch(engine, 64, 64) == 1
+    assert choose_batch(job, 64, 64) == 1
 
 
 def test_an_intel_gpu_is_asked_for_or_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +223,7 @@ def test_an_intel_gpu_is_asked_for_or_found(monkeypatch: pytest.MonkeyPatch) -> 
         described("gpu", "int8")
     with pytest.raises(UsageError, match="only openvino"):
         described("gpu", "auto", "eager")
-    engine = create_engine(model, "gpu")
+    engine = build(model, next(candidates(model, "gpu", "auto", "auto")))
     assert engine.describe()["device"] == "gpu.1" and engine.precision == "fp16"
     engine.close()
 
@@ -211,9 +233,9 @@ def test_a_gpu_that_does_not_work_gives_way(monkeypatch: pytest.MonkeyPatch) -> 
     pytest.importorskip("openvino")
     monkeypatch.setattr("cgconvert.engines.openvino.available_gpus", lambda: ["GPU.7"])
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    engine = create_verified_engine(make_model(), EngineOptions(), make_pixels(1, 32, 32))
-    assert engine.describe()["device"] == "cpu"
-    assert "openvino fp16 on gpu.7 not used" in engine.describe()["notes"][0]
-    engine.close()
+    job = create_job(make_model(), EngineOptions(), make_pixels(1, 32, 32))
+    assert job.describe()["device"] == "cpu"
+    assert "openvino fp16 on gpu.7 not used" in job.describe()["notes"][0]
+    job.close()
     with pytest.raises(UnavailableError, match=r"gpu\.7"):
-        create_verified_engine(make_model(), EngineOptions("gpu"), make_pixels(1, 32, 32))
+        create_job(make_model(), EngineOptions("gpu"), make_pixels(1, 32, 32))

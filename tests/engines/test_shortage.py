@@ -15,26 +15,22 @@ from cgconvert.engines.batches import (
     OutOfMemoryError,
     bytes_per_pixel,
     choose_batch,
-    convert_resilient,
     is_out_of_memory,
     scaled_batch,
 )
 from cgconvert.engines.choose import CLASSES, Candidate
 from cgconvert.engines.compiled import CompileEngine
 from cgconvert.engines.eager import EagerEngine
-from cgconvert.engines.ready import (
-    create_verified_engine,
-    make_ready,
-    prepare_new_size,
-    verify_what_fits,
-)
+from cgconvert.engines.job import EngineJob
+from cgconvert.engines.pixels import convert_pixels
+from cgconvert.engines.ready import create_job, make_ready, prepare_new_size, verify_what_fits
 from cgconvert.engines.verify import Verification
 from cgconvert.errors import UnavailableError
 from cgconvert.models.loading import Model
 from cgconvert.options import EngineOptions
 from cgconvert.progress import Silent
 from tests.engines.built import SHORT, Built
-from tests.engines.models import make_model, make_pixels
+from tests.engines.models import convert, make_model, make_pixels
 
 CPU = torch.device("cpu")
 
@@ -48,32 +44,33 @@ def card(monkeypatch: pytest.MonkeyPatch) -> type[Built]:
     return Built
 
 
-def made_ready(batch: int, monkeypatch: pytest.MonkeyPatch) -> Built:
+def made_ready(batch: int, monkeypatch: pytest.MonkeyPatch) -> tuple[EngineJob, Built]:
     """The stand-in, ready for pictures of 32x32."""
-    monkeypatch.setattr(ready, "build", lambda model, candidate: Built(model, CPU, "fp32"))
+    monkeypatch.setattr(ready, "build", lambda model, candidate, calibration: Built(model, CPU, "fp32"))
     candidate = Candidate("compile", "fp32", CPU)
-    engine = make_ready(make_model(), candidate, (32, 32), batch, Silent(), lambda count: [])
-    assert isinstance(engine, Built)
-    return engine
+    job = make_ready(make_model(), candidate, (32, 32), batch, Silent(), lambda count: [])
+    assert isinstance(job.engine, Built)
+    return job, job.engine
 
 
-def test_what_runs_short_is_built_for_half_the_batch(
+def test_what_runs_short_goes_layer_by_layer_in_half_the_batch(
     card: type[Built], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half a batch filled up to the whole one that it was built for would need as much memory as before."""
+    """Half a batch filled up to the whole one that it was built for would need as much memory as before, and
+    in mid-run nothing is built."""
     monkeypatch.setattr(card, "runnable", 4)
-    engine = made_ready(8, monkeypatch)
+    job, engine = made_ready(8, monkeypatch)
     pixels = make_pixels(9, 32, 32)
-    got = convert_resilient(engine, pixels)
-    wanted = EagerEngine(make_model(), CPU).convert(pixels)
+    got = convert_pixels(job, pixels)
+    wanted = convert(EagerEngine(make_model(), CPU), pixels)
     assert np.abs(got.astype(int) - wanted).max() <= 1 and got.shape == wanted.shape
-    assert card.tried == [(8, 32, 32), (4, 32, 32)]
-    assert engine.batch == 4 and list(engine.runners) == [(4, 32, 32)]
-    assert engine.notes == ["out of memory with 8 pictures of 32x32: 4 from then on"]
+    assert card.tried == [(8, 32, 32)] and engine.runners == {}
+    assert job.batch == 4
+    assert job.notes == ["out of memory with 8 pictures of 32x32: 4 from then on"]
 
 
 def test_what_is_built_for_other_sizes_stays(card: type[Built], monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = made_ready(8, monkeypatch)
+    _, engine = made_ready(8, monkeypatch)
     engine.prepare(16, 16, 8)
     engine.forget(32, 32, above=4)
     assert list(engine.runners) == [(8, 16, 16)]
@@ -82,10 +79,10 @@ def test_what_is_built_for_other_sizes_stays(card: type[Built], monkeypatch: pyt
 
 def test_a_batch_that_cannot_be_built_is_halved(card: type[Built], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(card, "buildable", 2)
-    engine = made_ready(9, monkeypatch)
+    job, _ = made_ready(9, monkeypatch)
     assert card.tried == [(9, 32, 32), (4, 32, 32), (2, 32, 32)]
-    assert engine.batch == 2 and len(engine.notes) == 2
-    assert convert_resilient(engine, make_pixels(3, 32, 32)).shape == (3, 32, 32, 3)
+    assert job.batch == 2 and len(job.notes) == 2
+    assert convert_pixels(job, make_pixels(3, 32, 32)).shape == (3, 32, 32, 3)
     monkeypatch.setattr(card, "buildable", 0)
     with pytest.raises(OutOfMemoryError, match="one picture of 32x32: use a smaller `work_size`"):
         made_ready(2, monkeypatch)
@@ -98,20 +95,20 @@ def test_auto_gives_way_where_not_even_one_picture_can_be_built(
     monkeypatch.setitem(CLASSES, "compile", "tests.engines.built:Built")
     monkeypatch.setattr("cgconvert.engines.choose.AUTO_ENGINES", {"cpu": ("compile", "eager")})
     options = EngineOptions("cpu", precision="fp32")
-    engine = create_verified_engine(make_model(), options, make_pixels(1, 32, 32))
-    assert engine.name == "eager"
-    assert engine.notes[0].startswith("compile fp32 on cpu not used: not enough memory on cpu")
+    job = create_job(make_model(), options, make_pixels(1, 32, 32))
+    assert job.engine.name == "eager"
+    assert job.notes[0].startswith("compile fp32 on cpu not used: not enough memory on cpu")
     with pytest.raises(OutOfMemoryError):
-        create_verified_engine(make_model(), EngineOptions("cpu", "compile", "fp32"), make_pixels(1, 32, 32))
+        create_job(make_model(), EngineOptions("cpu", "compile", "fp32"), make_pixels(1, 32, 32))
 
 
 def test_weights_that_do_not_fit_are_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(model: Model, candidate: Candidate) -> None:
+    def build(model: Model, candidate: Candidate, calibration: object) -> None:
         raise torch.OutOfMemoryError(SHORT)
 
     monkeypatch.setattr(ready, "build", build)
     with pytest.raises(OutOfMemoryError, match=r"weights of 'resnet': use `device=.cpu.`"):
-        create_verified_engine(make_model(), EngineOptions("cpu", "eager", "fp32"), make_pixels(1, 32, 32))
+        create_job(make_model(), EngineOptions("cpu", "eager", "fp32"), make_pixels(1, 32, 32))
 
 
 def with_room_to_compare(monkeypatch: pytest.MonkeyPatch, edge: int) -> list[tuple[int, ...]]:
@@ -133,37 +130,52 @@ def test_a_corner_is_compared_where_float32_does_not_fit(
 ) -> None:
     seen = with_room_to_compare(monkeypatch, 160)
     engine = Built(make_model(), CPU, "fp32")
+    job = EngineJob(engine)
     engine.prepare(512, 600, 1)
-    assert verify_what_fits(engine, make_pixels(2, 512, 600)).passed
+    assert verify_what_fits(job, make_pixels(2, 512, 600)).passed
     assert seen == [(1, 512, 600), (1, 256, 300), (1, 128, 150)]
-    assert engine.notes == ["compared on 150x128 of 600x512: memory is short for more in float32"]
+    assert job.notes == ["compared on 150x128 of 600x512: memory is short for more in float32"]
     assert list(engine.runners) == [(1, 512, 600)], "what was built for the corner gives its place back"
     with_room_to_compare(monkeypatch, 100)
     with pytest.raises(OutOfMemoryError, match="compare compile with the plain network"):
-        verify_what_fits(engine, make_pixels(1, 512, 600))
+        verify_what_fits(job, make_pixels(1, 512, 600))
 
 
 def test_each_size_that_is_built_is_compared(card: type[Built], monkeypatch: pytest.MonkeyPatch) -> None:
     """One whose pictures are not those of the model is not used; its pictures go layer by layer."""
     monkeypatch.setattr(card, "flawed", ((40, 48),))
-    engine = made_ready(2, monkeypatch)
+    job, engine = made_ready(2, monkeypatch)
     seen = with_room_to_compare(monkeypatch, 1000)
     for size in ((48, 40), (40, 48)):
-        prepare_new_size(engine, make_pixels(1, *size), Silent())
+        prepare_new_size(job, make_pixels(1, *size), Silent())
     assert seen == [(1, 48, 40), (1, 40, 48)]
     assert list(engine.runners) == [(2, 32, 32), (2, 48, 40)]
-    assert [row["size"] for row in engine.describe()["verified"]] == [[40, 48]], (
-        "what is not used is not told"
-    )
-    assert len(engine.notes) == 1 and "compile for 48x40 has 20.0 dB" in engine.notes[0]
+    assert [row["size"] for row in job.describe()["verified"]] == [[40, 48]], "what is not used is not told"
+    assert len(job.notes) == 1 and "compile for 48x40 has 20.0 dB" in job.notes[0]
     pixels = make_pixels(2, 40, 48)
-    wanted = EagerEngine(make_model(), CPU).convert(pixels)
-    assert np.abs(engine.convert(pixels).astype(int) - wanted).max() <= 1
+    wanted = convert(EagerEngine(make_model(), CPU), pixels)
+    assert np.abs(convert(engine, pixels, 2).astype(int) - wanted).max() <= 1
     assert card.tried.count((2, 40, 48)) == 1, "it is not built again"
     engine.prepare(64, 64, 2)
     engine.prepare(80, 64, 2)
-    prepare_new_size(engine, make_pixels(1, 96, 96), Silent())
+    prepare_new_size(job, make_pixels(1, 96, 96), Silent())
     assert len(seen) == 2, "what runs layer by layer needs no comparison"
+    assert job.notes[1:] == ["no more sizes are built for: the others run layer by layer, without compile"]
+
+
+def test_a_size_that_cannot_be_built_does_not_end_the_run(
+    card: type[Built], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, engine = made_ready(2, monkeypatch)
+
+    def fail(self: Built, shape: object, progress: object) -> None:
+        raise UnavailableError("no compiler any more")
+
+    monkeypatch.setattr(Built, "_runner", fail)
+    prepare_new_size(job, make_pixels(1, 40, 48), Silent())
+    told = "compile for 48x40 is given up: no compiler any more; that size runs layer by layer"
+    assert job.notes == [told] and job.engine.built_for(32, 32)
+    assert convert(engine, make_pixels(1, 40, 48)).shape == (1, 40, 48, 3)
 
 
 def test_only_a_built_size_is_compared_on_the_whole_picture(
@@ -173,7 +185,7 @@ def test_only_a_built_size_is_compared_on_the_whole_picture(
     seen = with_room_to_compare(monkeypatch, 1000)
     for name, compared in (("compile", (1, 40, 48)), ("eager", (1, 32, 32))):
         options = EngineOptions("cpu", name, "fp32", 2)
-        create_verified_engine(make_model(), options, make_pixels(1, 40, 48), compared_edge=32).close()
+        create_job(make_model(), options, make_pixels(1, 40, 48), compared_edge=32).close()
         assert seen[-1] == compared
     assert card.tried == [(2, 40, 48)]
 
@@ -218,7 +230,8 @@ def test_nothing_is_built_to_measure_memory(card: type[Built], monkeypatch: pyte
     monkeypatch.setattr(batches, "_peak", peak)
     engine = Built(make_model(), CPU, "fp32")
     engine.device = torch.device("cuda")
-    assert bytes_per_pixel(engine) == bytes_per_pixel(engine) == 100.0
+    job = EngineJob(engine)
+    assert bytes_per_pixel(job) == bytes_per_pixel(job) == 100.0
     assert runs == [(1, 3, 256, 256)], "measured once"
     assert card.tried == [] and engine.runners == {}
 
@@ -242,8 +255,9 @@ def test_scaled_batch(size: tuple[int, int], enough: int, most: int, expected: i
 
 def test_a_card_gets_a_batch_that_keeps_it_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = EagerEngine(make_model(), CPU)
-    engine.device, engine.streams, engine.pixel_bytes = torch.device("cuda"), 1, 100.0
+    engine.device, engine.streams = torch.device("cuda"), 1
+    job = EngineJob(engine, pixel_bytes=100.0)
     monkeypatch.setattr(batches, "free_memory", lambda device: 80 * 10**9)
-    assert [choose_batch(engine, *size) for size in ((1080, 1920), (360, 640), (64, 64))] == [5, 37, 64]
+    assert [choose_batch(job, *size) for size in ((1080, 1920), (360, 640), (64, 64))] == [5, 37, 64]
     monkeypatch.setattr(batches, "free_memory", lambda device: 10**9)
-    assert choose_batch(engine, 1080, 1920) == 3
+    assert choose_batch(job, 1080, 1920) == 3

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cgconvert.options import EngineOptions, ImageOptions
-from cgconvert.pictures.pipeline import ImageRun, ImagesResult
+from cgconvert.pictures.pipeline import ImagesResult, run_images
 from cgconvert.pictures.plan import plan_dir
 from cgconvert.progress import Silent
 from tests.pictures.pictures import noise, png
@@ -29,4 +29,4 @@ def run(
     folder: Path, output: Path, model: str, engine: EngineOptions, workers: int | None = None, **options: Any
 ) -> ImagesResult:
     plan = plan_dir(folder, output, model, ImageOptions(**options), engine)
-    return ImageRun(plan, Silent(), workers).run()
+    return run_images(plan, Silent(), workers_count=workers)

@@ -1,19 +1,8 @@
-"""How much memory pictures take, and which are taken of those that wait."""
+"""Which pictures are taken of those that wait."""
 
 from __future__ import annotations
 
-from cgconvert.card import ModelCard
-from cgconvert.pictures.batching import Groups, memory_per_pixel
-
-H2 = ModelCard("h2", "h2")
-RESNET = ModelCard("r", "resnet", {"ngf": 64})
-
-
-def test_memory_grows_with_the_network() -> None:
-    wide = ModelCard("w", "resnet", {"ngf": 128})
-    assert memory_per_pixel(H2) < memory_per_pixel(RESNET) < memory_per_pixel(wide)
-    assert memory_per_pixel(H2, "bf16") < memory_per_pixel(H2)
-    assert memory_per_pixel(ModelCard("x", "not known here")) > 0
+from cgconvert.pictures.batching import Groups
 
 
 def test_groups_keep_order_and_rest() -> None:
@@ -25,3 +14,15 @@ def test_groups_keep_order_and_rest() -> None:
     assert groups.take_full() == [1, 3, 5]
     assert groups.take_full() is None
     assert groups.take_oldest() == [6] and groups.take_oldest() is None and len(groups) == 0
+
+
+def test_many_sizes_do_not_wait_for_ever() -> None:
+    """Where every picture has a size of its own no batch fills, and memory must not."""
+    groups: Groups[int] = Groups()
+    taken = []
+    for number in range(40):
+        groups.add(number, number, 4)
+        if batch := groups.take_full():
+            taken.append(batch)
+        assert len(groups) <= 8
+    assert taken == [[number] for number in range(32)]

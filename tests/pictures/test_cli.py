@@ -19,7 +19,8 @@ from cgconvert.options import EngineOptions
 from cgconvert.pictures.pipeline import convert_dir
 from tests.pictures.conftest import install_h2
 from tests.pictures.pictures import noise, png, png_with, read_rgb, smooth
-from tests.pictures.test_pipeline import fill, names
+from tests.pictures.runs import fill, names
+from tests.programs import cpu_seconds, stop
 
 FP32 = ["--device", "cpu", "--engine", "eager", "--precision", "fp32"]
 
@@ -178,6 +179,11 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment, **pipes)  # type: ignore[call-overload,no-any-return]
 
 
+def whole(folder: Path) -> list[str]:
+    """The files below a folder that are not being written just now."""
+    return [name for name in names(folder) if TEMPORARY_PREFIX not in name]
+
+
 def wait_for(what: object, process: subprocess.Popen[str], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not what():  # type: ignore[operator]
@@ -193,13 +199,11 @@ def test_an_interrupted_run_goes_on_as_if_it_had_never_stopped(here: Path, exact
     for number in (signal.SIGINT, signal.SIGTERM):
         process = start("dir", "in", "--model", model)
         enough = len(early) + 4
-        wait_for(lambda: len(names(here / "in.medium")) >= enough, process)  # noqa: B023
-        process.send_signal(number)
-        sent = time.monotonic()
-        out, err = process.communicate(timeout=30)
-        assert time.monotonic() - sent < 5
-        assert process.returncode == 130 and out == ""
-        assert "the same command goes on from here" in err.splitlines()[-1] and "Traceback" not in err
+        wait_for(lambda: len(whole(here / "in.medium")) >= enough, process)  # noqa: B023
+        ended = stop(process, number)
+        assert (ended.code, ended.out) == (130, "") and ended.cpu_seconds < 3
+        assert "the same command goes on from here" in ended.err.splitlines()[-1]
+        assert "Traceback" not in ended.err
         done = names(here / "in.medium")
         assert enough <= len(done) < 40 and not [name for name in done if TEMPORARY_PREFIX in name]
         times = {name: (here / "in.medium" / name).stat().st_mtime_ns for name in done}
@@ -221,18 +225,10 @@ def test_ctrl_c_is_heard_inside_a_long_network_call(here: Path) -> None:
     (here / "in/large.png").write_bytes(png(np.zeros((2400, 2400, 3), np.uint8), 2))
     process = start("dir", "in", "--model", "slow")
     wait_for(lambda: cpu_seconds(process.pid) > 4.5, process)  # loading torch takes less
-    process.send_signal(signal.SIGINT)
-    sent = time.monotonic()
-    _, err = process.communicate(timeout=60)
-    assert time.monotonic() - sent < 5
-    assert process.returncode == 130 and "nothing half-written is left" in err
+    ended = stop(process)
+    assert ended.code == 130 and "nothing half-written is left" in ended.err
+    assert ended.cpu_seconds < 3
     assert names(here / "in.slow") == []
-
-
-def cpu_seconds(pid: int) -> float:
-    """Seconds of processor time that a process has used."""
-    ticks = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
-    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
 def test_watching_from_the_command_line(here: Path) -> None:
@@ -242,9 +238,8 @@ def test_watching_from_the_command_line(here: Path) -> None:
     wait_for(lambda: (here / "in.same").exists() and len(names(here / "in.same")) == 3, process)
     fill(here / "in/later", 2)
     wait_for(lambda: len(names(here / "in.same")) == 5, process)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
-    assert process.returncode == 0, err
-    assert out.startswith("Converted 5 images in ")
+    ended = stop(process)
+    assert ended.code == 0, ended.err
+    assert ended.out.startswith("Converted 5 images in ")
     for name in names(here / "in"):
         assert np.array_equal(read_rgb(here / "in.same" / name), read_rgb(here / "in" / name))

@@ -15,8 +15,9 @@ from cgconvert.errors import OutputError
 from cgconvert.host.files import TEMPORARY_PREFIX
 from cgconvert.options import EngineOptions, ImageOptions
 from cgconvert.pictures import pipeline
-from cgconvert.pictures.pipeline import ImageRun
+from cgconvert.pictures.pipeline import run_images
 from cgconvert.pictures.plan import plan_dir
+from cgconvert.pictures.result import Tally
 from cgconvert.progress import Silent
 from tests.pictures.pictures import noise, png, read_rgb
 from tests.pictures.runs import fill, names, run
@@ -52,16 +53,16 @@ def test_a_disk_that_fails_stops_the_run_and_leaves_nothing_half(
     fill(tmp_path / "in", 40)
     break_writing(monkeypatch, 6, number)
     plan = plan_dir(tmp_path / "in", tmp_path / "out", same, ImageOptions(), exact)
-    attempt = ImageRun(plan, Silent())
+    tally = Tally(plan)
     with pytest.raises(OutputError) as caught:
-        attempt.run()
+        run_images(plan, Silent(), tally)
     assert str(caught.value).startswith(words) and "the same command goes on" in str(caught.value)
     assert caught.value.exit_code == 4
     written = names(tmp_path / "out")
     assert 1 <= len(written) <= 6 and not [name for name in written if TEMPORARY_PREFIX in name]
     for name in written:
         assert np.array_equal(read_rgb(tmp_path / "out" / name), read_rgb(tmp_path / "in" / name))
-    assert attempt.result.converted <= 6 and not attempt.result.complete
+    assert tally.result().converted == len(written) and not tally.result().complete
     monkeypatch.undo()
     os.environ["CGCONVERT_HOME"] = str(plan.model.parents[1])
     rest = run(tmp_path / "in", tmp_path / "out", same, exact)

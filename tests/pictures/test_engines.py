@@ -14,10 +14,14 @@ from cgconvert.engines import batches, ready
 from cgconvert.engines.batches import choose_batch
 from cgconvert.engines.choose import CLASSES
 from cgconvert.engines.eager import EagerEngine
+from cgconvert.engines.job import EngineJob
+from cgconvert.host.channels import StageClock
 from cgconvert.models.loading import load_model
 from cgconvert.options import EngineOptions
 from cgconvert.pictures import network
 from cgconvert.pictures.network import Network
+from cgconvert.progress import Silent
+from cgconvert.tensors.transfers import HostTransfers
 from tests.engines.built import Built
 from tests.engines.models import make_model
 from tests.pictures.pictures import noise, png, read_rgb
@@ -88,7 +92,7 @@ def test_a_first_picture_that_does_not_fit_fails_alone(
     result = convert(tmp_path, small, (20, 1100), (32, 40))
     assert result.converted == 1
     assert [(one.file.name, one.reason.split(";")[0]) for one in result.failures] == [
-        ("0.png", "1100x20 pixels are more than the memory of cpu holds")
+        ("0.png", "not enough memory on cpu for one picture of 1100x20")
     ]
 
 
@@ -96,25 +100,30 @@ def test_folders_and_videos_take_the_same_batch(monkeypatch: pytest.MonkeyPatch)
     """Another batch would be another engine in the cache than the one that was built ahead."""
     model = make_model()
     engine = EagerEngine(model, torch.device("cpu"))
-    engine.device, engine.streams, engine.pixel_bytes = torch.device("cuda"), 1, 100.0
+    engine.streams = 1
+    job = EngineJob(engine, pixel_bytes=100.0)
     monkeypatch.setattr(batches, "free_memory", lambda device: 80 * 10**9)
-    monkeypatch.setattr(network, "available_memory", lambda: None)
-    monkeypatch.setattr("cgconvert.models.loading.load_model", lambda path: model)
+    monkeypatch.setattr(network, "load_model", lambda path: model)
+    monkeypatch.setattr(network, "transfers_for", lambda device: HostTransfers())
     given = []
 
-    def create(model: Any, asked: Any, pixels: np.ndarray, *more: Any) -> EagerEngine:
+    def create(model: Any, asked: Any, pixels: np.ndarray, *more: Any) -> EngineJob:
         given.append((pixels.shape, more[-1]))
-        engine.batch = choose_batch(engine, *pixels.shape[1:3])
-        return engine
+        engine.device = torch.device("cuda")
+        job.batch = choose_batch(job, *pixels.shape[1:3])
+        return job
 
-    monkeypatch.setattr(ready, "create_verified_engine", create)
+    monkeypatch.setattr(network, "create_job", create)
     plan: Any = SimpleNamespace(
-        engine=EngineOptions(), card=model.card, total=9, model=Path(), options=SimpleNamespace(watch=False)
+        engine=EngineOptions("cpu"),
+        card=model.card,
+        total=9,
+        model=Path(),
+        options=SimpleNamespace(watch=False),
     )
-    own = Network(plan, lambda event: None)
-    own.first = np.zeros((1080, 1920, 3), np.uint8)
-    own._start_engine()
+    clock = StageClock({"prepare": "", "build": ""})
+    own: Network[Any] = Network(plan, np.zeros((1080, 1920, 3), np.uint8), Silent(), clock)
     assert given == [((1, 1080, 1920, 3), 1024)]
     for size in ((1080, 1920), (720, 1280), (256, 256), (2160, 3840)):
-        assert own.batch_for(*size) == choose_batch(engine, *size)
-    assert own.batch_for(1080, 1920) == engine.batch == 5
+        assert own.batch_for(*size) == choose_batch(job, *size)
+    assert own.batch_for(1080, 1920) == job.batch == 5

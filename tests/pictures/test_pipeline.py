@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -12,11 +13,12 @@ import numpy as np
 import pytest
 
 from cgconvert.errors import Interrupted, OutputError
+from cgconvert.host.channels import Budget
 from cgconvert.host.files import TEMPORARY_PREFIX
 from cgconvert.models.loading import load_model
 from cgconvert.options import EngineOptions, ImageOptions
 from cgconvert.pictures import network, pipeline
-from cgconvert.pictures.pipeline import ImageRun, convert_dir
+from cgconvert.pictures.pipeline import convert_dir
 from cgconvert.pictures.plan import plan_dir
 from cgconvert.progress import Silent
 from tests.pictures.pictures import encode, noise, png, read_rgb, smooth
@@ -46,13 +48,13 @@ def test_only_equal_padded_sizes_share_a_batch(
     tmp_path: Path, small: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[tuple[int, ...]]] = []
-    translate = network.Network._translate
+    translate = network.Network.translate
 
-    def watching(self: Any, engine: Any, batch: Any) -> Any:
-        seen.append([pixels.shape[:2] for pixels in batch])
-        return translate(self, engine, batch)
+    def watching(self: Any, batch: Any) -> Any:
+        seen.append([item.pixels.shape[:2] for item in batch])
+        return translate(self, batch)
 
-    monkeypatch.setattr(network.Network, "_translate", watching)
+    monkeypatch.setattr(network.Network, "translate", watching)
     (tmp_path / "in").mkdir()
     for index, size in enumerate([(17, 30), (20, 29), (18, 31), (20, 32), (24, 32), (21, 31)] * 4):
         (tmp_path / "in" / f"{index:02}.png").write_bytes(png(noise(*size, seed=index), 2))
@@ -85,7 +87,7 @@ def test_three_bad_of_ten(tmp_path: Path, same: str, exact: EngineOptions) -> No
 def test_a_folder_of_bad_files_loads_no_model(
     tmp_path: Path, same: str, exact: EngineOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network.Network, "start", lambda self: pytest.fail("the network was started"))
+    monkeypatch.setattr(network, "load_model", lambda path: pytest.fail("the model was loaded"))
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.png").write_bytes(b"")
     assert run(tmp_path / "in", tmp_path / "out", same, exact).failed == 1
@@ -151,24 +153,24 @@ def test_not_enough_memory_for_a_batch_halves_it(
 ) -> None:
     from cgconvert.engines.eager import EagerEngine
 
-    convert, sizes = EagerEngine.convert, []
+    call, sizes = EagerEngine.__call__, []
 
-    def short(self: Any, pixels: np.ndarray) -> np.ndarray:
-        sizes.append(len(pixels))
-        if len(pixels) > 1:
+    def short(self: Any, images: Any) -> Any:
+        sizes.append(len(images))
+        if len(images) > 1:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
-        if pixels.shape[1] == 40:
+        if images.shape[2] == 40:
             raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")
-        return convert(self, pixels)
+        return call(self, images)
 
-    monkeypatch.setattr(EagerEngine, "convert", short)
+    monkeypatch.setattr(EagerEngine, "__call__", short)
     fill(tmp_path / "in", 8)
     (tmp_path / "in/large.png").write_bytes(png(noise(40, 40), 2))
     result = run(tmp_path / "in", tmp_path / "out", same, EngineOptions("cpu", "eager", "fp32", 4))
     assert result.converted == 8 and max(sizes) == 4
     assert sizes.count(4) == 1, "what has proved too much is not asked for again"
     assert [(f.file.name, f.reason.split(";")[0]) for f in result.failures] == [
-        ("large.png", "40x40 pixels are more than the memory of cpu holds")
+        ("large.png", "not enough memory on cpu for one picture of 40x40")
     ]
     for name in names(tmp_path / "out"):
         assert np.array_equal(read_rgb(tmp_path / "out" / name), read_rgb(tmp_path / "in" / name))
@@ -177,13 +179,14 @@ def test_not_enough_memory_for_a_batch_halves_it(
 def test_a_picture_too_large_for_main_memory_fails_alone(
     tmp_path: Path, small: str, exact: EngineOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network, "available_memory", lambda: 1_000_000)
+    monkeypatch.setattr("cgconvert.engines.batches.available_memory", lambda: 1_000_000)
     fill(tmp_path / "in", 3)
     (tmp_path / "in/large.png").write_bytes(png(noise(400, 400), 2))
     result = run(tmp_path / "in", tmp_path / "out", small, exact)
     assert result.converted == 3
-    assert result.failures[0].reason.startswith(
-        "400x400 pixels need about 0.0 GiB of memory, 0.0 are free; try"
+    assert result.failures[0].reason == (
+        "400x400 pixels need about 0.0 GiB of memory, 0.0 are free; try another `device` or `precision`, or "
+        "a smaller picture"
     )
 
 
@@ -201,21 +204,27 @@ def test_a_bug_keeps_its_traceback(
 
 
 def test_what_is_under_way_stays_bounded(tmp_path: Path, same: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(tmp_path / "in", 60, (64, 64))
-    monkeypatch.setattr(pipeline, "PIXEL_MEMORY", 4 * 64 * 64 * 24)
-    one = EngineOptions("cpu", "eager", "fp32", 1)
-    plan = plan_dir(tmp_path / "in", tmp_path / "out", same, ImageOptions(), one)
-    attempt, most, most_memory = ImageRun(plan, Silent(), 4), [0], [0]
-    handle = attempt._handle
+    """Decoding is far ahead of a slow network, but not farther than the memory goes."""
+    fill(tmp_path / "in", 40, (64, 64))
+    one = 64 * 64 * 24 + 20_000
+    monkeypatch.setattr(pipeline, "PIXEL_MEMORY", 4 * one)
+    budgets: list[Budget] = []
+    most: list[int] = []
 
-    def watching(event: Any) -> None:
-        most[0] = max(most[0], attempt.under_way)
-        most_memory[0] = max(most_memory[0], attempt.memory)
-        handle(event)
+    class Watched(Budget):
+        def __init__(self, limit: int) -> None:
+            super().__init__(limit)
+            budgets.append(self)
 
-    monkeypatch.setattr(attempt, "_handle", watching)
-    assert attempt.run().converted == 60
-    assert most[0] <= 3 + 2 * 4 and most_memory[0] <= 4 * 64 * 64 * 24 and attempt.memory == 0
+        def take(self, count: int) -> None:
+            super().take(count)
+            most.append(self.taken)
+
+    monkeypatch.setattr(pipeline, "Budget", Watched)
+    plan_options = EngineOptions("cpu", "eager", "fp32", 1)
+    assert run(tmp_path / "in", tmp_path / "out", same, plan_options, 4).converted == 40
+    assert len(most) == 40 and one < max(most) <= 4 * one
+    assert [budget.taken for budget in budgets] == [0], "all is given back"
 
 
 def test_pictures_larger_than_the_memory_limit_go_one_by_one(
@@ -240,37 +249,50 @@ def test_threads_end_with_the_run(tmp_path: Path, same: str, exact: EngineOption
 def test_an_interrupt_in_python(
     tmp_path: Path, same: str, exact: EngineOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What is there is counted, what is not is done by the next run."""
+    write = pipeline.write_atomically
+
+    def slow(*arguments: Any) -> None:
+        time.sleep(0.02)
+        write(*arguments)
+
     class Impatient(Silent):
         def advance(self, done: int, busiest: str | None = None) -> None:
             if done == 5:
-                raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGINT)
 
+    monkeypatch.setattr(pipeline, "write_atomically", slow)
     fill(tmp_path / "in", 30)
     started = time.monotonic()
-    with pytest.raises(Interrupted, match="the same command goes on from here"):
+    with pytest.raises(Interrupted) as caught:
         convert_dir(tmp_path / "in", tmp_path / "out", same, engine_options=exact, progress=Impatient())
     assert time.monotonic() - started < 10
     done = names(tmp_path / "out")
     assert 5 <= len(done) < 30 and not [name for name in done if TEMPORARY_PREFIX in name]
+    assert str(caught.value) == (
+        f"interrupted; {len(done)} images are finished, nothing half-written is left, "
+        "the same command goes on from here"
+    )
     rest = convert_dir(tmp_path / "in", tmp_path / "out", same, engine_options=exact)
     assert (rest.converted, rest.skipped) == (30 - len(done), len(done))
 
 
-def test_what_was_written_when_the_interrupt_came_is_counted(
+def test_an_interrupt_before_anything_is_found(
     tmp_path: Path, same: str, exact: EngineOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file can be there whose writing the coordinator has not heard of yet."""
-    fill(tmp_path / "in", 6)
+    """A million finished pictures are looked through without a thing to wait at."""
+    monkeypatch.setattr(pipeline, "is_finished", lambda job, options: time.sleep(0.01) or True)
+    fill(tmp_path / "in", 400, (1, 1))
 
-    def interrupt(run: ImageRun, item: object) -> None:
-        raise KeyboardInterrupt
+    class Impatient(Silent):
+        def advance(self, done: int, busiest: str | None = None) -> None:
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(ImageRun, "_written", interrupt)
-    with pytest.raises(Interrupted) as caught:
-        convert_dir(tmp_path / "in", tmp_path / "out", same, engine_options=exact)
-    finished = len(names(tmp_path / "out"))
-    assert finished >= 1
-    assert f"interrupted; {finished} images are finished" in str(caught.value)
+    started = time.monotonic()
+    with pytest.raises(Interrupted):
+        convert_dir(tmp_path / "in", tmp_path / "out", same, engine_options=exact, progress=Impatient())
+    assert time.monotonic() - started < 3
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_report_is_plain_data(tmp_path: Path, same: str, exact: EngineOptions) -> None:

@@ -131,7 +131,7 @@ def test_the_pipeline_in_watch(
             steps.pop(0)()
 
     plan = plan_dir(folder, tmp_path / "out", "same", ImageOptions(watch=True), exact)
-    result = pipeline.ImageRun(plan, Director()).run()
+    result = pipeline.run_images(plan, Director())
     assert (result.converted, result.failures, result.complete) == (3, [], True)
     for name, pixels in (("first", first), ("later", later), ("slow", whole)):
         assert np.array_equal(read_rgb(tmp_path / f"out/{name}.png"), pixels)

@@ -161,7 +161,7 @@ def test_an_error_anywhere_ends_the_run(
         raise OutputError("broken on purpose")
 
     where = {
-        "engine": "cgconvert.video.pipeline.create_verified_engine",
+        "engine": "cgconvert.video.pipeline.create_job",
         "encoder": "cgconvert.media.video.sink.VideoSink.write",
         "copying": "cgconvert.media.video.sink.VideoSink.copy",
     }

@@ -1,4 +1,4 @@
-"""Planes through the network: in order, one batch in flight, nothing lost; copies here arrive late."""
+"""Frames through the network: in order, one batch in flight, nothing lost; copies here arrive late."""
 
 from __future__ import annotations
 
@@ -12,19 +12,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from cgconvert.engines.base import Engine
 from cgconvert.engines.batches import OutOfMemoryError
 from cgconvert.engines.eager import EagerEngine
-from cgconvert.frames import PlaneFrame, YuvFormat
-from cgconvert.tensors.transfers import HostTransfers, taken_over, transfers_for
-from cgconvert.video.translators import PlaneTarget, PlaneTranslator, _joined
-from tests.engines.models import make_model
+from cgconvert.engines.job import EngineJob
+from cgconvert.engines.pixels import PixelFrames
+from cgconvert.engines.planes import PlaneFrames, PlaneTarget, _joined
+from cgconvert.engines.translator import STAGES, Translator
+from cgconvert.frames import Frame, PlaneFrame, YuvFormat
+from cgconvert.host.channels import StageClock
+from cgconvert.tensors.transfers import HostTransfers, Transfers, taken_over, transfers_for
+from tests.engines.models import make_model, make_pixels
 
 FORM = YuvFormat(8, 2, 2, 0.2126, 0.0722, False)
 
 
 class SlowArrival:
     """Tensors that are not there before somebody waits."""
+
+    is_here = False
 
     def __init__(self, parts: Sequence[Tensor], told: Callable[[str], None]) -> None:
         self.parts, self.told = list(parts), told
@@ -69,12 +74,18 @@ class Counting(EagerEngine):
         return super().__call__(images)
 
 
-def setting(batch: int) -> tuple[Counting, PlaneTranslator, SlowTransfers]:
-    """An engine, a translator and its transfers."""
+def translator_of(job: EngineJob, target: PlaneTarget, transfers: Transfers) -> Translator[PlaneFrame]:
+    kind = PlaneFrames(target, job.engine.model.card, transfers)
+    return Translator(job, kind, StageClock(dict.fromkeys(STAGES, "translate")))
+
+
+def setting(batch: int) -> tuple[EngineJob, Translator[PlaneFrame], SlowTransfers]:
+    """A job with its engine, a translator and its transfers."""
     engine = Counting(make_model("identity"), torch.device("cpu"))
     transfers = SlowTransfers()
-    engine.batch, engine.events = batch, transfers.events
-    return engine, PlaneTranslator(transfers, PlaneTarget(FORM, (16, 16), (16, 16))), transfers
+    engine.events = transfers.events
+    job = EngineJob(engine, batch)
+    return job, translator_of(job, PlaneTarget(FORM, (16, 16), (16, 16)), transfers), transfers
 
 
 def brightness(results: Sequence[Any]) -> list[int]:
@@ -84,12 +95,12 @@ def brightness(results: Sequence[Any]) -> list[int]:
 
 def test_one_batch_is_always_in_flight() -> None:
     """Each batch is uploaded and computing before anybody waits for the one before it."""
-    engine, translator, transfers = setting(2)
+    _, translator, transfers = setting(2)
     results: list[Any] = []
     for start in (0, 2, 4):
-        results += translator.translate(engine, [frame(start), frame(start + 1)])
+        results += translator.translate([frame(start), frame(start + 1)])
         assert len(results) == start, "the batch that was just given is still out"
-    results += translator.translate(engine, [frame(6)])
+    results += translator.translate([frame(6)])
     results += translator.finish()
     begin = ["upload 2", "compute 2", "download"]
     assert transfers.events == [
@@ -108,37 +119,67 @@ def test_one_batch_is_always_in_flight() -> None:
     assert list(translator.finish()) == []
 
 
+def test_on_a_processor_no_batch_waits() -> None:
+    """What is there already is handed on, so that the encoder has work while the next batch is computed."""
+    job, _, _ = setting(2)
+    assert isinstance(job.engine, Counting)
+    translator = translator_of(job, PlaneTarget(FORM, (16, 16), (16, 16)), HostTransfers())
+    assert brightness(list(translator.translate([frame(0), frame(1)]))) == [0, 1]
+    assert list(translator.finish()) == []
+
+
+def test_pixels_of_one_padded_size_go_together() -> None:
+    """Each picture comes back in its own size, with its times and its source."""
+    job = EngineJob(EagerEngine(make_model("h2"), torch.device("cpu")), 3)
+    kind = PixelFrames(job.engine.model.card, HostTransfers())
+    clock = StageClock(dict.fromkeys(STAGES, "translate"))
+    translator = Translator(job, kind, clock)
+    pictures = [make_pixels(1, *size, seed)[0] for seed, size in enumerate([(17, 30), (20, 32), (18, 31)])]
+    frames = [Frame(picture, 7 * number, 2, picture) for number, picture in enumerate(pictures)]
+    together = list(translator.translate(frames))
+    alone = [result for one in frames for result in translator.translate([one])]
+    for number, (mine, own) in enumerate(zip(together, alone, strict=True)):
+        assert mine.pixels.shape == pictures[number].shape
+        assert np.abs(mine.pixels.astype(int) - own.pixels).max() <= 1
+        assert (mine.pts, mine.duration) == (7 * number, 2) and mine.source is pictures[number]
+    assert all(seconds > 0 for seconds in clock.seconds.values())
+    with pytest.raises(ValueError, match="one kind"):
+        list(translator.translate([frames[0], Frame(make_pixels(1, 40, 40)[0], 0)]))
+
+
 @pytest.mark.parametrize("room", [1, 2, 3, 5])
 def test_short_memory_halves_the_batch_and_loses_no_frame(room: int) -> None:
-    engine, translator, _ = setting(6)
-    engine.room = room
+    job, translator, _ = setting(6)
+    assert isinstance(job.engine, Counting)
+    job.engine.room = room
     results: list[Any] = []
     for start in (0, 6, 12):
-        results += translator.translate(engine, [frame(start + n) for n in range(6 if start < 12 else 2)])
+        results += translator.translate([frame(start + n) for n in range(6 if start < 12 else 2)])
     results += translator.finish()
     assert [result.pts for result in results] == brightness(results) == list(range(14))
-    assert engine.batch <= room
-    assert any("out of memory with 6 frames" in note for note in engine.notes)
+    assert job.batch <= room
+    assert job.notes[0] == "out of memory with 6 pictures of 16x16: 3 from then on"
 
 
 def test_memory_for_not_even_one_frame_is_an_error_and_others_stay_errors() -> None:
-    engine, translator, _ = setting(4)
-    engine.room = 0
-    with pytest.raises(OutOfMemoryError, match="one frame of 16x16"):
-        list(translator.translate(engine, [frame(n) for n in range(4)]))
+    job, translator, _ = setting(4)
+    assert isinstance(job.engine, Counting)
+    job.engine.room = 0
+    with pytest.raises(OutOfMemoryError, match="one picture of 16x16"):
+        list(translator.translate([frame(n) for n in range(4)]))
 
     class Broken(Counting):
         def __call__(self, images: Tensor) -> Tensor:
             raise RuntimeError("a kernel failed")
 
-    broken = Broken(make_model("identity"), torch.device("cpu"))
+    job.engine = Broken(make_model("identity"), torch.device("cpu"))
     with pytest.raises(RuntimeError, match="kernel failed"):
-        list(translator.translate(broken, [frame(0)]))
+        list(translator.translate([frame(0)]))
 
 
 def test_a_batch_in_flight_gives_way_before_a_single_frame_is_refused() -> None:
     """Memory for one frame, which the frame before still takes: it lands, and the same frame goes again."""
-    engine, translator, transfers = setting(1)
+    job, translator, transfers = setting(1)
 
     class Crowded(Counting):
         def __call__(self, images: Tensor) -> Tensor:
@@ -146,24 +187,47 @@ def test_a_batch_in_flight_gives_way_before_a_single_frame_is_refused() -> None:
                 raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
             return super().__call__(images)
 
-    crowded = Crowded(make_model("identity"), torch.device("cpu"))
-    crowded.batch, crowded.events = 1, transfers.events
-    results = [done for n in range(4) for done in translator.translate(crowded, [frame(n)])]
+    job.engine = crowded = Crowded(make_model("identity"), torch.device("cpu"))
+    crowded.events = transfers.events
+    results = [done for n in range(4) for done in translator.translate([frame(n)])]
     results += translator.finish()
     assert brightness(results) == list(range(4))
-    assert engine.notes == crowded.notes == []
+    assert job.notes == []
+
+
+def test_a_frame_that_does_not_fit_does_not_take_others_with_it() -> None:
+    """Everything before it is out when the error comes, and the translator goes on with what follows."""
+    job, translator, _ = setting(1)
+
+    class Picky(Counting):
+        def __call__(self, images: Tensor) -> Tensor:
+            if images.max() > 0.9:
+                raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
+            return super().__call__(images)
+
+    bright = replace(frame(2), planes=[np.full_like(plane, 235) for plane in frame(2).planes])
+    events = job.engine.events  # type: ignore[attr-defined]
+    job.engine = Picky(make_model("identity"), torch.device("cpu"))
+    job.engine.events = events
+    results: list[Any] = []
+    with pytest.raises(OutOfMemoryError):
+        for result in translator.translate([frame(0), frame(1), bright, frame(3)]):
+            results.append(result)
+    assert brightness(results) == [0, 1] and translator.flight is None
+    results += [*translator.translate([frame(3)]), *translator.finish()]
+    assert brightness(results) == [0, 1, 3]
 
 
 def test_frames_of_two_kinds_are_no_batch() -> None:
-    engine, translator, _ = setting(2)
+    _, translator, _ = setting(2)
     with pytest.raises(ValueError, match="one kind"):
-        list(translator.translate(engine, [frame(0), frame(1, 8, 8)]))
+        list(translator.translate([frame(0), frame(1, 8, 8)]))
 
 
 def test_gray_networks_get_luma_and_give_gray() -> None:
-    engine: Engine = EagerEngine(make_model("resnet_gray"), torch.device("cpu"))
-    translator = PlaneTranslator(HostTransfers(), PlaneTarget(FORM, (37, 21), (37, 21)))
-    results: list[Any] = [*translator.translate(engine, [frame(3, 21, 37)]), *translator.finish()]
+    job = EngineJob(EagerEngine(make_model("resnet_gray"), torch.device("cpu")))
+    translator = translator_of(job, PlaneTarget(FORM, (37, 21), (37, 21)), HostTransfers())
+    results: list[Any] = list(translator.translate([frame(3, 21, 37)]))
     assert results[0].planes[0].shape == (21, 37)
     assert set(np.unique(results[0].planes[1])) <= {127, 128, 129}
 
@@ -202,8 +266,9 @@ def test_planes_come_from_the_decoder_by_dlpack_as_they_are() -> None:
         for plane in picture.planes:
             np.frombuffer(memoryview(plane), dtype)[:] = 0
         given = PlaneFrame(taken, form, 64, 32, 0, 0, on_card=True)
-        translator = PlaneTranslator(HostTransfers(), PlaneTarget(form, (64, 32), (64, 32)))
-        luma, chroma = translator._uploaded([given, given])
+        target = PlaneTarget(form, (64, 32), (64, 32))
+        kind = PlaneFrames(target, make_model("identity").card, HostTransfers())
+        luma, chroma = kind.upload([given, given])
         assert chroma.shape == (2, 16, 32, 2)
         np.testing.assert_array_equal(luma[1].numpy(), wanted[0])
         np.testing.assert_array_equal(chroma[1].numpy().reshape(16, 64), wanted[1])
@@ -221,13 +286,12 @@ def test_a_card_gives_the_same_planes_as_the_processor() -> None:
     ]
     ways = {}
     for where in (torch.device("cpu"), device):
-        engine = EagerEngine(make_model("identity"), where)
-        engine.batch = 4
+        job = EngineJob(EagerEngine(make_model("identity"), where), 4)
         target = PlaneTarget(FORM, (480, 270), (320, 180))
-        translator = PlaneTranslator(transfers_for(where), target)
+        translator = translator_of(job, target, transfers_for(where))
         results: list[Any] = []
         for start in range(0, 50, 4):
-            results += translator.translate(engine, frames[start : start + 4])
+            results += translator.translate(frames[start : start + 4])
         results += translator.finish()
         assert [result.pts for result in results] == list(range(50))
         ways[where.type] = results

@@ -1,0 +1,51 @@
+"""What a job knows of the engine that it runs with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from cgconvert.engines.base import Engine
+from cgconvert.engines.verify import Verification
+
+
+@dataclass
+class EngineJob:
+    """An engine in use.
+
+    `batch` pictures go through together best. `verifications` say how the engine's results compared with the
+    plain float32 network: for the size it was made ready for, then for each that it built something for.
+    `prepare_seconds` is what making ready took; the `build_seconds` of it, and of sizes that came later, went
+    into building or loading what is built, which is part of no rate. `pixel_bytes` is the memory that a pixel
+    of a batch needs, once it has been measured; batches of up to `proven_pixels` have gone through. `notes`
+    say what was chosen or given up on the way, for the report.
+    """
+
+    engine: Engine
+    batch: int = 1
+    notes: list[str] = field(default_factory=list)
+    verifications: list[Verification] = field(default_factory=list)
+    prepare_seconds: float = 0.0
+    build_seconds: float = 0.0
+    pixel_bytes: float | None = None
+    proven_pixels: int = 0
+
+    def note(self, line: str) -> None:
+        """Remember a line for the report, once."""
+        if line not in self.notes:
+            self.notes.append(line)
+
+    def describe(self) -> dict[str, Any]:
+        """The engine and how it did, as plain data for the report."""
+        return {
+            **self.engine.describe(),
+            "batch": self.batch,
+            "verified": [verification.to_dict() for verification in self.verifications],
+            "prepare_seconds": round(self.prepare_seconds, 3),
+            "build_seconds": round(self.build_seconds, 3),
+            "notes": list(self.notes),
+        }
+
+    def close(self) -> None:
+        """Give the engine's memory back."""
+        self.engine.close()

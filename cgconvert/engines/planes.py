@@ -1,0 +1,114 @@
+"""Frames of YUV planes for a `Translator`: uploaded as decoded, converted on the device, also to planes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cgconvert.card import ModelCard
+from cgconvert.frames import PlaneFrame, YuvFormat
+from cgconvert.tensors.images import Crop, images_to_rgb, padded_size, rgb_to_images, rgb_to_pixels
+from cgconvert.tensors.transfers import Arrival, Transfers
+from cgconvert.tensors.yuv import planes_to_rgb, rgb_to_planes
+
+
+@dataclass(frozen=True)
+class PlaneTarget:
+    """What becomes of planes: turned by `rotation` degrees clockwise, shown to the network at `work_size`,
+    given back as `format` at `size` (width, height each), in the device's memory if `on_card`."""
+
+    format: YuvFormat
+    size: tuple[int, int]
+    work_size: tuple[int, int]
+    rotation: int = 0
+    on_card: bool = False
+
+
+class PlaneFrames:
+    """Frames whose planes are of one `kind`, in host memory or on the card."""
+
+    def __init__(self, target: PlaneTarget, card: ModelCard, transfers: Transfers) -> None:
+        self.target, self.card, self.transfers = target, card, transfers
+
+    def network_size(self, frames: Sequence[PlaneFrame]) -> tuple[int, int]:
+        """Height and width of the padded images. Raises `ValueError` if the frames are no batch."""
+        kinds = {frame.kind for frame in frames}
+        if len(kinds) != 1:
+            raise ValueError(f"a batch needs one or more frames of one kind, got {sorted(map(str, kinds))}")
+        width, height = self.target.work_size
+        return padded_size(height, width, self.card)
+
+    def upload(self, frames: Sequence[PlaneFrame]) -> list[Tensor]:
+        """The planes of all frames on the device, each with a first dimension of N."""
+        planes = list(zip(*(frame.planes for frame in frames), strict=True))
+        if frames[0].on_card:
+            return [_stacked(same) for same in planes]
+        return self.transfers.upload([self.transfers.gather(same) for same in planes])
+
+    def to_images(self, stored: Sequence[Tensor], frames: Sequence[PlaneFrame]) -> tuple[Tensor, Crop]:
+        """Planes to padded images of the size that the network sees."""
+        return rgb_to_images(self._to_rgb(stored, frames[0].format), self.card)
+
+    def _to_rgb(self, planes: Sequence[Tensor], form: YuvFormat) -> Tensor:
+        """Planes to upright RGB images of the size that the network sees."""
+        width, height = self.target.work_size
+        if self.target.rotation in (90, 270):
+            width, height = height, width
+        rgb = planes_to_rgb(planes, form, height, width)
+        return torch.rot90(rgb, -self.target.rotation // 90, (2, 3)) if self.target.rotation else rgb
+
+    def first_pixels(self, frames: Sequence[PlaneFrame]) -> np.ndarray:
+        """The frames as the network will see them, as pixels (N, H, W, 3) to make an engine ready with;
+        rounded to 8 bits, or 16 where they have more than 8."""
+        with torch.inference_mode():
+            rgb = self._to_rgb(self.upload(frames), frames[0].format)
+            return rgb_to_pixels(rgb, np.uint8 if frames[0].format.depth <= 8 else np.uint16)
+
+    def to_stored(self, images: Tensor, crop: Crop, frames: Sequence[PlaneFrame]) -> list[Tensor]:
+        """Images to planes as the encoder takes them."""
+        width, height = self.target.size
+        planes = rgb_to_planes(images_to_rgb(images, crop), self.target.format, height, width)
+        return _joined(planes) if self.target.on_card else planes
+
+    def download(self, stored: Sequence[Tensor]) -> Arrival:
+        """To host memory, or to where NVENC takes them."""
+        return self.transfers.download(stored, stay=self.target.on_card)
+
+    def result(self, stored: Sequence[Tensor], index: int, frame: PlaneFrame) -> PlaneFrame:
+        """One frame of the planes that have arrived, with the times of its source."""
+        target = self.target
+        planes = [plane[index] if target.on_card else plane[index].numpy() for plane in stored]
+        return PlaneFrame(planes, target.format, *target.size, frame.pts, frame.duration, target.on_card)
+
+
+def _stacked(planes: Sequence[Tensor]) -> Tensor:
+    """Planes of several frames as one tensor; 16 bits as signed ones meanwhile, which every device knows."""
+    if planes[0].dtype == torch.uint8:
+        return torch.stack(list(planes))
+    return torch.stack([plane.view(torch.int16) for plane in planes]).view(torch.uint16)
+
+
+def _joined(planes: Sequence[Tensor]) -> list[Tensor]:
+    """Luma (N, H, W) and chroma (N, h, w, 2) in one memory, as NVENC finds chroma: right below the luma.
+
+    Rows begin at multiples of 256 bytes.
+    """
+    luma, chroma = planes
+    count, height, width = luma.shape
+    step = 256 // luma.element_size()
+    pitch = -(-width // step) * step
+    whole = torch.empty(count, height + chroma.shape[1], pitch, dtype=luma.dtype, device=luma.device)
+    rows = whole[:, :height, :width]
+    pairs = whole[:, height:, : 2 * chroma.shape[2]].unflatten(2, (chroma.shape[2], 2))
+    return [rows.copy_(luma), pairs.copy_(chroma)]
+
+
+def blank_planes(form: YuvFormat, height: int, width: int, device: torch.device) -> list[Tensor]:
+    """The planes of one picture in a device's memory as results lie there; `form` is an interleaved one."""
+    dtype = torch.uint8 if form.depth <= 8 else torch.uint16
+    planes = [torch.zeros((1, *shape), dtype=dtype, device=device) for shape in form.shapes(height, width)]
+    return [plane[0] for plane in _joined(planes)]
