@@ -123,7 +123,9 @@ class NetworkConfig:
         maximum=MOST_NOISE,
     )
     norm_frozen: float = _setting(
-        0.5, "share of the training after which generators' batch norms keep their statistics", minimum=0
+        1.0,
+        "share of the training after which generators' batch norms keep their statistics; 1: never",
+        minimum=0,
     )
     init: str = _setting("normal", "how weights start", choices=("normal", "xavier", "kaiming", "orthogonal"))
     init_gain: float = _setting(0.02, "its spread or gain", minimum=0)

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,11 +16,13 @@ import pytest
 import torch
 
 from cgconvert.errors import Interrupted
-from tests.trainer.conftest import H2_TINY, make_domain, make_pairs, write_run
+from tests.trainer.conftest import H2_TINY, make_pairs, write_run
 from trainer.exporting.export import export_model
 from trainer.methods.cut import Cut
+from trainer.methods.cyclegan import CycleGan
 from trainer.methods.distill import Distill
 from trainer.methods.one_sided import OneSided
+from trainer.methods.pix2pix import Pix2Pix
 from trainer.runs.start import start
 from trainer.storage.checkpoint import load_checkpoint
 from trainer.storage.folder import RunFolder
@@ -48,44 +49,25 @@ PIX2PIX = {
 }
 
 
-def command(run: Path, *words: str, processes: int = 1) -> list[str]:
-    if processes == 1:
-        return [sys.executable, "-m", "trainer", *words, str(run)]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torchrun = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={port}"]
-    return [sys.executable, *torchrun, "-m", "trainer", *words, str(run)]
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from trainer.methods import METHODS
+from trainer.runs.start import start
+from trainer.storage.folder import RunFolder
 
+folder = RunFolder(Path(sys.argv[1]))
+method = METHODS[folder.read_config().run.method]
+train_step = method.train_step
 
-def straight(run: Path, processes: int = 1) -> dict[str, Any]:
-    subprocess.run(command(run, "run", processes=processes), check=True, env=ENVIRONMENT, timeout=120)
-    return load_checkpoint(run / "checkpoint.pt")
+def killed(self, batch):
+    if self.step == 13:  # the checkpoint is of step 10, the log has 13 lines
+        os.kill(os.getpid(), signal.SIGKILL)
+    return train_step(self, batch)
 
-
-def images_in(run: Path) -> int:
-    """Images of the last checkpoint, 0 before there is one."""
-    path = run / "checkpoint.pt"
-    return int(load_checkpoint(path)["method"]["images_seen"]) if path.exists() else 0
-
-
-def killed_and_resumed(run: Path, after: int, processes: int = 1) -> dict[str, Any]:
-    process = subprocess.Popen(
-        command(run, "run", processes=processes), env=ENVIRONMENT, start_new_session=True
-    )
-    try:
-        deadline = time.monotonic() + 90
-        while images_in(run) < after:
-            assert process.poll() is None, "the run ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert process.returncode == -signal.SIGKILL
-    assert images_in(run) == after, "the run was too far already"
-    subprocess.run(command(run, "resume", processes=processes), check=True, env=ENVIRONMENT, timeout=120)
-    return load_checkpoint(run / "checkpoint.pt")
+method.train_step = killed
+start(folder)
+"""
 
 
 def assert_same(first: Any, second: Any, where: str = "") -> None:
@@ -111,33 +93,20 @@ def losses_of(run: Path) -> list[tuple[int, dict[str, float]]]:
     return [(line["images"], line["losses"]) for line in lines if line["kind"] == "losses"]
 
 
-@pytest.mark.parametrize(
-    ("name", "settings", "processes"),
-    [
-        ("cyclegan", CYCLEGAN, 1),
-        ("pix2pix", PIX2PIX, 1),
-        pytest.param("cyclegan", CYCLEGAN, 2, marks=pytest.mark.slow),
-        pytest.param("pix2pix", PIX2PIX, 2, marks=pytest.mark.slow),
-    ],
-    ids=["cyclegan", "pix2pix", "cyclegan-2-processes", "pix2pix-2-processes"],
-)
-def test_killed_run_goes_on_exactly(
-    tmp_path: Path, name: str, settings: dict[str, Any], processes: int
-) -> None:
-    if name == "pix2pix":
-        data = {"data.pairs": str(make_pairs(tmp_path / "pairs"))}
-    else:
-        a, b = make_domain(tmp_path / "a", True), make_domain(tmp_path / "b", False)
-        data = {"data.a": str(a), "data.b": str(b)}
-    length = {"run.images": 20 * processes, "run.decay_images": 10, "watch.checkpoint_every": 10 * processes}
-    one = write_run(tmp_path / "straight", settings | data | length)
-    two = write_run(tmp_path / "killed", settings | data | length)
-    first = straight(one, processes)
-    second = killed_and_resumed(two, 10 * processes, processes)
+def test_killed_run_goes_on_exactly(tmp_path: Path, domains: dict[str, str]) -> None:
+    length = {"run.images": 20, "run.decay_images": 10, "watch.checkpoint_every": 10}
+    one, two = (RunFolder(write_run(tmp_path / name, CYCLEGAN | domains | length)) for name in ("one", "two"))
+    start(one)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(two.path)], env=ENVIRONMENT, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    assert load_checkpoint(two.checkpoint)["method"]["images_seen"] == 10
+    assert losses_of(two.path)[-1][0] == 13
+    start(two, resume=True)
+    first, second = (load_checkpoint(run.checkpoint) for run in (one, two))
     assert first["method"]["step"] == 20
     assert_same(first, second)
-    assert losses_of(one) == losses_of(two), "the log has each line once"
-    assert len(losses_of(one)) == 20
+    assert losses_of(one.path) == losses_of(two.path), "the log has each line once"
+    assert len(losses_of(one.path)) == 20
 
 
 CUT = {"run.method": "cut", "loss.diffaugment": ["color"], "loss.temporal": 1.0, "loss.nce_patches": 16}
@@ -154,14 +123,21 @@ ONE_SIDED = {
     "loss.temporal": 2.0,
     "loss.diffaugment": ["color", "translation"],
 }
-METHODS = {"cut": (CUT, Cut), "one_sided": (ONE_SIDED, OneSided)}
+METHODS = {
+    "cyclegan": (CYCLEGAN, CycleGan),
+    "pix2pix": (PIX2PIX, Pix2Pix),
+    "cut": (CUT, Cut),
+    "one_sided": (ONE_SIDED, OneSided),
+}
 
 
-@pytest.mark.parametrize("case", ["cut", "one_sided", "distill", "distill-run", "distill-online"])
+@pytest.mark.parametrize("case", [*METHODS, "distill", "distill-run", "distill-online"])
 def test_stopped_run_goes_on_exactly(
     tmp_path: Path, domains: dict[str, str], monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     settings, method = METHODS.get(case, (DISTILL, Distill))
+    if case == "pix2pix":
+        domains = {"data.pairs": str(make_pairs(tmp_path / "pairs"))}
     if case not in METHODS:
         settings = {**settings}
         short = {"run.images": 2, "run.decay_images": 1}
@@ -197,7 +173,8 @@ def test_stopped_run_goes_on_exactly(
 
 def test_interrupted_run_says_how_to_go_on(tmp_path: Path, domains: dict[str, str]) -> None:
     run = write_run(tmp_path / "run", {**domains, "run.images": 100_000, "run.decay_images": 0})
-    process = subprocess.Popen(command(run, "run"), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "trainer", "run", str(run)]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not (run / "metrics.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -207,7 +184,7 @@ def test_interrupted_run_says_how_to_go_on(tmp_path: Path, domains: dict[str, st
     assert errors.strip().splitlines()[-1].startswith("Error: stopped after")
     assert "cgconvert train resume" in errors
     logged = losses_of(run)[-1][0]
-    assert images_in(run) >= logged > 0
+    assert load_checkpoint(run / "checkpoint.pt")["method"]["images_seen"] >= logged > 0
 
 
 def test_changed_settings_are_told_and_kept(

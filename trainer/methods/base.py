@@ -189,12 +189,18 @@ class Method(ABC):
             self._freeze_norms()
 
     def _freeze_norms(self) -> None:
-        """From here on generators' batch norms use the statistics they have, as they will when exported."""
+        """From here on generators' batch norms use the statistics they have, as they will when exported.
+
+        All processes use those of the first one, which are what checkpoints keep.
+        """
         self._norms_frozen = True
         for name in self.cards:
             for module in self.networks[name].modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
+                if not isinstance(module, nn.BatchNorm2d):
+                    continue
+                module.eval()
+                for statistics in module.buffers() if self.distributed else ():
+                    torch.distributed.broadcast(statistics, src=0)
 
     def set_rate(self, factor: float) -> None:
         """Set every learning rate to `factor` of its start."""

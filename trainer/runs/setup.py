@@ -46,6 +46,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "network.generator": "h2",
         "network.arguments": SMALL | {"norm": "batch"},
         "network.noise": 2,
+        "network.norm_frozen": 0.5,
         "network.ndf": 32,
         "network.disc_layers": 2,
         "network.ema": 0.998,
