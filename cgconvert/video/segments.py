@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from fractions import Fraction
 from typing import Any
 
-import av
-from av.container import OutputContainer
-
 from cgconvert.errors import OutputError
 from cgconvert.frames import Frame, PlaneFrame
 from cgconvert.host.files import file_sha256, output_error
-from cgconvert.media.video.encoder import FrameEncoder
+from cgconvert.media.video.encoder import ENCODING_ERRORS, FrameEncoder, PacketEncoder
 from cgconvert.media.video.packets import (
     EncodedPacket,
     PacketWriter,
@@ -40,8 +36,7 @@ class SegmentEncoder:
         self.run, self.muxer, self.template, self.create, self.damage = run, muxer, template, create, damage
         self.frames = run.frames
         """Frames in finished segments and in the one that is being encoded."""
-        self._encoder: FrameEncoder | None = None
-        self._container: OutputContainer | None = None
+        self._encoder: PacketEncoder | None = None
         self._packets: list[EncodedPacket] = []
         self._in_segment = 0
 
@@ -49,14 +44,13 @@ class SegmentEncoder:
         """Encode one frame. Raises `OutputError`."""
         try:
             if self._encoder is None:
-                self._begin()
-            assert self._encoder is not None
-            self._keep(self._encoder.encode(frame))
+                self._encoder = PacketEncoder(self.create(), self.muxer, self.template)
+            self._packets += self._encoder.encode(frame)
             self._in_segment += 1
             self.frames += 1
             if self._in_segment == SEGMENT_FRAMES:
                 self._end()
-        except (av.error.FFmpegError, OSError) as error:
+        except ENCODING_ERRORS as error:
             raise self._failed(error) from error
 
     def finish(self) -> None:
@@ -64,29 +58,13 @@ class SegmentEncoder:
         try:
             if self._in_segment:
                 self._end()
-        except (av.error.FFmpegError, OSError) as error:
+        except ENCODING_ERRORS as error:
             raise self._failed(error) from error
-
-    def _begin(self) -> None:
-        """A new encoder in a container of the result's kind that is never written: it decides on headers."""
-        self._encoder = self.create()
-        # Kept, since the encoder lies in the container's memory.
-        self._container = av.open(io.BytesIO(), "w", format=self.muxer)
-        self._encoder.add_to(self._container, self.template)
-
-    def _keep(self, packets: list[av.Packet[Any]]) -> None:
-        for packet in packets:
-            assert packet.pts is not None
-            self._packets.append(
-                EncodedPacket(
-                    bytes(packet), packet.pts, packet.dts, packet.duration or 0, bool(packet.is_keyframe)
-                )
-            )
 
     def _end(self) -> None:
         """Drain the encoder and record the segment."""
         assert self._encoder is not None
-        self._keep(self._encoder.encode(None))
+        self._packets += self._encoder.encode(None)
         if len(self._packets) != self._in_segment:
             raise OutputError(
                 f"{self.run.output}: the encoder gave {len(self._packets)} packets "
@@ -108,7 +86,7 @@ class SegmentEncoder:
                 damage=asdict(self.damage),
             )
         )
-        self._encoder, self._container, self._packets, self._in_segment = None, None, [], 0
+        self._encoder, self._packets, self._in_segment = None, [], 0
 
     def _failed(self, error: Exception) -> OutputError:
         if isinstance(error, OSError):

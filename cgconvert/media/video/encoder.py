@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,14 @@ from av.container import OutputContainer
 from cgconvert.frames import Frame, PlaneFrame, StreamInfo
 from cgconvert.media.video.codecs import VideoCodec
 from cgconvert.media.video.colour import FromPixels
+from cgconvert.media.video.packets import EncodedPacket
 from cgconvert.media.video.planes import FromPlanes
 
 OWN_TAGS = {"encoder", "duration", "major_brand", "minor_version", "compatible_brands", "vendor_id", "bps"}
 """Metadata that describes the old file rather than its content."""
+
+ENCODING_ERRORS = (av.error.FFmpegError, OSError)
+"""What encoders and muxers raise."""
 
 
 @dataclass(frozen=True)
@@ -108,4 +113,26 @@ class FrameEncoder:
             if packet.pts is not None and not packet.duration:
                 packet.duration = self._durations.get(packet.pts, 0)
             self._durations.pop(packet.pts or 0, None)
+        return packets
+
+
+class PacketEncoder:
+    """A `FrameEncoder` whose packets are given instead of written, with headers as `muxer` wants them."""
+
+    def __init__(self, encoder: FrameEncoder, muxer: str, template: Any) -> None:
+        self._encoder = encoder
+        # It is never written but decides on headers. It is kept, since the encoder lies in its memory.
+        self._container = av.open(io.BytesIO(), "w", format=muxer)
+        encoder.add_to(self._container, template)
+
+    def encode(self, frame: Frame | PlaneFrame | None) -> list[EncodedPacket]:
+        """The packets that are ready after this frame; None drains the encoder. Raises `ENCODING_ERRORS`."""
+        packets = []
+        for packet in self._encoder.encode(frame):
+            assert packet.pts is not None
+            packets.append(
+                EncodedPacket(
+                    bytes(packet), packet.pts, packet.dts, packet.duration or 0, bool(packet.is_keyframe)
+                )
+            )
         return packets
