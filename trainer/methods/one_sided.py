@@ -29,6 +29,7 @@ from trainer.networks.diffaugment import augment_alike, diff_augment
 from trainer.networks.efficientnet import load_efficientnet
 
 NORM_MOMENTUM = 0.02  # batches are small, so that a batch norm's statistics need some fifty of them
+CHANGED = 0.5  # of a batch, the images that are shown once more as the next frame: half a pass less
 CONTENT = slice(1, 3)  # of the features: strides 8 and 16
 CONTENT_LEVELS = 3
 
@@ -71,7 +72,7 @@ class OneSided(OneWay):
             self.colours.update(self.source, source, self.distributed)
             self.colours.update(self.target, target, self.distributed)
         temporal = self._temporal_weight()
-        change = draw_change(source) if temporal > 0 else None
+        change = draw_change(source[: self._changed(source)]) if temporal > 0 else None
         with self.precision.autocast():
             fake, again, mask = self.phases[GENERATORS](source, change)
             names = self.config.loss.diffaugment
@@ -90,7 +91,7 @@ class OneSided(OneWay):
         with self.precision.autocast():
             asked = self._generator_losses(source, fake, seen_fake, of_fake, of_source)
             if change is not None:
-                wanted = change.lit(change.moved(fake.detach())[0])
+                wanted = change.lit(change.moved(fake.detach()[: len(again)])[0])
                 asked["temporal"] = temporal * masked_l1(again, wanted, mask)
         self._lower(GENERATORS, asked)
         self._end_step(batch)
@@ -102,12 +103,17 @@ class OneSided(OneWay):
         if change is None:
             fake = network(torch.cat([source, noise], dim=1))
             return fake, fake, torch.ones_like(source[:, :1])
-        moved, mask = change.moved(torch.cat([source, noise], dim=1))
-        channels = source.shape[1]
+        changed, channels = self._changed(source), source.shape[1]
+        moved, mask = change.moved(torch.cat([source, noise], dim=1)[:changed])
         shown = flicker(change.lit(moved[:, :channels]), self.config.loss.temporal_noise)
         frames = [torch.cat([source, noise], 1), torch.cat([shown.to(source.dtype), moved[:, channels:]], 1)]
-        fake, again = network(torch.cat(frames).to(source.dtype)).chunk(2)
+        fake, again = network(torch.cat(frames).to(source.dtype)).split([len(source), changed])
         return fake, again, mask
+
+    @staticmethod
+    def _changed(images: Tensor) -> int:
+        """How many of a batch's images are shown once more; which ones is chance, as all of a batch is."""
+        return max(1, round(CHANGED * len(images)))
 
     def _draw_noise(self, images: Tensor) -> Tensor:
         """Any part of any field: (N, noise, H, W), uniform in [-1, 1]."""

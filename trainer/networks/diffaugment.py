@@ -37,8 +37,10 @@ def translation(images: Tensor) -> Tensor:
     rows = top + torch.arange(height, device=images.device)
     columns = left + torch.arange(width, device=images.device)
     batch = torch.arange(count, device=images.device)[:, None, None]
-    # Indexing on both sides of a slice moves the channels last; back again.
-    return padded[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    # Indexing on both sides of a slice moves the channels last; back again, in the memory format it had.
+    last = images.is_contiguous(memory_format=torch.channels_last)
+    moved = padded[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return moved.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def cutout(images: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "network.arguments": SMALL | {"norm": "batch"},
         "network.noise": 2,
         "network.norm_frozen": 0.5,
-        "network.ndf": 32,
+        "network.ndf": 24,
         "network.disc_layers": 2,
         "network.ema": 0.998,
         "loss.lambda_gan": 0.5,
