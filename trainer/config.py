@@ -118,7 +118,7 @@ class NetworkConfig:
     reverse_arguments: dict[str, Any] = field(default_factory=dict, metadata={"help": "its arguments"})
     noise: int = _setting(
         0,
-        "one_sided: channels of fixed noise beside the picture, which strokes hang on",
+        "one_sided, distill: channels of fixed noise beside the picture, which strokes hang on",
         minimum=0,
         maximum=MOST_NOISE,
     )
@@ -367,8 +367,8 @@ def _check_together(config: Config) -> None:
         own = getattr(data, key)
         if own and (len(own) != 2 or not 0.05 <= own[0] <= own[1]):
             raise UsageError(f"data.{key} must be [smallest, largest] from 0.05 on, got {own}")
-    if config.network.noise and run.method != "one_sided":
-        raise UsageError(f"network.noise is for run.method one_sided, not {run.method}")
+    if config.network.noise and run.method not in ("one_sided", "distill"):
+        raise UsageError(f"network.noise is for run.method one_sided or distill, not {run.method}")
     if config.loss.projected and run.method == "pix2pix":
         raise UsageError("loss.projected is for methods without pairs, not pix2pix")
     if data.preprocess in ("resize_and_crop", "scale_width_and_crop") and data.crop_size > data.load_size:

@@ -9,6 +9,7 @@ from torch import Tensor
 from cgconvert.errors import UsageError
 from trainer.compute.precision import widened
 from trainer.networks.discriminators import Logits
+from trainer.networks.joining import split_logits
 
 GAN_MODES = ("lsgan", "vanilla", "hinge", "wgan")
 
@@ -40,6 +41,12 @@ def gan_loss(logits: Logits, real: bool, mode: str, for_generator: bool = False)
     if mode == "wgan":
         return -logits.mean() if real else logits.mean()
     raise UsageError(f"unknown gan mode {mode!r}; known: {', '.join(GAN_MODES)}")
+
+
+def hinge_of_halves(logits: Logits) -> Tensor:
+    """A discriminator's hinge loss for a batch whose first half is real and whose second half is fake."""
+    on_real, on_fake = split_logits(logits)
+    return gan_loss(on_real, True, "hinge") + gan_loss(on_fake, False, "hinge")
 
 
 def r1_penalty(logits: Logits, images: Tensor) -> Tensor:

@@ -118,11 +118,25 @@ class Change:
     gain: Tensor
     flash: Tensor
 
-    def moved(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images moved, in the light they had, and the mask N1HW of what was in the frame before."""
-        return warp(images, self.flow)
+    def next_frame(self, images: Tensor, noise: Tensor, grain: float) -> tuple[Tensor, Tensor]:
+        """What a generator sees next, and the mask N1HW of what was in the frame before.
 
-    def lit(self, images: Tensor) -> Tensor:
+        The images NCHW are moved, in the new light and with grain of up to the given deviation. The noise
+        N?HW that goes in beside them moves along.
+        """
+        moved, mask = warp(torch.cat([images, noise.to(images.dtype)], dim=1), self.flow)
+        channels = images.shape[1]
+        seen = flicker(self._lit(moved[:, :channels]), grain)
+        return torch.cat([seen, moved[:, channels:]], dim=1).to(images.dtype), mask
+
+    def wanted(self, results: Tensor) -> Tensor:
+        """What a generator should make of the next frame, if it has made `results` of the images.
+
+        It passes no gradient, so that a generator cannot agree with itself by getting blurred.
+        """
+        return self._lit(warp(results.detach(), self.flow)[0])
+
+    def _lit(self, images: Tensor) -> Tensor:
         """Images in [-1, 1] in the new light: black stays black under a gain, white under a flash."""
         faded = (images + 1) * self.gain - 1
         return faded + (1 - faded) * self.flash

@@ -16,13 +16,14 @@ from trainer.compute.precision import Precision
 from trainer.config import Config
 from trainer.data.augment import MULTIPLE
 from trainer.data.batches import Batch
-from trainer.losses.adversarial import gan_loss, r1_penalty
-from trainer.losses.temporal import masked_l1, next_frame
+from trainer.losses.adversarial import gan_loss, hinge_of_halves, r1_penalty
+from trainer.losses.temporal import draw_change, masked_l1, next_frame
 from trainer.methods.image_pool import ImagePool
 from trainer.networks.building import generator_card
 from trainer.networks.compiling import compile_verified
 from trainer.networks.diffaugment import diff_augment
 from trainer.networks.discriminators import Logits
+from trainer.networks.efficientnet import EfficientNetLite0, load_efficientnet
 from trainer.networks.ema import Ema
 from trainer.networks.joining import mixes_images, split_logits
 
@@ -247,11 +248,22 @@ class Method(ABC):
             losses[f"r1_{name.removeprefix('disc_')}"] = self._penalty(disc(images), images)
         return losses
 
-    def _projected_disc_loss(self, real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
-        """The hinge loss of `disc_projected` for features of real and fake images, in one pass."""
-        joined = [torch.cat([r, f]) for r, f in zip(real, fake, strict=True)]
-        on_real, on_fake = split_logits(self.networks["disc_projected"](joined))
-        return gan_loss(on_real, True, "hinge") + gan_loss(on_fake, False, "hinge")
+    @property
+    def pretrained(self) -> EfficientNetLite0:
+        """The network whose features projected discriminators and content losses look at."""
+        return load_efficientnet(self.device, self.precision.dtype)
+
+    def _projected_loss(self, name: str, fake: Tensor) -> Tensor:
+        """A generator's weighted loss: a projected discriminator's hinge loss for its results."""
+        features = self.pretrained.features(self._augmented(fake.to(self.precision.dtype)))
+        logits = self.networks[name](features)
+        return self.config.loss.projected * gan_loss(logits, True, "hinge", for_generator=True)
+
+    def _projected_disc_loss(self, name: str, real: Tensor, fake: Tensor) -> Tensor:
+        """A projected discriminator's hinge loss for real and fake images, which go through in one pass."""
+        with torch.no_grad():
+            features = self.pretrained.features(self._augmented(torch.cat([real, fake.to(real.dtype)])))
+        return hinge_of_halves(self.networks[name](features))
 
     def _penalised(self) -> bool:
         """Whether this step has the R1 penalty."""
@@ -261,15 +273,23 @@ class Method(ABC):
         """The weighted R1 penalty; given more rarely, it is as much heavier (Karras et al. 2020)."""
         return self.config.loss.r1 * self.config.loss.r1_every * r1_penalty(logits, images)
 
-    def _temporal(self, name: str, images: Tensor, results: Tensor) -> Tensor | None:
+    def _temporal(
+        self, name: str, images: Tensor, results: Tensor, noise: Tensor | None = None
+    ) -> Tensor | None:
         """The weighted temporal loss of a generator that has made `results` of `images`; None without weight.
 
-        It costs one more pass of the generator.
+        It costs one more pass of the generator. With `noise`, which it was given beside the images, the next
+        frame has that moved along, and may be lit otherwise.
         """
         weight = self._temporal_weight()
         if weight <= 0:
             return None
-        following, wanted, mask = next_frame(images, results, self.config.loss.temporal_noise)
+        if noise is not None:
+            change = draw_change(images)
+            following, mask = change.next_frame(images, noise, self.config.loss.temporal_noise)
+            wanted = change.wanted(results)
+        else:
+            following, wanted, mask = next_frame(images, results, self.config.loss.temporal_noise)
         return weight * masked_l1(self.networks[name](following), wanted, mask)
 
     def _temporal_weight(self) -> float:

@@ -12,7 +12,7 @@ from trainer.losses.adversarial import gan_loss
 from trainer.losses.contrastive import patch_nce
 from trainer.methods.base import DISCRIMINATORS, GENERATORS, Losses
 from trainer.methods.oneway import OneWay, direction
-from trainer.networks.building import generator_card, new_discriminator, new_generator
+from trainer.networks.building import generator_card, new_discriminator, new_generator, new_projected
 from trainer.networks.initialization import init_weights
 from trainer.networks.patch_projection import PatchProjection
 from trainer.networks.taps import Taps
@@ -31,6 +31,8 @@ class Cut(OneWay):
         networks: dict[str, nn.Module] = {name: new_generator(config, name)}
         card = generator_card(config, name)
         networks["disc"] = new_discriminator(config, card.out_channels)
+        if config.loss.projected > 0:
+            networks["disc_projected"] = new_projected(config)
         self._taps = Taps(networks[name], config.loss.nce_layers)
         with torch.no_grad():
             edge = max(64, card.size_minimum)
@@ -39,7 +41,7 @@ class Cut(OneWay):
         networks["project"] = init_weights(PatchProjection(widths), net.init, net.init_gain)
         phases = {
             GENERATORS: ((name, "project"), self._translate),
-            DISCRIMINATORS: (("disc",), self._discriminator_losses),
+            DISCRIMINATORS: ([key for key in networks if key.startswith("disc")], self._discriminator_losses),
         }
         pools = (direction(config)[1],)
         super().__init__(config, precision, distributed, networks, phases, pools, hooked=(name,))
@@ -47,24 +49,32 @@ class Cut(OneWay):
     def train_step(self, batch: Batch) -> Losses:
         source, target = self.images(batch[self.source]), self.images(batch[self.target])
         disc, loss = self.networks["disc"], self.config.loss
+        judges = [network for name, network in self.networks.items() if name.startswith("disc")]
         with self.precision.autocast():
             fake, losses = self.phases[GENERATORS](source, target)
-        disc.requires_grad_(True)
+        for judge in judges:
+            judge.requires_grad_(True)
         pooled = self.pools[self.target].query(fake.detach().to(target.dtype))
         with self.precision.autocast():
             judged = self.phases[DISCRIMINATORS](target, pooled)
         self._lower(DISCRIMINATORS, judged)
-        # The generator's gradient passes through the new discriminator, which does not learn from it.
-        disc.requires_grad_(False)
+        # The generator's gradient passes through the new discriminators, which do not learn from it.
+        for judge in judges:
+            judge.requires_grad_(False)
         with self.precision.autocast():
             on_fake = disc(self._augmented(fake))
             losses["gan"] = loss.lambda_gan * gan_loss(on_fake, True, loss.gan, for_generator=True)
+            if loss.projected > 0:
+                losses["projected"] = self._projected_loss("disc_projected", fake)
         self._lower(GENERATORS, losses)
         self._end_step(batch)
         return {name: value.detach() for name, value in (losses | judged).items()}
 
     def _discriminator_losses(self, real: Tensor, fake: Tensor) -> Losses:
-        return self._disc_loss("disc", real, fake)
+        losses = self._disc_loss("disc", real, fake)
+        if self.config.loss.projected > 0:
+            losses["projected_disc"] = self._projected_disc_loss("disc_projected", real, fake)
+        return losses
 
     def _translate(self, source: Tensor, target: Tensor) -> tuple[Tensor, Losses]:
         """The generator's results of `source`, and the losses that need no discriminator."""

@@ -17,7 +17,7 @@ from trainer.losses.features import logits_of, mean_matching_loss
 from trainer.losses.reconstruction import colour_loss, l1
 from trainer.methods.base import DISCRIMINATORS, GENERATORS, Losses, Method
 from trainer.methods.domain_colours import DomainColours
-from trainer.networks.building import new_discriminator, new_generator
+from trainer.networks.building import new_discriminator, new_generator, new_projected
 from trainer.networks.discriminators import Logits
 from trainer.networks.joining import forward_joined, mixes_images
 
@@ -45,7 +45,11 @@ class CycleGan(Method):
         if self._judged:
             networks["disc_a"] = new_discriminator(config, channels_a)
             networks["disc_b"] = new_discriminator(config, channels_b)
-            phases[DISCRIMINATORS] = (("disc_a", "disc_b"), self._discriminator_losses)
+            if loss.projected > 0:
+                networks["disc_projected_a"] = new_projected(config)
+                networks["disc_projected_b"] = new_projected(config)
+            judges = [name for name in networks if name.startswith("disc_")]
+            phases[DISCRIMINATORS] = (judges, self._discriminator_losses)
         if channels_a != channels_b:
             raise UsageError("cyclegan needs as many channels in A as in B: pictures are read as RGB")
         self.lambda_a = 0.0 if loss.ablation in ("gan-alone", "gan-backward") else loss.lambda_a
@@ -73,7 +77,7 @@ class CycleGan(Method):
         if self.config.loss.colour > 0:
             self.colours.update("a", a, self.distributed)
             self.colours.update("b", b, self.distributed)
-        discriminators = [self.networks[name] for name in ("disc_a", "disc_b") if self._judged]
+        discriminators = [network for name, network in self.networks.items() if name.startswith("disc_")]
         # The generators: the gradient passes through the discriminators, which do not learn from it.
         for disc in discriminators:
             disc.requires_grad_(False)
@@ -103,6 +107,8 @@ class CycleGan(Method):
                 losses[f"gan_{way}"] = loss.lambda_gan * gan_loss(logits, True, loss.gan, for_generator=True)
                 if matching is not None:
                     losses[f"features_{way}"] = loss.feature_matching * matching
+                if loss.projected > 0:
+                    losses[f"projected_{way}"] = self._projected_loss(f"disc_projected_{way[1]}", fake)
         if back_a is not None:
             losses["cycle_a"] = self.lambda_a * l1(back_a, a)
         if back_b is not None:
@@ -158,7 +164,11 @@ class CycleGan(Method):
         return logits_of(found), mean_matching_loss(found, wanted)
 
     def _discriminator_losses(self, a: Tensor, b: Tensor, fake_a: Tensor, fake_b: Tensor) -> Losses:
-        return self._disc_loss("disc_a", a, fake_a) | self._disc_loss("disc_b", b, fake_b)
+        losses = self._disc_loss("disc_a", a, fake_a) | self._disc_loss("disc_b", b, fake_b)
+        if self.config.loss.projected > 0:
+            losses["projected_disc_a"] = self._projected_disc_loss("disc_projected_a", a, fake_a)
+            losses["projected_disc_b"] = self._projected_disc_loss("disc_projected_b", b, fake_b)
+        return losses
 
     def back(self, name: str) -> Model:
         return self.averaged("gen_ba" if name == "gen_ab" else "gen_ab")

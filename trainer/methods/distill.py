@@ -21,7 +21,7 @@ from trainer.losses.ssim import ssim_map
 from trainer.methods.base import DISCRIMINATORS, GENERATORS, Losses
 from trainer.methods.cyclegan import CycleGan
 from trainer.methods.oneway import OneWay, direction
-from trainer.networks.building import generator_card, new_discriminator, new_generator
+from trainer.networks.building import generator_card, new_discriminator, new_generator, new_projected
 from trainer.networks.taps import Taps
 from trainer.storage.checkpoint import load_checkpoint
 
@@ -54,6 +54,8 @@ class Distill(OneWay):
         self._teacher_sha256 = "" if config.distill.online else weights_sha256(self.teacher.generator)
         networks = {name: new_generator(config, name)}
         networks["disc"] = new_discriminator(config, generator_card(config, name).out_channels)
+        if config.loss.projected > 0:
+            networks["disc_projected"] = new_projected(config)
         self._taps: Taps | None = None
         if self._teacher_run is None:
             self._taps = Taps(self.teacher.generator)
@@ -62,7 +64,7 @@ class Distill(OneWay):
             networks["disc"].load_state_dict(judge.state_dict())
         phases = {
             GENERATORS: ((name,), networks[name].__call__),
-            DISCRIMINATORS: (("disc",), self._discriminator_losses),
+            DISCRIMINATORS: ([key for key in networks if key.startswith("disc")], self._discriminator_losses),
         }
         super().__init__(config, precision, distributed, networks, phases)
 
@@ -71,32 +73,43 @@ class Distill(OneWay):
         if self._teacher_run is not None and self.config.distill.online:
             student_rate = self.optimizers[GENERATORS].param_groups[0]["lr"]
             self._teacher_run.set_rate(student_rate / self.config.optimizer.lr)
-            own = self._teacher_run.train_step(batch)
-            from_teacher = {f"teacher_{name}": value for name, value in own.items()}
+            learned = self._teacher_run.train_step(batch)
+            from_teacher = {f"teacher_{name}": value for name, value in learned.items()}
         source, target = self.images(batch[self.source]), self.images(batch[self.target])
-        disc = self.networks["disc"]
+        judges = [network for name, network in self.networks.items() if name.startswith("disc")]
+        # Both are given the same noise, so that the student can learn where the teacher's strokes begin.
+        of_teacher, own = self.teacher.card.noise_channels, self.config.network.noise
+        noise = self._noise(source, max(of_teacher, own)) if max(of_teacher, own) else None
         with torch.no_grad(), self.precision.autocast():
-            wanted = self.teacher.generator(source)
-        # The student: the gradient passes through the discriminator, which does not learn from it.
-        disc.requires_grad_(False)
+            wanted = self.teacher.generator(beside(source, noise, of_teacher))
+        # The student: the gradient passes through the discriminators, which do not learn from it.
+        for judge in judges:
+            judge.requires_grad_(False)
         with self.precision.autocast():
-            fake = self.phases[GENERATORS](source)
-            losses = self._student_losses(source, fake, wanted)
+            fake = self.phases[GENERATORS](beside(source, noise, own))
+            seen = noise[:, :own] if noise is not None and own else None
+            losses = self._student_losses(source, fake, wanted, seen)
         self._lower(GENERATORS, losses)
-        disc.requires_grad_(True)
+        for judge in judges:
+            judge.requires_grad_(True)
         with self.precision.autocast():
             judged = self.phases[DISCRIMINATORS](target, fake.detach())
         self._lower(DISCRIMINATORS, judged)
         self._end_step(batch)
         return from_teacher | {name: value.detach() for name, value in (losses | judged).items()}
 
-    def _student_losses(self, source: Tensor, fake: Tensor, wanted: Tensor) -> Losses:
-        """The losses of the student's result `fake` of `source`, of which the teacher's is `wanted`."""
+    def _student_losses(self, source: Tensor, fake: Tensor, wanted: Tensor, noise: Tensor | None) -> Losses:
+        """The losses of the student's result `fake` of `source`, of which the teacher's is `wanted`.
+
+        `noise` went in beside the source.
+        """
         settings, loss = self.config.distill, self.config.loss
         disc: Any = self.networks["disc"]
         on_fake = disc.features(fake)
         judgement = gan_loss(logits_of(on_fake), True, loss.gan, for_generator=True)
         losses: Losses = {"gan": loss.lambda_gan * judgement}
+        if loss.projected > 0:
+            losses["projected"] = self._projected_loss("disc_projected", fake)
         losses["l1"] = settings.lambda_l1 * l1(fake, wanted)
         losses["ssim"] = settings.lambda_ssim * (1 - ssim_map(fake, wanted, 2.0).mean())
         with torch.no_grad():
@@ -108,13 +121,16 @@ class Distill(OneWay):
             losses["gram"] = settings.lambda_gram * relative_l1(grams[0], grams[1])
         if settings.lambda_tv > 0:
             losses["tv"] = settings.lambda_tv * total_variation(fake)
-        temporal = self._temporal(self.main, source, fake)
+        temporal = self._temporal(self.main, source, fake, noise)
         if temporal is not None:
             losses["temporal"] = temporal
         return losses
 
     def _discriminator_losses(self, real: Tensor, fake: Tensor) -> Losses:
-        return self._disc_loss("disc", real, fake)
+        losses = self._disc_loss("disc", real, fake)
+        if self.config.loss.projected > 0:
+            losses["projected_disc"] = self._projected_disc_loss("disc_projected", real, fake)
+        return losses
 
     def teacher_of(self, name: str) -> Model:
         return self.teacher
@@ -138,6 +154,11 @@ class Distill(OneWay):
         super().load_state_dict(state)
         if "master" in state and self._teacher_run is not None:
             self._teacher_run.load_state_dict(state["master"])
+
+
+def beside(images: Tensor, noise: Tensor | None, channels: int) -> Tensor:
+    """Images NCHW with the first `channels` of the noise, as a generator takes them."""
+    return images if noise is None or channels == 0 else torch.cat([images, noise[:, :channels]], dim=1)
 
 
 def _load_teacher_run(config: Config, precision: Precision) -> CycleGan | None:

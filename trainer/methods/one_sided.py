@@ -17,16 +17,15 @@ from cgconvert.errors import UsageError
 from trainer.compute.precision import Precision
 from trainer.config import Config
 from trainer.data.batches import Batch
-from trainer.losses.adversarial import gan_loss
+from trainer.losses.adversarial import gan_loss, hinge_of_halves
 from trainer.losses.perceptual import normalised_features_l1
 from trainer.losses.reconstruction import colour_loss
-from trainer.losses.temporal import Change, draw_change, flicker, masked_l1
+from trainer.losses.temporal import Change, draw_change, masked_l1
 from trainer.methods.base import DISCRIMINATORS, GENERATORS, Losses
 from trainer.methods.domain_colours import DomainColours
 from trainer.methods.oneway import OneWay
 from trainer.networks.building import generator_card, new_discriminator, new_generator, new_projected
 from trainer.networks.diffaugment import augment_alike, diff_augment
-from trainer.networks.efficientnet import load_efficientnet
 
 NORM_MOMENTUM = 0.02  # batches are small, so that a batch norm's statistics need some fifty of them
 CHANGED = 0.5  # of a batch, the images that are shown once more as the next frame: half a pass less
@@ -63,8 +62,6 @@ class OneSided(OneWay):
             DISCRIMINATORS: ([key for key in networks if key != name], self._discriminator_losses),
         }
         super().__init__(config, precision, distributed, networks, phases)
-        wanted = loss.projected > 0 or loss.content > 0
-        self._pretrained = load_efficientnet(self.device, precision.dtype) if wanted else None
 
     def train_step(self, batch: Batch) -> Losses:
         source, target = self.images(batch[self.source]), self.images(batch[self.target])
@@ -91,23 +88,22 @@ class OneSided(OneWay):
         with self.precision.autocast():
             asked = self._generator_losses(source, fake, seen_fake, of_fake, of_source)
             if change is not None:
-                wanted = change.lit(change.moved(fake.detach()[: len(again)])[0])
-                asked["temporal"] = temporal * masked_l1(again, wanted, mask)
+                asked["temporal"] = temporal * masked_l1(again, change.wanted(fake[: len(again)]), mask)
         self._lower(GENERATORS, asked)
         self._end_step(batch)
         return {name: value.detach() for name, value in (asked | judged).items()}
 
     def _translate(self, source: Tensor, change: Change | None) -> tuple[Tensor, Tensor, Tensor]:
         """Results of the sources, those of the changed sources, and where the two can be compared."""
-        network, noise = self.generator, self._draw_noise(source)
+        network, noise = self.generator, self._noise(source)
         if change is None:
             fake = network(torch.cat([source, noise], dim=1))
             return fake, fake, torch.ones_like(source[:, :1])
-        changed, channels = self._changed(source), source.shape[1]
-        moved, mask = change.moved(torch.cat([source, noise], dim=1)[:changed])
-        shown = flicker(change.lit(moved[:, :channels]), self.config.loss.temporal_noise)
-        frames = [torch.cat([source, noise], 1), torch.cat([shown.to(source.dtype), moved[:, channels:]], 1)]
-        fake, again = network(torch.cat(frames).to(source.dtype)).split([len(source), changed])
+        changed = self._changed(source)
+        grain = self.config.loss.temporal_noise
+        following, mask = change.next_frame(source[:changed], noise[:changed], grain)
+        frames = torch.cat([torch.cat([source, noise], dim=1), following])
+        fake, again = network(frames).split([len(source), changed])
         return fake, again, mask
 
     @staticmethod
@@ -115,21 +111,15 @@ class OneSided(OneWay):
         """How many of a batch's images are shown once more; which ones is chance, as all of a batch is."""
         return max(1, round(CHANGED * len(images)))
 
-    def _draw_noise(self, images: Tensor) -> Tensor:
-        """Any part of any field: (N, noise, H, W), uniform in [-1, 1]."""
-        count, _, height, width = images.shape
-        shape = (count, self.config.network.noise, height, width)
-        return torch.rand(shape, device=images.device, dtype=images.dtype) * 2 - 1
-
     def _features(self, *batches: Tensor) -> list[Sequence[Tensor]]:
         """Pretrained features of the result, with its graph, and of sources and targets, without."""
-        if self._pretrained is None:
+        loss, (fake, *others) = self.config.loss, batches
+        if loss.projected <= 0 and loss.content <= 0:
             return [[] for _ in batches]
-        fake, *others = batches
-        levels = 4 if self.config.loss.projected > 0 else CONTENT_LEVELS
-        found = self._pretrained.features(fake, levels)
+        levels = 4 if loss.projected > 0 else CONTENT_LEVELS
+        found = self.pretrained.features(fake, levels)
         with torch.no_grad():
-            both = [level.chunk(2) for level in self._pretrained.features(torch.cat(others), levels)]
+            both = [level.chunk(2) for level in self.pretrained.features(torch.cat(others), levels)]
         return [found, [first for first, _ in both], [second for _, second in both]]
 
     def _discriminator_losses(
@@ -139,7 +129,8 @@ class OneSided(OneWay):
         if "disc" in self.networks:
             losses |= self._disc_loss("disc", real, fake, augmented=True)
         if "disc_projected" in self.networks:
-            losses["projected_disc"] = self._projected_disc_loss(of_real, of_fake)
+            joined = [torch.cat([r, f]) for r, f in zip(of_real, of_fake, strict=True)]
+            losses["projected_disc"] = hinge_of_halves(self.networks["disc_projected"](joined))
         return losses
 
     def _generator_losses(

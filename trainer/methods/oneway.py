@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from trainer.config import Config
 from trainer.methods.base import Method
@@ -23,6 +24,15 @@ class OneWay(Method):
     @property
     def generator(self) -> nn.Module:
         return self.networks[self.main]
+
+    def _noise(self, images: Tensor, channels: int | None = None) -> Tensor:
+        """Noise for images NCHW as any place of any field has it: (N, channels, H, W), uniform in [-1, 1].
+
+        By default as many channels as the generator takes.
+        """
+        count, _, height, width = images.shape
+        shape = (count, self.config.network.noise if channels is None else channels, height, width)
+        return torch.rand(shape, device=images.device, dtype=images.dtype) * 2 - 1
 
     @property
     def source(self) -> str:
