@@ -154,6 +154,6 @@ def load_efficientnet(device: torch.device, dtype: torch.dtype = torch.float32) 
 
     In channels_last memory, which depthwise convolutions are faster in everywhere. Raises `UnavailableError`.
     """
-    network = EfficientNetLite0()
+    network = EfficientNetLite0().double()  # folded exactly, rounded once
     fill_weights(network, read_published_weights())
     return network.to(device, dtype, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
