@@ -212,6 +212,18 @@ def test_devices_and_precisions_are_as_asked_or_refused() -> None:
     assert choose_precision(RunConfig(device="cpu", precision="fp32")).name == "fp32"
 
 
+def test_each_process_of_a_training_takes_its_own_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [str(choose_device(name, 1)) for name in ("auto", "cuda", "cuda:0")] == [
+        "cuda:1",
+        "cuda:1",
+        "cuda:0",
+    ]
+    with pytest.raises(UnavailableError, match="no device cuda:2: 2 CUDA devices are visible"):
+        choose_device("auto", 2)
+
+
 class Crooked(nn.Conv2d):
     """A network whose compiled form loses a gradient, or fails."""
 
