@@ -137,7 +137,10 @@ class StreamInfo:
     `width` and `height` are those of the upright picture; `rotation` (0, 90, 180, 270 degrees clockwise)
     has been applied to reach them. `rate` is the average frame rate (for rate control and estimates only;
     time lives in pts). `frames` is the container's own count or an estimate, None if unknown. `siting` is
-    where subsampled chroma sits, as in `YuvFormat`; `decoder` FFmpeg's name for the codec.
+    where subsampled chroma sits, as in `YuvFormat`; `decoder` FFmpeg's name for the codec. `field_order`:
+    "tff" or "bff" where frames hold two fields, by the one shown first. `mastering_display` and
+    `light_levels`: HDR10 metadata as `media.video.tags.read_hdr` gives it. `alpha_beside`: WebM keeps alpha
+    in a second picture beside each frame, which is not decoded.
     """
 
     width: int
@@ -156,6 +159,10 @@ class StreamInfo:
     color_trc: int = 2
     siting: tuple[float, float] = (0.5, 0.5)
     decoder: str = ""
+    field_order: str = ""
+    mastering_display: tuple[Fraction, ...] = ()
+    light_levels: tuple[int, ...] = ()
+    alpha_beside: bool = False
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from cgconvert.media.video.codecs import VideoCodec, container_of, find_codec, h
 from cgconvert.media.video.encoder import Encoding
 from cgconvert.media.video.probe import VideoProbe
 from cgconvert.media.video.streams import StreamPlan
+from cgconvert.media.video.tags import tag_options
 from cgconvert.models.catalog import find_model
 from cgconvert.models.files import read_card
 from cgconvert.options import EngineOptions, VideoOptions
@@ -132,11 +133,15 @@ def plan_video(
         size = (info.width, info.height)
         if options.size:
             size = parse_size(options.size, info.width, info.height, "size")
+        work_size = network_size(options.work_size, card, size, (info.width, info.height))
         encoding = _encoding(codec, info, size, options)
+        as_stored = size == work_size == (info.width, info.height) and not (info.rotation or options.compare)
+        tags, dropped = tag_options(info, codec.encoder, as_stored)
+        encoding = replace(encoding, tags=tags)
         # Encoder and container are opened once in memory: what they refuse is known before any work.
         streams = plan_writable_streams(video, target, muxer, encoding)
         _check_strict(source, streams, options)
-        notes += dropped_metadata(video, target, muxer, encoding, streams)
+        notes += [*dropped_metadata(video, target, muxer, encoding, streams), *dropped]
     plan = VideoPlan(
         source=source,
         output=target,
@@ -148,7 +153,7 @@ def plan_video(
         codec_name=codec_name,
         encoding=encoding,
         size=size,
-        work_size=network_size(options.work_size, card, size, (info.width, info.height)),
+        work_size=work_size,
         options=options,
         engine=engine,
         route=VideoRoute("cpu"),

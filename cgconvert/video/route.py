@@ -143,6 +143,8 @@ def why_not_nvenc(plan: VideoPlan) -> str | None:
         return f"{plan.output.suffix} is written as {plan.codec_name}"
     if plan.encoding.pixel_format != "yuv420p" or plan.info.bit_depth > 8:
         return f"NVENC would not keep {plan.encoding.pixel_format}"
+    if plan.encoding.tags.keys() - {"chroma_sample_location"}:
+        return "NVENC would not keep what frames are tagged with"
     return None
 
 

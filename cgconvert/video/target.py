@@ -103,7 +103,7 @@ def dropped_metadata(
     """What the result cannot keep of the source, other than whole streams, in words."""
     info = video.info
     notes: list[str] = []
-    if has_alpha(info.pixel_format):
+    if has_alpha(info.pixel_format) or info.alpha_beside:
         notes.append("the video's transparency (alpha) is lost: networks and most codecs know only RGB")
     depth = sample_depth(encoding.pixel_format)
     if depth < info.bit_depth:

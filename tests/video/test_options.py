@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from cgconvert.cli.status import LineProgress
 from cgconvert.errors import InputError, OutputError, UnavailableError, UsageError
-from cgconvert.frames import StreamInfo
+from cgconvert.frames import Frame, StreamInfo
 from cgconvert.media.video.codecs import VIDEO_CODECS, find_codec, pixel_format_for
+from cgconvert.media.video.encoder import FrameEncoder
 from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.video.pipeline import convert_video, run_video
 from cgconvert.video.plan import parse_size, plan_video
@@ -232,3 +235,25 @@ def test_a_cut_without_a_frame_is_one_line(suffix: str, tmp_path: Path, exact: E
         run_video(plan, LineProgress())
     assert str(refused.value) == f"{source}: no frame lies between `start` and `end`"
     assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_h265_of_very_few_frames(frames: int, tmp_path: Path, exact: EngineOptions) -> None:
+    """x265 leaves their dts unset: what lies there is zero or not by chance, hence the many encoders."""
+    plan = plan_video(
+        make_clip(tmp_path / "in.mp4", Clip(frames=frames)),
+        tmp_path / "out.mp4",
+        "identity",
+        VideoOptions(codec="h265"),
+        exact,
+    )
+    for _ in range(20):
+        encoder = FrameEncoder(plan.info, plan.encoding)
+        with av.open(io.BytesIO(), "w", format="mp4") as container, av.open(str(plan.source)) as source:
+            encoder.add_to(container, source.streams.video[0])
+            for number in range(frames):
+                encoder.encode(Frame(picture(0, 96, 64), 512 * number))
+            packets = encoder.encode(None)
+            times = [512 * number for number in range(frames)]
+            assert [packet.dts for packet in packets] == [packet.pts for packet in packets] == times
+            container.mux(packets)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import av
@@ -27,7 +28,10 @@ ENCODING_ERRORS = (av.error.FFmpegError, OSError)
 
 @dataclass(frozen=True)
 class Encoding:
-    """How frames are encoded: all decided, nothing left to choose. Sizes in pixels."""
+    """How frames are encoded: all decided, nothing left to choose. Sizes in pixels.
+
+    `tags` are options that keep what the source's frames are tagged with (`media.video.tags`).
+    """
 
     codec: VideoCodec
     width: int
@@ -35,6 +39,7 @@ class Encoding:
     pixel_format: str
     quality: float | None
     preset: str | None
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     def options(self) -> dict[str, str]:
         """The encoder's options as FFmpeg takes them."""
@@ -43,6 +48,8 @@ class Encoding:
             options[self.codec.quality_option] = f"{self.quality:g}"
         if self.preset is not None:
             options[self.codec.preset_option] = self.preset
+        for name, value in self.tags.items():
+            options[name] = f"{options[name]}:{value}" if name in options else value
         return options
 
 
@@ -53,6 +60,10 @@ def video_metadata(metadata: dict[str, str]) -> dict[str, str]:
         for key, value in metadata.items()
         if key.lower() not in OWN_TAGS and not key.startswith(("_STATISTICS", "NUMBER_OF_"))
     }
+
+
+LEAST_FOR_X265 = 3
+"""Of fewer frames x265 never sets a dts: FFmpeg hands on what lay in its memory, and muxers refuse that."""
 
 
 class FrameEncoder:
@@ -68,8 +79,8 @@ class FrameEncoder:
         self.from_pixels = FromPixels(info, encoding.width, encoding.height, encoding.pixel_format)
         self._durations: dict[int, int] = {}
         self.stream: av.VideoStream | None = None
-        self.begun = False
-        """Whether a frame was encoded: an encoder that saw none has nothing to be drained of."""
+        self.frames = 0
+        """Frames that went in: an encoder that saw none has nothing to be drained of."""
 
     def add_to(self, container: OutputContainer, template: Any) -> av.VideoStream:
         """The encoder's stream in a container, with metadata and disposition of the source's stream."""
@@ -106,8 +117,11 @@ class FrameEncoder:
         if frame is not None and frame.duration:
             self._durations[frame.pts] = frame.duration
         assert self.stream is not None
-        self.begun = True
+        self.frames += frame is not None
         packets = self.stream.encode(picture)
+        if self.encoding.codec.encoder == "libx265" and frame is None and self.frames < LEAST_FOR_X265:
+            for packet in packets:
+                packet.dts = packet.pts
         for packet in packets:
             # Not every encoder hands durations on; without them the last frame would have none.
             if packet.pts is not None and not packet.duration:

@@ -20,6 +20,7 @@ from cgconvert.media.video.colour import ToPixels
 from cgconvert.media.video.open import main_video_stream, open_video
 from cgconvert.media.video.siting import siting_of
 from cgconvert.media.video.streams import describe_stream
+from cgconvert.media.video.tags import read_field_order, read_hdr
 
 LOOK_AHEAD = 200
 """Packets within which every stream should have begun."""
@@ -116,6 +117,7 @@ def _describe_video(container: InputContainer, stream: av.VideoStream, frame: av
     rotation = -round(frame.rotation / 90) * 90 % 360
     size = (frame.height, frame.width) if rotation in (90, 270) else (frame.width, frame.height)
     aspect = stream.sample_aspect_ratio or None
+    mastering_display, light_levels = read_hdr(frame)
     return StreamInfo(
         width=size[0],
         height=size[1],
@@ -133,6 +135,10 @@ def _describe_video(container: InputContainer, stream: av.VideoStream, frame: av
         color_trc=int(frame.color_trc),
         siting=siting_of(frame),
         decoder=stream.codec_context.name,
+        field_order=read_field_order(stream, frame),
+        mastering_display=mastering_display,
+        light_levels=light_levels,
+        alpha_beside=stream.metadata.get("alpha_mode") == "1",
     )
 
 

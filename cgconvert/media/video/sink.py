@@ -174,7 +174,7 @@ class VideoSink:
         Without a frame there is nothing to check: it is no result, and some containers leave the stream out.
         """
         try:
-            if self.encoder.begun:
+            if self.encoder.frames:
                 self._mux_video(self.encoder.encode(None))
             self.container.close()
         except (av.error.FFmpegError, OSError) as error:
