@@ -167,11 +167,14 @@ def _run(
     from cgconvert.video.pipeline import run_video
     from cgconvert.video.report import write_report
 
+    if not quiet:
+        for warning in plan.warnings:  # before the work: an hour later it is too late to choose otherwise
+            tell(f"Note: {warning}")
     result = run_video(plan, create_progress(quiet))
     if report is not None:
         write_report(report, result.to_dict())
     if not quiet:
-        for warning in result.warnings:
+        for warning in result.warnings[len(plan.warnings) :]:
             tell(f"Note: {warning}")
         click.echo(summary(result))
 

@@ -36,7 +36,7 @@ from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.progress import Progress, Silent
 from cgconvert.tensors.transfers import own_device, taken_over, transfers_for
 from cgconvert.video.plan import VideoPlan, encoding_as_dict, plan_video
-from cgconvert.video.report import VideoReport
+from cgconvert.video.report import VideoReport, describe_growth
 
 VideoFrame = Frame | PlaneFrame
 CHANNEL_BYTES = 48 * 2**20
@@ -290,10 +290,10 @@ def _report(
     clock: StageClock,
     seconds: float,
 ) -> VideoReport:
-    warnings = [*plan.notes, *source.damage.messages]
-    warnings += [f"stream {p.describe()}" for p in plan.streams if p.action == "dropped"]
+    warnings = [*plan.warnings, *source.damage.messages]
     if sink.frames != outcome.frames_in:
         warnings.append(f"{outcome.frames_in} frames came in and {sink.frames} went out")
+    warnings += describe_growth(plan.source, sink.written, plan.encoding)
     return VideoReport(
         source=str(plan.source),
         output=str(plan.output),

@@ -52,6 +52,12 @@ class VideoPlan:
     route: VideoRoute
     notes: Sequence[str] = field(default_factory=tuple)
 
+    @property
+    def warnings(self) -> list[str]:
+        """What the result will not keep of the source, or have otherwise, in words."""
+        dropped = [f"stream {stream.describe()}" for stream in self.streams if stream.action == "dropped"]
+        return [*self.notes, *dropped]
+
     def describe(self) -> list[str]:
         """The plan line by line, as `--dry-run` prints it."""
         info, encoding = self.info, self.encoding

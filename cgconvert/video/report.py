@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cgconvert.host.files import write_atomically
+from cgconvert.media.video.encoder import Encoding
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,23 @@ class VideoReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {**asdict(self), "frames_per_second": round(self.frames_per_second, 3)}
+
+
+GROWN, LARGE = 3, 2**20
+"""How many times as large as its source, and how many bytes, a result has to be to be worth a word."""
+
+
+def describe_growth(source: Path, written: int, encoding: Encoding) -> list[str]:
+    """That a result of `written` bytes is much larger than its source, and what makes it smaller; or nothing.
+
+    The default quality is made for sources that are hard to compress; small clips of phones are not.
+    """
+    before = source.stat().st_size
+    if not before or written < max(GROWN * before, LARGE) or encoding.quality is None:
+        return []
+    times = f"{written / before:.1f} times as large as its source"
+    sizes = f"{written / 2**20:.1f} MiB, {before / 2**20:.1f} MiB"
+    return [f"the result is {times} ({sizes}): a `crf` above {encoding.quality:g} makes it smaller"]
 
 
 def write_report(path: Path, data: Mapping[str, Any]) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 import av
 import pytest
 
-from cgconvert.errors import InputError
+from cgconvert.cli import main
+from cgconvert.errors import InputError, OutputError
 from cgconvert.media.video.probe import VideoProbe
 from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.video.plan import plan_video
+from cgconvert.video.report import describe_growth
 from tests.video.clips import Clip, make_clip
 
 
@@ -52,3 +54,41 @@ def test_a_file_without_a_frame_that_decodes(tmp_path: Path) -> None:
     source.write_bytes(data)
     with pytest.raises(InputError, match=r"in\.mkv: no frame of its video can be decoded"):
         VideoProbe(source)
+
+
+def test_a_result_that_is_much_larger_is_told_with_what_makes_it_smaller(
+    tmp_path: Path, exact: EngineOptions
+) -> None:
+    source = make_clip(tmp_path / "in.mp4", Clip(frames=1))
+    encoding = plan_video(source, None, "identity", VideoOptions(), exact).encoding
+    source.write_bytes(bytes(2**20))
+    assert describe_growth(source, 3 * 2**20 - 1, encoding) == []
+    assert describe_growth(source, 6 * 2**20, encoding) == [
+        "the result is 6.0 times as large as its source (6.0 MiB, 1.0 MiB): a `crf` above 18 makes it smaller"
+    ]
+    source.write_bytes(bytes(100))
+    assert describe_growth(source, 2000, encoding) == [], "small files are all header"
+    lossless = plan_video(source_of(tmp_path), None, "identity", VideoOptions(codec="ffv1"), exact).encoding
+    source.write_bytes(bytes(2**20))
+    assert describe_growth(source, 6 * 2**20, lossless) == [], "nothing makes it smaller"
+
+
+def source_of(folder: Path) -> Path:
+    return make_clip(folder / "other.mkv", Clip(frames=1))
+
+
+def test_what_will_be_dropped_is_told_before_the_work(
+    tmp_path: Path, exact: EngineOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = make_clip(tmp_path / "in.mp4", Clip(frames=2, audio="aac"))
+
+    def stopped(plan: Any, progress: Any) -> None:
+        raise OutputError("stopped by the test")
+
+    monkeypatch.setattr("cgconvert.video.pipeline.run_video", stopped)
+    with pytest.raises(SystemExit):
+        main(["video", str(source), "-o", str(tmp_path / "out.webm"), "-m", "identity", "--device", "cpu"])
+    assert capsys.readouterr().err.splitlines() == [
+        "Note: stream #1 audio (aac): dropped, webm cannot hold it; mkv may",
+        "Error: stopped by the test",
+    ]

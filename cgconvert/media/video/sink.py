@@ -75,6 +75,8 @@ class VideoSink:
         self.damage = damage if damage is not None else Damage()
         self.encoder = FrameEncoder(info, encoding, card)
         self.frames = 0
+        self.written = 0
+        """Bytes of the finished file."""
         self.copies: dict[int, CopiedStream] = {}
         try:
             self.container = av.open(
@@ -181,6 +183,8 @@ class VideoSink:
             raise _as_output_error(self.target, error) from error
         if self.frames:
             self._check()
+            assert self.path is not None
+            self.written = self.path.stat().st_size
 
     def abort(self) -> None:
         """Give up: close the file as far as that is possible; what is in it is not to be used."""
