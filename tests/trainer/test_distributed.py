@@ -56,9 +56,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory, places: dict[str, dict[str, s
     for name in JOINED:
         write_run(folder / f"{name}-two", {**joined_settings(name, places), "run.batch": 2})
     # Batch norms that keep their statistics from the twelfth image on, after the stop at the tenth.
-    frozen = PIX2PIX | {"network.norm_frozen": 0.5}
+    frozen = PIX2PIX | {"network.norm_frozen": 0.75}
     for name, settings in zip(STOPPED, (CYCLEGAN, frozen), strict=True):
-        length = {"run.images": 24, "run.decay_images": 12, "watch.checkpoint_every": 100}
+        length = {"run.images": 16, "run.decay_images": 8, "watch.checkpoint_every": 100}
         for kind in ("straight", "stopped"):
             write_run(folder / f"{name}-{kind}", settings | places[name] | length)
     length = {"run.images": 8, "run.decay_images": 2, "watch.checkpoint_every": 4}
@@ -125,10 +125,10 @@ def test_a_run_of_two_is_not_continued_by_one(runs: Path) -> None:
 def test_two_stopped_processes_go_on_exactly(runs: Path, name: str) -> None:
     one, two = runs / f"{name}-straight", runs / f"{name}-stopped"
     first, second = (load_checkpoint(run / "checkpoint.pt") for run in (one, two))
-    assert first["method"]["step"] == 12
+    assert first["method"]["step"] == 8
     assert_same(first, second)
     assert losses_of(one) == losses_of(two)
-    assert len(losses_of(one)) == 12
+    assert len(losses_of(one)) == 8
 
 
 def test_what_only_the_first_process_sees_keeps_all_from_saving(runs: Path) -> None:
@@ -141,7 +141,7 @@ def test_by_the_clock_all_processes_follow_the_first_ones(runs: Path) -> None:
     rates, others = (json.loads((runs / f"rates-{rank}").read_text()) for rank in (0, 1))
     assert rates == others
     assert rates[0] > 0.9, "not that of the second, whose clock is an hour further"
-    assert len(rates) > 10
+    assert len(rates) > 5
     assert rates == sorted(rates, reverse=True)
 
 

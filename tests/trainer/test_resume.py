@@ -61,7 +61,7 @@ method = METHODS[folder.read_config().run.method]
 train_step = method.train_step
 
 def killed(self, batch):
-    if self.step == 13:  # the checkpoint is of step 10, the log has 13 lines
+    if self.step == 6:  # the checkpoint is of step 4, the log has 6 lines
         os.kill(os.getpid(), signal.SIGKILL)
     return train_step(self, batch)
 
@@ -94,19 +94,19 @@ def losses_of(run: Path) -> list[tuple[int, dict[str, float]]]:
 
 
 def test_killed_run_goes_on_exactly(tmp_path: Path, domains: dict[str, str]) -> None:
-    length = {"run.images": 20, "run.decay_images": 10, "watch.checkpoint_every": 10}
+    length = {"run.images": 8, "run.decay_images": 4, "watch.checkpoint_every": 4}
     one, two = (RunFolder(write_run(tmp_path / name, CYCLEGAN | domains | length)) for name in ("one", "two"))
     start(one)
     done = subprocess.run([sys.executable, "-c", KILLED, str(two.path)], env=ENVIRONMENT, timeout=120)
     assert done.returncode == -signal.SIGKILL
-    assert load_checkpoint(two.checkpoint)["method"]["images_seen"] == 10
-    assert losses_of(two.path)[-1][0] == 13
+    assert load_checkpoint(two.checkpoint)["method"]["images_seen"] == 4
+    assert losses_of(two.path)[-1][0] == 6
     start(two, resume=True)
     first, second = (load_checkpoint(run.checkpoint) for run in (one, two))
-    assert first["method"]["step"] == 20
+    assert first["method"]["step"] == 8
     assert_same(first, second)
     assert losses_of(one.path) == losses_of(two.path), "the log has each line once"
-    assert len(losses_of(one.path)) == 20
+    assert len(losses_of(one.path)) == 8
 
 
 CUT = {"run.method": "cut", "loss.diffaugment": ["color"], "loss.temporal": 1.0, "loss.nce_patches": 16}
@@ -148,7 +148,7 @@ def test_stopped_run_goes_on_exactly(
             settings["distill.teacher"] = str(tmp_path / "big.safetensors")
         else:
             settings |= {"distill.checkpoint": str(teacher.path), "distill.online": case == "distill-online"}
-    length = {"run.images": 12, "run.decay_images": 6, "watch.checkpoint_every": 100}
+    length = {"run.images": 8, "run.decay_images": 4, "watch.checkpoint_every": 100}
     runs = [RunFolder(write_run(tmp_path / name, settings | domains | length)) for name in ("one", "two")]
     start(runs[0])
     inner = method.train_step
@@ -165,10 +165,10 @@ def test_stopped_run_goes_on_exactly(
     torch.manual_seed(99)  # another process's numbers
     start(runs[1], resume=True)
     first, second = (load_checkpoint(run.checkpoint) for run in runs)
-    assert first["method"]["step"] == 12
+    assert first["method"]["step"] == 8
     assert_same(first, second)
     assert losses_of(runs[0].path) == losses_of(runs[1].path)
-    assert len(losses_of(runs[0].path)) == 12
+    assert len(losses_of(runs[0].path)) == 8
 
 
 def test_interrupted_run_says_how_to_go_on(tmp_path: Path, domains: dict[str, str]) -> None:

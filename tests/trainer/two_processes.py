@@ -86,7 +86,7 @@ def faded(folder: Path, world: World) -> None:
 
 def by_the_clock(folder: Path, world: World) -> None:
     """A training of a second, whose second process has a clock that is an hour further."""
-    ticks = itertools.count(3600 * world.rank, 0.01 + 0.003 * world.rank)
+    ticks = itertools.count(3600 * world.rank, 0.02 + 0.003 * world.rank)
     rates: list[float] = []
 
     def keep_rates(training: Training, stop: list[int]) -> None:
