@@ -89,6 +89,15 @@ def write_run(folder: Path, settings: dict[str, Any]) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """The same random numbers for a test, whatever ran before it."""
+    import torch
+
+    torch.manual_seed(0)
+    np.random.seed(0)
+
+
 @pytest.fixture
 def domains(tmp_path: Path) -> dict[str, str]:
     """Settings that name two folders of drawn pictures."""

@@ -40,6 +40,10 @@ def batch(count: int = 1, edge: int = 32) -> dict[str, torch.Tensor]:
     return {name: torch.rand(count, 3, edge, edge, generator=generator) * 2 - 1 for name in ("a", "b")}
 
 
+def doubled(data: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: images.double() for name, images in data.items()}
+
+
 def calls(method: Method) -> dict[str, int]:
     """Images that passed through each network in one step."""
     counted = dict.fromkeys(method.networks, 0)
@@ -244,8 +248,13 @@ def test_the_average_follows_the_generator() -> None:
 def test_feature_matching_costs_no_second_pass_of_the_fake(
     method: str, disc: str, suffix: str, scales: int
 ) -> None:
-    options = {"network__disc_scales": scales, "network__disc_layers": 1, "loss__feature_matching": 10.0}
-    trained, data = make(method, **options), batch()
+    options = {
+        "network__disc_scales": scales,
+        "network__disc_layers": 1,
+        "loss__feature_matching": 10.0,
+        "run__precision": "fp64",
+    }
+    trained, data = make(method, **options), doubled(batch())
     judge = trained.networks[disc]
     fake = trained.networks["gen_ab"](data["a"]).detach()
     passes = []
@@ -332,9 +341,10 @@ def test_networks_that_do_not_fit_are_refused() -> None:
 
 
 def test_the_identity_keeps_the_published_weights() -> None:
-    method = make("cyclegan", loss__lambda_a=3.0, loss__lambda_b=7.0, loss__lambda_identity=0.5)
+    lambdas = {"loss__lambda_a": 3.0, "loss__lambda_b": 7.0, "loss__lambda_identity": 0.5}
+    method = make("cyclegan", run__precision="fp64", **lambdas)
     assert isinstance(method, CycleGan)
-    data = batch()
+    data = doubled(batch())
     gen_ab = method.networks["gen_ab"]
     wanted = 7.0 * 0.5 * (gen_ab(data["b"]) - data["b"]).abs().mean()
-    torch.testing.assert_close(method.train_step(data)["identity_b"], wanted.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(method.train_step(data)["identity_b"], wanted.detach(), rtol=1e-9, atol=0)
