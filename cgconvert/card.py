@@ -119,6 +119,8 @@ class ModelCard:
         """Plain data, as `models info --json` prints it."""
         data = asdict(self)
         data["value_range"] = list(self.value_range)
+        if not self.noise:
+            del data["noise"]  # as in the files from before there was noise
         return data
 
     def to_json(self) -> str:

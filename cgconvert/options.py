@@ -28,7 +28,8 @@ class VideoOptions:
     `codec`: h264, h265, av1, vp9, prores, ffv1 or an NVENC encoder's name; None: what the container
     calls for. `size` and `work_size`: "WxH", "720p" or "0.5x"; None: the source's, the card's advice.
     `start` and `end` in seconds. `compare`: "side", "split" or None. `decoder`: "auto", "cpu", or "nvdec",
-    the decoder of an NVIDIA card.
+    the decoder of an NVIDIA card. `resume`: keep finished segments beside the result, so that
+    the same call goes on where it was broken off; `restart` drops what is kept and begins again.
     """
 
     codec: str | None = None
@@ -43,6 +44,8 @@ class VideoOptions:
     overwrite: bool = False
     strict: bool = False
     decoder: str = "auto"
+    resume: bool = True
+    restart: bool = False
 
 
 @dataclass(frozen=True)

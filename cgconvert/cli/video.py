@@ -16,6 +16,7 @@ from cgconvert.host.threads import wait_without_spinning
 from cgconvert.options import EngineOptions, VideoOptions
 
 if TYPE_CHECKING:
+    from cgconvert.video.plan import VideoPlan
     from cgconvert.video.report import VideoReport
 
 _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)")
@@ -90,6 +91,14 @@ def parse_time(text: str | None, option: str) -> float | None:
     help="Show source and result in one video: side by side, or half of each.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
+@click.option(
+    "--resume/--no-resume",
+    default=True,
+    show_default=True,
+    help="Keep finished segments beside OUT until it is complete, and go on from them; without, nothing "
+    "is kept and the disk holds OUT only once.",
+)
+@click.option("--restart", is_flag=True, help="Drop what is kept of a run that was broken off.")
 @click.option("--strict", is_flag=True, help="Stop at the first damage in IN, or if a stream cannot be kept.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done and stop.")
 @click.option(
@@ -118,6 +127,8 @@ def video(
     end: str | None,
     compare: str | None,
     overwrite: bool,
+    resume: bool,
+    restart: bool,
     strict: bool,
     dry_run: bool,
     report: Path | None,
@@ -139,6 +150,8 @@ def video(
         end=parse_time(end, "--end"),
         compare=compare,
         overwrite=overwrite,
+        resume=resume,
+        restart=restart,
         strict=strict,
         decoder=decoder,
     )
@@ -163,6 +176,11 @@ def _run(
     if dry_run:
         click.echo(worded("\n".join(plan.describe())))
         return
+    convert(plan, report, quiet)
+
+
+def convert(plan: VideoPlan, report: Path | None, quiet: bool) -> None:
+    """Carry out a plan and say how it went."""
     wait_without_spinning()  # before the imports below bring torch in
     from cgconvert.video.pipeline import run_video
     from cgconvert.video.report import write_report

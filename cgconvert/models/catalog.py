@@ -10,6 +10,7 @@ from pathlib import Path
 from cgconvert.card import NAME_PATTERN, ModelCard, check_name
 from cgconvert.errors import ModelError, UsageError
 from cgconvert.host.files import output_error
+from cgconvert.host.folders import data_folder
 from cgconvert.models.files import SUFFIX, expanded, is_regular_file, read_card
 
 SHIPPED_FOLDER = Path(__file__).parent / "shipped"
@@ -32,12 +33,10 @@ class InstalledModel:
 
 def models_folder() -> Path:
     """The user's models folder (not created): `CGCONVERT_HOME`/models, or the platform's data folder."""
-    home = os.environ.get("CGCONVERT_HOME")
-    if home:
-        return expanded(home) / "models"
-    from platformdirs import user_data_path
-
-    return user_data_path("cgconvert", appauthor=False) / "models"
+    try:
+        return data_folder() / "models"
+    except RuntimeError as error:
+        raise ModelError(f"CGCONVERT_HOME={os.environ['CGCONVERT_HOME']}: no such home folder") from error
 
 
 def list_models() -> list[InstalledModel]:

@@ -2,14 +2,17 @@
 
 Between them are channels bounded in bytes, so that memory does not grow with the video. The caller's thread
 only watches: it shows the progress and hears interrupts, also while the network is at work.
+
+Unless `resume` is off the frames are encoded in closed segments, which are kept beside the result until it is
+complete: what was broken off goes on from the last of them. The segments are joined without encoding anew.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +31,20 @@ from cgconvert.host.interrupts import listening
 from cgconvert.media.picture.resize import resized
 from cgconvert.media.video.compare import compare
 from cgconvert.media.video.cuda import card_access
+from cgconvert.media.video.encoder import FrameEncoder
 from cgconvert.media.video.probe import sample_pixels
 from cgconvert.media.video.sink import VideoSink
-from cgconvert.media.video.source import CopiedPacket, VideoSource
+from cgconvert.media.video.source import CopiedPacket, Damage, VideoSource
 from cgconvert.models.loading import load_model
 from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.progress import Progress, Silent
 from cgconvert.tensors.transfers import own_device, taken_over, transfers_for
+from cgconvert.video import resume
+from cgconvert.video.jobs import kept_segments
 from cgconvert.video.plan import VideoPlan, encoding_as_dict, plan_video
 from cgconvert.video.report import VideoReport, describe_growth
+from cgconvert.video.resume import ResumableRun
+from cgconvert.video.segments import SegmentEncoder, join_segments
 
 VideoFrame = Frame | PlaneFrame
 CHANNEL_BYTES = 48 * 2**20
@@ -80,6 +88,7 @@ class Outcome:
     """What the threads of a run tell of it: each field is written by one of them."""
 
     frames_in: int = 0
+    written: int = 0
     first_frame: float = 0.0
     batch: int = 1
     engine: dict[str, Any] = field(default_factory=dict)
@@ -113,6 +122,8 @@ def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
                 raise InputError(f"{plan.source}: {'; '.join(source.damage.messages)} (`strict`)")
             if item is None:
                 break
+            if isinstance(item, CopiedPacket) and kept is not None:
+                continue  # written when the segments are joined, in the order of the file
             decoded.put(item)
             if not isinstance(item, CopiedPacket):
                 outcome.frames_in += 1
@@ -132,27 +143,37 @@ def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
         try:
             for batch in _batches(decoded, translated, lambda: outcome.batch):
                 if job is None:
-                    # The first batch is one frame: the engine is made ready with it, and chooses the batch.
+                    # The first batch is given twice: its one frame makes the engine ready, which chooses how
+                    # many go together; then it begins a batch of so many. So batches begin where segments do.
                     job = create_job(
                         load_model(plan.model),
-                        plan.engine,
+                        _engine_options(plan, kept),
                         kind.first_pixels(batch),
                         relayed,
                         lambda count: sample_pixels(plan.source, plan.info, plan.work_size, count),
                     )
+                    if kept is not None:
+                        described = job.describe()
+                        chosen = {key: described[key] for key in ("engine", "precision", "batch")}
+                        kept.choose({**chosen, "planes": route.target is not None})
                     translator = Translator(job, kind, clock)
                     engine_ready.close()
+                    outcome.batch = job.batch
                     outcome.first_frame = time.perf_counter() - started
-                    relayed.begin(plan.source.name, _expected_frames(plan), "frame")
+                    expected = _expected_frames(plan)
+                    left = None if expected is None else max(1, expected - resumed)
+                    relayed.begin(plan.source.name, left, "frame")
                     outcome.begun = True
+                    continue
                 for result in translator.translate(batch):
                     translated.put(result)
                 outcome.batch = job.batch  # which is smaller once memory has run short
-                relayed.advance(sink.frames, clock.busiest)
-            if job is None:
+                relayed.advance(sink.frames - resumed, clock.busiest)
+            if job is None and not resumed:
                 raise InputError(f"{plan.source}: no frame lies between `start` and `end`")
-            for result in translator.finish():
-                translated.put(result)
+            if job is not None:
+                for result in translator.finish():
+                    translated.put(result)
             translated.close()
         finally:
             if job is not None:
@@ -166,6 +187,7 @@ def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
         for item in translated:
             with clock.busy("encode"):
                 if isinstance(item, CopiedPacket):
+                    assert isinstance(sink, VideoSink)  # packets of segments were left out above
                     sink.copy(item)
                 elif options.compare is not None and isinstance(item, Frame) and item.source is not None:
                     joined = compare(item.source, resized(item.pixels, *plan.size), options.compare)
@@ -174,21 +196,51 @@ def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
                     sink.write(item)
         with clock.busy("encode"):
             sink.finish()
+        if isinstance(sink, VideoSink):
+            outcome.written = sink.written
+        if kept is not None:
+            relayed.stage("joining the segments")
+            with clock.busy("encode"), _open_source(plan, joining=True) as again:
+                result = _open_sink(plan, again, temporary, source.damage)
+                join_segments(kept, again, result, check)
+            outcome.written = result.written
+            relayed.stage(None)
+
+    def check() -> None:
+        """For the joining, which waits at nothing: whether it is to stop."""
+        workers.check()
+        if options.strict and source.damage:
+            raise InputError(f"{plan.source}: {'; '.join(source.damage.messages)} (`strict`)")
 
     def show() -> None:
         """How far the encoder is, while nothing else is told."""
         if outcome.begun:
-            progress.advance(sink.frames, clock.busiest)
+            progress.advance(sink.frames - resumed, clock.busiest)
 
     progress.note(f"{plan.source.name} -> {plan.output.name}: loading {plan.card.name}")
     for note in route.notes:
         progress.note(note)
-    # What is entered last ends first: the threads, then source and sink, then the file gets its name.
-    with listening() as stop, atomic_path(plan.output, options.overwrite) as temporary, ExitStack() as opened:
-        source = _open_source(plan)
+    # What is entered last ends first: the threads, then source and sink, then the file gets its name, and
+    # then its segments are removed.
+    with (
+        listening() as stop,
+        kept_segments(plan) if options.resume else nullcontext() as kept,
+        atomic_path(plan.output, options.overwrite) as temporary,
+        ExitStack() as opened,
+    ):
+        resumed = kept.frames if kept is not None else 0
+        for note in kept.notes if kept is not None else ():
+            progress.note(note)
+        if resumed:
+            progress.note(f"going on after frame {resumed}, which was reached before")
+        source = _open_source(plan, kept)
         # A thread that could not be ended may still be at work with them; the file is removed all the same.
         opened.callback(lambda: None if workers.left else source.container.close())
-        sink = _open_sink(plan, source, temporary)
+        sink: VideoSink | SegmentEncoder
+        if kept is not None:
+            sink = _open_segments(plan, source, kept)
+        else:
+            sink = _open_sink(plan, source, temporary, source.damage)
         opened.callback(lambda: None if workers.left else sink.abort())
         opened.callback(progress.finish)
         with workers:
@@ -199,16 +251,22 @@ def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
                 workers.watch(stop, show)
             except KeyboardInterrupt:
                 of = f" of about {plan.info.frames}" if plan.info.frames else ""
+                again = "nothing is left at"
+                if kept is not None and kept.frames:
+                    again = f"the same command goes on after frame {kept.frames}; nothing is yet at"
                 raise Interrupted(
-                    f"interrupted after {sink.frames}{of} frames; nothing is left at {plan.output}"
+                    f"interrupted after {sink.frames}{of} frames; {again} {plan.output}"
                 ) from None
-    return _report(plan, source, sink, outcome, clock, time.perf_counter() - started)
+    return _report(plan, source, sink.frames, resumed, outcome, clock, time.perf_counter() - started)
 
 
-def _open_source(plan: VideoPlan) -> VideoSource:
-    """The source as the route wants its frames, with the packets that are copied."""
+def _open_source(plan: VideoPlan, kept: ResumableRun | None = None, joining: bool = False) -> VideoSource:
+    """The source as the route wants its frames, after those that are kept, with the packets that are copied.
+
+    `joining`: for the packets alone, of which nothing is decoded.
+    """
     copied = [p.index for p in plan.streams if p.action == "copied" and not p.goes_into_header(plan.muxer)]
-    decoding = plan.route.decoding_card
+    decoding = None if joining else plan.route.decoding_card
     return VideoSource(
         plan.source,
         plan.info,
@@ -220,10 +278,32 @@ def _open_source(plan: VideoPlan) -> VideoSource:
         as_planes=plan.route.target is not None,
         card=card_access(decoding, fallback=True) if decoding is not None else None,
         take_over=taken_over,
+        after=kept.last_pts if kept is not None else None,
+        earlier=Damage(**kept.segments[-1].damage) if kept is not None and kept.segments else None,
     )
 
 
-def _open_sink(plan: VideoPlan, source: VideoSource, path: Path) -> VideoSink:
+def _open_segments(plan: VideoPlan, source: VideoSource, kept: ResumableRun) -> SegmentEncoder:
+    """The encoder of the segments that follow those that are kept."""
+    encoding_card = plan.route.encoding_card
+    card = card_access(encoding_card) if encoding_card is not None else None
+    return SegmentEncoder(
+        kept,
+        plan.muxer,
+        source.stream,
+        lambda: FrameEncoder(plan.info, plan.encoding, card),
+        source.damage,
+    )
+
+
+def _engine_options(plan: VideoPlan, kept: ResumableRun | None) -> EngineOptions:
+    """As asked, with the batch that the kept segments were made with: another rounds differently."""
+    if kept is None or plan.engine.batch is not None or "batch" not in kept.choices:
+        return plan.engine
+    return replace(plan.engine, batch=kept.choices["batch"])
+
+
+def _open_sink(plan: VideoPlan, source: VideoSource, path: Path, damage: Damage) -> VideoSink:
     """The result's file, with the source's streams and the route's encoder."""
     card = plan.route.encoding_card
     return VideoSink(
@@ -236,7 +316,7 @@ def _open_sink(plan: VideoPlan, source: VideoSource, path: Path) -> VideoSink:
         plan.streams,
         source.cut,
         card_access(card) if card is not None else None,
-        source.damage,
+        damage,
     )
 
 
@@ -247,10 +327,12 @@ def _batches(
 ) -> Iterator[list[VideoFrame]]:
     """Frames in batches of `size()`; packets to copy overtake those that wait for their batch to fill.
 
-    A frame of another kind than those that wait, such as one that the card could not decode, begins a new
-    batch.
+    The very first frame is given alone, and once more as the beginning of the first batch. A frame of another
+    kind than those that wait, such as one that the card could not decode, begins a new batch, and so does
+    every `SEGMENT_FRAMES`th.
     """
     waiting: list[VideoFrame] = []
+    count = 0
     for item in decoded:
         if isinstance(item, CopiedPacket):
             translated.put(item)
@@ -258,8 +340,11 @@ def _batches(
         if waiting and _kind(waiting[0]) != _kind(item):
             yield waiting
             waiting = []
+        if not count:
+            yield [item]
+        count += 1
         waiting.append(item)
-        if len(waiting) >= size():
+        if len(waiting) >= size() or count % resume.SEGMENT_FRAMES == 0:
             yield waiting
             waiting = []
     if waiting:
@@ -285,21 +370,24 @@ def _expected_frames(plan: VideoPlan) -> int | None:
 def _report(
     plan: VideoPlan,
     source: VideoSource,
-    sink: VideoSink,
+    frames_out: int,
+    resumed: int,
     outcome: Outcome,
     clock: StageClock,
     seconds: float,
 ) -> VideoReport:
     warnings = [*plan.warnings, *source.damage.messages]
-    if sink.frames != outcome.frames_in:
-        warnings.append(f"{outcome.frames_in} frames came in and {sink.frames} went out")
-    warnings += describe_growth(plan.source, sink.written, plan.encoding)
+    frames_in = resumed + outcome.frames_in
+    if frames_out != frames_in:
+        warnings.append(f"{frames_in} frames came in and {frames_out} went out")
+    warnings += describe_growth(plan.source, outcome.written, plan.encoding)
     return VideoReport(
         source=str(plan.source),
         output=str(plan.output),
         model=plan.card.name,
-        frames_in=outcome.frames_in,
-        frames_out=sink.frames,
+        frames_in=frames_in,
+        frames_out=frames_out,
+        resumed_frames=resumed,
         seconds=round(seconds, 3),
         first_frame=round(outcome.first_frame, 3),
         stage_seconds={stage: round(value, 3) for stage, value in clock.seconds.items()},

@@ -19,7 +19,8 @@ class VideoReport:
     `seconds` are wall seconds, `stage_seconds` what each stage was busy for. Preprocessing, translating and
     postprocessing share a thread, so `busiest` is one of decode, translate (all three) and encode, and
     `busiest_seconds` what its thread was busy for. `first_frame` counts the seconds until the first frame
-    was about to be translated (loading, compiling, verifying). `streams` says of each
+    was about to be translated (loading, compiling, verifying). `resumed_frames` of
+    `frames_out` were kept from a run that was broken off. `streams` says of each
     stream of the source whether it was converted, copied or dropped, and why; `path` which way the frames
     took: where they were decoded, converted and encoded, as far as there was a choice.
     """
@@ -29,6 +30,7 @@ class VideoReport:
     model: str
     frames_in: int
     frames_out: int
+    resumed_frames: int
     seconds: float
     first_frame: float
     stage_seconds: Mapping[str, float]
@@ -46,7 +48,7 @@ class VideoReport:
     @property
     def frames_per_second(self) -> float:
         """Frames for each second of translating, without the time to make ready."""
-        return self.frames_out / max(self.seconds - self.first_frame, 1e-9)
+        return (self.frames_out - self.resumed_frames) / max(self.seconds - self.first_frame, 1e-9)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

@@ -210,7 +210,7 @@ def resumable_run(
     except OSError as error:
         with suppress(OSError):
             run.folder.rmdir()  # if it is empty: nothing was begun
-        raise output_error(run.folder, error) from error
+        raise output_error(output, error) from error
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any], name: str = "") -> str:

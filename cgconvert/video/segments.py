@@ -20,7 +20,8 @@ from cgconvert.media.video.packets import (
 )
 from cgconvert.media.video.sink import VideoSink
 from cgconvert.media.video.source import CopiedPacket, Damage, VideoSource
-from cgconvert.video.resume import SEGMENT_FRAMES, ResumableRun, Segment
+from cgconvert.video import resume
+from cgconvert.video.resume import ResumableRun, Segment
 
 
 class SegmentEncoder:
@@ -48,7 +49,7 @@ class SegmentEncoder:
             self._packets += self._encoder.encode(frame)
             self._in_segment += 1
             self.frames += 1
-            if self._in_segment == SEGMENT_FRAMES:
+            if self._in_segment == resume.SEGMENT_FRAMES:
                 self._end()
         except ENCODING_ERRORS as error:
             raise self._failed(error) from error
@@ -70,11 +71,11 @@ class SegmentEncoder:
                 f"{self.run.output}: the encoder gave {len(self._packets)} packets "
                 f"for {self._in_segment} frames"
             )
+        times = [packet.pts for packet in self._packets]
         path = self.run.new_path()
         with PacketWriter(path) as writer:
             for packet in self._packets:
                 writer.write(packet)
-        times = [packet.pts for packet in self._packets]
         self.run.add(
             Segment(
                 frames=self._in_segment,
@@ -86,33 +87,46 @@ class SegmentEncoder:
                 damage=asdict(self.damage),
             )
         )
-        self._encoder, self._packets, self._in_segment = None, [], 0
+        self.abort()
 
     def _failed(self, error: Exception) -> OutputError:
         if isinstance(error, OSError):
-            return output_error(self.run.folder, error)
+            return output_error(self.run.output, error)
         return OutputError(f"cannot write {self.run.output}: {getattr(error, 'strerror', None) or error}")
 
+    def abort(self) -> None:
+        """Give up the segment that is being encoded; the finished ones stay."""
+        self._encoder, self._packets, self._in_segment = None, [], 0
 
-def join_segments(run: ResumableRun, source: VideoSource, sink: VideoSink) -> None:
+
+def join_segments(
+    run: ResumableRun, source: VideoSource, sink: VideoSink, check: Callable[[], None] = lambda: None
+) -> None:
     """Write the packets of all segments, and those that `source` copies, into `sink` in the order of time.
 
-    Nothing is encoded anew. `source` is read once more for its copied streams. Raises `OutputError`,
-    `InputError`.
+    Nothing is encoded anew. `source` is read once more for its copied streams. `check` is called for every
+    packet and may raise. The sink is aborted when anything fails. Raises `OutputError`, `InputError`.
     """
     base = source.info.time_base
     video = _joined(run)
     pending = next(video, None)
-    for item in source.packets_to_copy():
-        time = _decoding_time(item)
-        while pending is not None and (time is not None and pending[1] * base <= time):
+    try:
+        for item in source.packets_to_copy():
+            check()
+            time = _decoding_time(item)
+            while pending is not None and time is not None and pending[1] * base <= time:
+                sink.write_encoded(*pending)
+                pending = next(video, None)
+            sink.copy(item)
+        while pending is not None:
+            check()
             sink.write_encoded(*pending)
             pending = next(video, None)
-        sink.copy(item)
-    while pending is not None:
-        sink.write_encoded(*pending)
-        pending = next(video, None)
-    sink.finish()
+        check()
+        sink.finish()
+    except BaseException:
+        sink.abort()
+        raise
 
 
 def _joined(run: ResumableRun) -> Iterator[tuple[EncodedPacket, int]]:

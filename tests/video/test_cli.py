@@ -156,7 +156,11 @@ def test_a_disk_that_fills_up_is_an_output_error(
     monkeypatch.setattr(VideoSink, "_mux_video", full)
     with pytest.raises(OutputError, match=r"disk full while writing .*out\.mp4"):
         convert_video(source, tmp_path / "out.mp4", "identity", engine_options=exact)  # type: ignore[arg-type]
-    assert [path.name for path in tmp_path.iterdir()] == ["video.mp4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4.part", "video.mp4"]
+    monkeypatch.undo()
+    report = convert_video(source, tmp_path / "out.mp4", "identity", engine_options=exact)  # type: ignore[arg-type]
+    assert (report.frames_out, report.resumed_frames) == (8, 8)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4", "video.mp4"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

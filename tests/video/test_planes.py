@@ -162,7 +162,7 @@ def test_an_error_anywhere_ends_the_run(
 
     where = {
         "engine": "cgconvert.video.pipeline.create_job",
-        "encoder": "cgconvert.media.video.sink.VideoSink.write",
+        "encoder": "cgconvert.media.video.encoder.FrameEncoder.encode",
         "copying": "cgconvert.media.video.sink.VideoSink.copy",
     }
     source = make_clip(tmp_path / "in.mp4", Clip(audio="aac", audio_offset=0.1))

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -10,8 +16,10 @@ from typing import Any
 
 import av
 import pytest
+from click.testing import CliRunner
 
-from cgconvert.errors import InputError, OutputError, UsageError
+from cgconvert.cli import cgconvert as cli
+from cgconvert.errors import InputError, Interrupted, OutputError, UsageError
 from cgconvert.frames import Frame
 from cgconvert.media.video.codecs import container_of, find_codec, pixel_format_for
 from cgconvert.media.video.encoder import Encoding, FrameEncoder
@@ -26,8 +34,14 @@ from cgconvert.media.video.probe import VideoProbe, probe
 from cgconvert.media.video.sink import VideoSink
 from cgconvert.media.video.source import Damage, VideoSource
 from cgconvert.media.video.streams import plan_streams
-from cgconvert.video import resume, segments
+from cgconvert.options import EngineOptions, VideoOptions
+from cgconvert.progress import Silent
+from cgconvert.video import pipeline, resume
+from cgconvert.video.jobs import list_jobs
+from cgconvert.video.pipeline import convert_video, run_video
+from cgconvert.video.plan import VideoPlan, plan_video
 from cgconvert.video.resume import ResumableRun, Segment, part_folder, resumable_run, source_identity
+from cgconvert.video.route import choose_route
 from cgconvert.video.segments import SegmentEncoder, join_segments
 from tests.video.clips import Clip, make_clip, read_facts
 
@@ -68,9 +82,10 @@ def test_a_file_that_ends_within_a_packet_is_noticed(tmp_path: Path) -> None:
 
 def test_decoding_times_are_those_of_one_encoder() -> None:
     """x264 with two reordered frames and variable rate: dts i is pts i - 2."""
-    assert decoding_times([0, 10, 30, 35, 50], 2) == [-20, -10, 0, 10, 30]
+    assert decoding_times([0, 10, 30, 35, 50], 2) == [-30, -20, 0, 10, 30]
     assert decoding_times([5, 6, 7], 0) == [5, 6, 7]
-    assert decoding_times([5], 2) == [3]
+    assert decoding_times([5], 2) == [4]
+    assert decoding_times([5, 8], 2) == [1, 4]
     assert decoding_times([], 2) == []
 
 
@@ -276,7 +291,7 @@ class Work:
 
 @pytest.fixture
 def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segments, "SEGMENT_FRAMES", 8)
+    monkeypatch.setattr(resume, "SEGMENT_FRAMES", 8)
 
 
 @pytest.mark.parametrize(
@@ -356,3 +371,127 @@ def test_a_full_disk_keeps_the_finished_segments(tmp_path: Path, monkeypatch: py
     assert [segment["frames"] for segment in state["segments"]] == [8]
     work.convert()
     assert len(read_facts(work.output).pts) == 20
+
+
+def interrupted(plan: VideoPlan, after: int, as_planes: bool | None = None) -> Interrupted:
+    """Carry out a plan and press Ctrl-C once so many frames are encoded."""
+
+    class Pressing(Silent):
+        def advance(self, done: int, busiest: str | None = None) -> None:
+            if done >= after:
+                signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted) as caught:
+        run_video(choose_route(plan, "cpu", as_planes), Pressing())
+    return caught.value
+
+
+@pytest.mark.usefixtures("short_segments")
+@pytest.mark.parametrize("as_planes", [False, True])
+def test_a_video_that_was_interrupted_goes_on(
+    tmp_path: Path, small_model: str, exact: EngineOptions, as_planes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result of three runs is packet for packet that of one, sound and all."""
+    monkeypatch.setattr(pipeline, "CHANNEL_BYTES", 3 * 96 * 64)  # so that a few frames are on their way
+    source = make_clip(tmp_path / "in.mp4", Clip(frames=60, audio="aac", options={"bf": "2", "g": "24"}))
+    one, other = tmp_path / "one.mp4", tmp_path / "other.mp4"
+    engine = replace(exact, batch=3)
+    plan = plan_video(source, one, small_model, VideoOptions(), engine)
+    whole = run_video(choose_route(plan, "cpu", as_planes), Silent())
+    error = interrupted(plan_video(source, other, small_model, VideoOptions(), engine), 12, as_planes)
+    assert re.fullmatch(
+        r"interrupted after \d+ of about 60 frames; the same command goes on after frame \d+; "
+        rf"nothing is yet at {other}",
+        str(error),
+    )
+    assert [job.output for job in list_jobs()] == [other]
+    (job,) = list_jobs()
+    kept = job.frames
+    assert kept in range(8, 60, 8) and not job.running and job.total == 60 and job.source == source
+    notes: list[str] = []
+
+    class Noting(Silent):
+        def note(self, line: str) -> None:
+            notes.append(line)
+
+    again = plan_video(source, other, small_model, VideoOptions(), engine)
+    report = run_video(choose_route(again, "cpu", as_planes), Noting())
+    assert f"going on after frame {kept}, which was reached before" in notes
+    assert (report.frames_in, report.frames_out, report.resumed_frames) == (60, 60, kept)
+    assert whole.resumed_frames == 0
+    assert list_jobs() == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "one.mp4", "other.mp4"]
+    first, second = read_facts(one), read_facts(other)
+    assert first.packets == second.packets
+    assert first.pts == read_facts(source).pts
+    assert first.packets[1] == read_facts(source).packets[1]
+
+
+@pytest.mark.usefixtures("short_segments")
+def test_another_request_does_not_go_on(tmp_path: Path, small_model: str, exact: EngineOptions) -> None:
+    source, output = make_clip(tmp_path / "in.mp4", Clip(frames=60)), tmp_path / "out.mp4"
+    interrupted(plan_video(source, output, small_model, VideoOptions(), exact), 12)
+    with pytest.raises(UsageError) as caught:
+        convert_video(source, output, small_model, VideoOptions(crf=30), exact)
+    assert "out.mp4.part was begun with encoding options crf 18, and this run has 30: use `restart`" in str(
+        caught.value
+    )
+    report = convert_video(source, output, small_model, VideoOptions(crf=30, restart=True), exact)
+    assert (report.frames_out, report.resumed_frames) == (60, 0)
+
+
+@pytest.mark.usefixtures("short_segments")
+def test_without_resume_nothing_is_kept(tmp_path: Path, small_model: str, exact: EngineOptions) -> None:
+    source, output = make_clip(tmp_path / "in.mp4", Clip(frames=60)), tmp_path / "out.mp4"
+    error = interrupted(plan_video(source, output, small_model, VideoOptions(resume=False), exact), 12)
+    assert str(error).endswith(f"frames; nothing is left at {output}")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+    assert list_jobs() == []
+
+
+@pytest.mark.usefixtures("short_segments")
+def test_a_killed_run_goes_on(tmp_path: Path, small_model: str) -> None:
+    """The state is whole at every moment, so that even SIGKILL costs no more than a segment."""
+    source = make_clip(tmp_path / "in.mp4", Clip(frames=80, audio="aac"))
+    code = (
+        "import sys; from cgconvert.video import resume; resume.SEGMENT_FRAMES = 8\n"
+        "from cgconvert.cli import main; main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, "video", str(source), "-m", small_model, "--engine", "eager"]
+    command += ["--device", "cpu", "--precision", "fp32", "--batch", "1"]
+    killed, whole = tmp_path / "killed.mp4", tmp_path / "whole.mp4"
+    running = subprocess.Popen(
+        [*command, "-o", str(killed)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    while not (part_folder(killed) / "000001.packets").exists():
+        assert running.poll() is None
+        time.sleep(0.002)
+    running.kill()
+    running.wait()
+    listed = subprocess.run(
+        [sys.executable, "-m", "cgconvert", "jobs", "list"], capture_output=True, text=True, check=True
+    )
+    assert re.fullmatch(
+        rf"{re.escape(str(killed))} \(broken off, \d+ of 80 frames, .* MiB kept; from .*in\.mp4\)\n",
+        listed.stdout,
+    )
+    resumed = [sys.executable, "-c", code, "jobs", "resume", "killed.mp4"]
+    done = subprocess.run(resumed, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Converted 80 frames" in done.stdout
+    subprocess.run([*command, "-o", str(whole)], check=True, capture_output=True)
+    assert read_facts(killed).packets == read_facts(whole).packets
+    assert not [path for path in tmp_path.iterdir() if path.name.endswith(".part")]
+
+
+@pytest.mark.usefixtures("short_segments")
+def test_what_is_kept_can_be_removed(tmp_path: Path, small_model: str, exact: EngineOptions) -> None:
+    source, output = make_clip(tmp_path / "in.mp4", Clip(frames=60)), tmp_path / "out.mp4"
+    interrupted(plan_video(source, output, small_model, VideoOptions(), exact), 12)
+    runner = CliRunner()
+    result = runner.invoke(cli, ["jobs", "clean", "nothing.mp4"])
+    assert str(result.exception) == f"nothing.mp4 is no unfinished job; there are:\n  {output}"
+    result = runner.invoke(cli, ["jobs", "clean", "--yes"])
+    assert result.output == f"Removed what was kept of {output}\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+    assert runner.invoke(cli, ["jobs", "list"]).output == "No unfinished videos.\n"

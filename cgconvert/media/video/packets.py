@@ -107,15 +107,14 @@ def decoding_times(presented: Sequence[int], delay: int) -> list[int]:
     """The dts of packets in decoding order, from the pts of all frames in ascending order.
 
     An encoder that reorders frames by `delay` places gives frame i the pts of frame i - delay as its dts. The
-    first `delay` packets, which have no such frame, get times before the first pts at the distance of the
-    first two frames. Joined segments need this: each segment's encoder started its own delay anew, so that
-    the times around a border would overlap.
+    first `delay` packets, which have no such frame, keep the distances of their pts, moved before the first
+    one, as x264 does it: the durations that MP4 stores are differences of dts. Joined segments need this:
+    each segment's encoder started its own delay anew, so that the times around a border would overlap.
     """
-    if not presented:
-        return []
-    step = max(1, presented[1] - presented[0]) if len(presented) > 1 else 1
-    early = [presented[0] - (delay - place) * step for place in range(min(delay, len(presented)))]
-    return early + list(presented[: len(presented) - len(early)])
+    if len(presented) <= delay:
+        return [pts - (presented[-1] - presented[0] + 1) for pts in presented] if delay else list(presented)
+    early = [pts - (presented[delay] - presented[0]) for pts in presented[:delay]]
+    return early + list(presented[: len(presented) - delay])
 
 
 def encoder_delay(packets: Sequence[EncodedPacket]) -> int:

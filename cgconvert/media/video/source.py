@@ -183,7 +183,7 @@ class VideoSource:
                 yield from self._frames(packet, finished)
             elif packet.size:
                 yield from self._copy(packet, finished)
-            if len(finished) == len(streams):
+            if len(finished) == len(streams) or (not self.passed and self.stream.index in finished):
                 break
         self._look_for_early_end()
 

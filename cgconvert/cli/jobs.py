@@ -1,0 +1,77 @@
+"""`cgconvert jobs`: conversions that were broken off, to be listed, resumed or removed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import click
+
+from cgconvert.errors import CgconvertError
+
+
+@click.group(short_help="List, resume or remove videos that were broken off.")
+def jobs() -> None:
+    """List, resume or remove videos whose conversion was broken off.
+
+    A job is called by the path of its result, or by the file name alone where that is the only one.
+    """
+
+
+@jobs.command("list")
+def list_command() -> None:
+    """Show every video whose conversion is not finished."""
+    from cgconvert.video.jobs import list_jobs
+
+    found = list_jobs()
+    for job in found:
+        click.echo(job.describe())
+    if not found:
+        click.echo("No unfinished videos.")
+
+
+@jobs.command("resume")
+@click.argument("names", nargs=-1, metavar="[JOB]...")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def resume_command(names: tuple[str, ...], quiet: bool) -> int:
+    """Go on with JOBs, one after the other; without a name with all that were broken off."""
+    from cgconvert.cli.video import convert
+    from cgconvert.cli.wording import tell_error
+    from cgconvert.video.jobs import find_job, list_jobs
+    from cgconvert.video.plan import plan_video
+
+    found = list_jobs()
+    chosen = [find_job(found, name) for name in names] or [job for job in found if not job.running]
+    if not chosen and not quiet:
+        click.echo("No unfinished videos.")
+    code = 0
+    for job in chosen:
+        try:
+            options = replace(job.options, restart=False)
+            convert(plan_video(job.source, job.output, job.model, options, job.engine), None, quiet)
+        except CgconvertError as error:
+            if len(chosen) == 1 or error.exit_code == 130:
+                raise
+            tell_error(error)
+            code = 1
+    return code
+
+
+@jobs.command("clean")
+@click.argument("names", nargs=-1, metavar="[JOB]...")
+@click.option("--yes", is_flag=True, help="Remove all without asking.")
+def clean_command(names: tuple[str, ...], yes: bool) -> None:
+    """Remove what is kept of JOBs; without a name of all that were broken off."""
+    from cgconvert.video.jobs import find_job, list_jobs, remove_job
+
+    found = list_jobs()
+    chosen = [find_job(found, name) for name in names] or [job for job in found if not job.running]
+    if not chosen:
+        click.echo("No unfinished videos.")
+        return
+    if not names and not yes:
+        for job in chosen:
+            click.echo(job.describe())
+        click.confirm("Remove what is kept of these?", abort=True)
+    for job in chosen:
+        remove_job(job)
+        click.echo(f"Removed what was kept of {job.output}")
