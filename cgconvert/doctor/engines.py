@@ -21,11 +21,12 @@ from cgconvert.engines.choose import (
     engine_class,
     intel_gpu,
 )
-from cgconvert.engines.keys import cpu_name, device_name, driver_versions, package_version
+from cgconvert.engines.keys import cpu_name, device_name, driver_versions
 from cgconvert.engines.verify import verify
 from cgconvert.errors import CgconvertError, first_line
 from cgconvert.generators import build_generator, size_rule
 from cgconvert.host.cpu import has_bf16
+from cgconvert.host.packages import package_version
 from cgconvert.models.loading import Model
 
 EDGE = 64

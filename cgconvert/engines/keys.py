@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from cgconvert.host.cpu import processor_name
+from cgconvert.host.packages import package_version
 from cgconvert.models.loading import Model
 
 MAKERS = ("generators", "engines")
@@ -67,14 +67,6 @@ def pixels_sha256(pictures: list[np.ndarray]) -> str:
         sha.update(f"{picture.shape} {picture.dtype}".encode())
         sha.update(np.ascontiguousarray(picture).tobytes())
     return sha.hexdigest()
-
-
-def package_version(name: str) -> str:
-    """The version of an installed package; "absent" without it."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "absent"
 
 
 def device_name(device: torch.device) -> str:

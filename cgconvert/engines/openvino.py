@@ -20,11 +20,12 @@ from torch import Tensor
 from cgconvert.engines.base import Engine
 from cgconvert.engines.cache import cache_is_on, engines_folder, get_or_build
 from cgconvert.engines.fuse import operate, with_plain_norms
-from cgconvert.engines.keys import engine_parts, package_version, pixels_sha256
+from cgconvert.engines.keys import engine_parts, pixels_sha256
 from cgconvert.engines.streams import count_streams
 from cgconvert.errors import UnavailableError
 from cgconvert.host.cpu import has_bf16
 from cgconvert.host.interrupts import Aborted, Breakable
+from cgconvert.host.packages import package_version
 from cgconvert.models.loading import Model
 from cgconvert.progress import Progress, Silent
 from cgconvert.tensors.images import padded_size, pixels_to_images

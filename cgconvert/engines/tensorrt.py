@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from cgconvert.engines.keys import package_version
 from cgconvert.engines.shaped import Runner, ShapedEngine
+from cgconvert.host.packages import package_version
 
 PROGRAM = "network.ep"
 INSTALL = "pip install 'cgconvert[tensorrt]'"

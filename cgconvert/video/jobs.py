@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from cgconvert.errors import OutputError, UsageError
 from cgconvert.host.files import output_error, write_atomically
 from cgconvert.host.folders import data_folder
 from cgconvert.host.locks import locked
+from cgconvert.host.packages import package_version
 from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.video import resume
 from cgconvert.video.plan import VideoPlan, encoding_as_dict
@@ -35,7 +35,7 @@ def kept_segments(plan: VideoPlan) -> Iterator[ResumableRun]:
         "network size": list(plan.work_size),
         "encoding": encoding_as_dict(plan),
         "options": {name: options[name] for name in ("start", "end", "compare", "decoder")},
-        "versions": {name: version(name) for name in ("cgconvert", "av", "torch")},
+        "versions": {name: package_version(name) for name in ("cgconvert", "av", "torch")},
         "segment frames": resume.SEGMENT_FRAMES,
     }
     request = {
