@@ -179,6 +179,9 @@ def summary(result: ImagesResult) -> str:
     """One line: what was done, how fast, where it is."""
     if not result.converted and not result.failed:
         return f"Nothing to do: all {result.skipped} images are converted already -> {result.output}"
+    if not result.converted:
+        skipped = f", {result.skipped} skipped" if result.skipped else ""
+        return f"Converted no image: {result.failed} failed{skipped}"
     counts = [(result.failed, "failed"), (result.skipped, "skipped")]
     aside = ", ".join(f"{count} {what}" for count, what in counts if count)
     plural = "" if result.converted == 1 else "s"

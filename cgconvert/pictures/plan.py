@@ -12,7 +12,7 @@ from pathlib import Path
 from cgconvert.card import ModelCard
 from cgconvert.errors import ModelError, OutputError, UsageError
 from cgconvert.host.files import real_path, write_atomically
-from cgconvert.media.picture.formats import FOREIGN_SUFFIXES, FORMATS, LOSSY, SUFFIXES
+from cgconvert.media.picture.formats import FOREIGN_SUFFIXES, FORMATS, LOSSY, SUFFIXES, VIDEO_SUFFIXES
 from cgconvert.models.catalog import find_model
 from cgconvert.models.files import read_card
 from cgconvert.options import EngineOptions, ImageOptions
@@ -104,6 +104,7 @@ def plan_dir(
     check_options(options, engine)
     if not folder.is_dir():
         if folder.exists():
+            _kind_by_content(folder)  # raises for a video
             raise UsageError(f"{printable(folder)} is a file: use `cgconvert image`")
         raise UsageError(f"no such folder: {printable(folder)}")
     model_path, card = _model(model)
@@ -114,7 +115,9 @@ def plan_dir(
     total = _count_without_clashes(plan)
     if total == 0 and not options.watch:
         known = " ".join(suffixes[0] for suffixes in FORMATS.values())
-        raise UsageError(f"no images in {printable(folder)}: looked for {known}, in its folders too")
+        videos = next(find_images(folder, target, [], VIDEO_SUFFIXES), None)
+        instead = "; it holds videos: convert each with `cgconvert video`" if videos else ""
+        raise UsageError(f"no images in {printable(folder)}: looked for {known}, in its folders too{instead}")
     return ImagePlan(folder, (), target, model_path, card, options, engine, total)
 
 
@@ -275,14 +278,21 @@ def _job(source: Path, output: Path | None, count: int, card: ModelCard, options
 
 
 def _kind_by_content(source: Path) -> str:
-    """The format of a file whose name does not say it; png if it is no picture, as reading it will tell."""
-    from cgconvert.media.picture.headers import identify
+    """The format of a file whose name does not say it; png if it is no picture, as reading it will tell.
+
+    Raises `UsageError` for a video.
+    """
+    from cgconvert.media.picture.headers import identify, is_video
 
     try:
         with source.open("rb") as file:
-            return identify(file.read(256)) or "png"
+            begin = file.read(256)
     except OSError:
         return "png"
+    kind = identify(begin)
+    if kind is None and is_video(begin):
+        raise UsageError(f"{printable(source)} is a video: use `cgconvert video`")
+    return kind or "png"
 
 
 def check_options(options: ImageOptions, engine: EngineOptions) -> None:

@@ -58,7 +58,7 @@ def test_a_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(names(here / "in.same")) == 7
 
     said = Said(capsys, ["dir", "in", "--model", "same", *FP32])
-    assert said.code == 1 and said.out.startswith("Converted 0 images (3 failed, 7 skipped)")
+    assert said.code == 1 and said.out.startswith("Converted no image: 3 failed, 7 skipped\n")
     for name in ("x.png", "y.jpg", "z.webp"):
         (here / "in" / name).unlink()
     said = Said(capsys, ["dir", "in", "--model", "same", *FP32])

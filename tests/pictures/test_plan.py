@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
 from cgconvert.errors import ModelError, OutputError, UsageError
-from cgconvert.options import EngineOptions, ImageOptions
+from cgconvert.media.picture.headers import describe_unknown, identify
+from cgconvert.options import EngineOptions, ImageOptions, VideoOptions
 from cgconvert.pictures.files import output_name, printable
 from cgconvert.pictures.plan import ImagePlan, plan_dir, plan_images
+from cgconvert.video.plan import plan_video
+from tests.pictures.pictures import encode, noise
+from tests.video.clips import Clip, make_clip
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -242,3 +247,38 @@ def test_an_unreadable_folder_is_a_failure_of_its_own(
     assert [(f.file.name, f.reason) for f in failures] == [
         ("closed", "folder cannot be read: Permission denied")
     ]
+
+
+def test_videos_are_sent_where_they_are_converted(tmp_path: Path, same: str) -> None:
+    """Each of the three commands names the one that does it, and never another that sends it back."""
+    clip, folder = make_clip(tmp_path / "a.mp4", Clip(frames=1)), tmp_path / "videos"
+    (folder / "more").mkdir(parents=True)
+    clip.rename(folder / "more" / "a.mp4")
+    clip = folder / "more" / "a.mp4"
+    engine = EngineOptions(device="cpu")
+    with pytest.raises(UsageError, match=r"a\.mp4 is a video: use `cgconvert video`$"):
+        plan_images([clip], None, same, ImageOptions(), engine)
+    with pytest.raises(UsageError, match=r"a\.mp4 is a video: use `cgconvert video`$"):
+        plan_dir(clip, None, same, ImageOptions(), engine)
+    with pytest.raises(UsageError, match=r"it holds videos: convert each with `cgconvert video`$"):
+        plan_dir(folder, None, same, ImageOptions(), engine)
+    with pytest.raises(UsageError, match=r"is a folder: convert its videos one by one, its pictures with"):
+        plan_video(folder, None, same, VideoOptions(), engine)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm", ".avi", ".ts", ".mpg", ".flv"])
+def test_a_video_is_known_by_its_content(suffix: str, tmp_path: Path) -> None:
+    codec = {".webm": "libvpx-vp9", ".mpg": "mpeg2video", ".avi": "mpeg4"}.get(suffix, "libx264")
+    clip = Clip(frames=2, codec=codec, options={}, time_base=Fraction(1, 25), step=1)
+    data = make_clip(tmp_path / f"a{suffix}", clip).read_bytes()
+    assert identify(data[:256]) is None
+    assert describe_unknown(data[:256]) == "a video: convert it with `cgconvert video`"
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".avif", ".bmp", ".tiff"])
+def test_a_picture_is_no_video_of_one_frame(suffix: str, tmp_path: Path, same: str) -> None:
+    source = tmp_path / f"a{suffix}"
+    source.write_bytes(encode(suffix, noise(32, 32)))
+    with pytest.raises(UsageError) as refused:
+        plan_video(source, None, same, VideoOptions(), EngineOptions(device="cpu"))
+    assert str(refused.value) == f"{source} is a picture: use `cgconvert image`"

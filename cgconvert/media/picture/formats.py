@@ -14,5 +14,11 @@ FORMATS = {
 
 SUFFIXES = {suffix: name for name, suffixes in FORMATS.items() for suffix in suffixes}
 LOSSY = ("jpeg", "webp", "avif")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg"),
+    *(".wmv", ".flv", ".3gp", ".ogv", ".mxf", ".gif"),
+)
+"""Suffixes of what `cgconvert video` converts, to say so where pictures are looked for."""
+
 FOREIGN_SUFFIXES = (".gif", ".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".pdf", ".exr", ".ppm", ".pgm")
 """Suffixes of pictures that are neither read nor written."""

@@ -62,10 +62,30 @@ _OTHERS = (
 )
 
 
+_VIDEOS = (
+    (b"\x1a\x45\xdf\xa3", 0),  # Matroska and WebM
+    (b"AVI ", 8),
+    (b"\0\0\x01\xba", 0),  # MPEG program stream
+    (b"FLV\x01", 0),
+    (b"OggS", 0),
+    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", 0),  # ASF, which WMV is
+)
+
+
+def is_video(data: bytes) -> bool:
+    """Whether bytes that `identify` does not know begin as a video does."""
+    if data[4:8] == b"ftyp":
+        return data[8:12] not in (b"heic", b"heix", b"mif1")
+    transport = len(data) > 188 and data[0] == data[188] == 0x47
+    return transport or any(data[at : at + len(mark)] == mark for mark, at in _VIDEOS)
+
+
 def describe_unknown(data: bytes) -> str:
     """Why bytes that `identify` does not know are no input."""
     if not data:
         return "the file is empty"
+    if is_video(data):
+        return "a video: convert it with `cgconvert video`"
     for signature, offset, text in _OTHERS:
         if data[offset : offset + len(signature)] == signature:
             return text

@@ -17,6 +17,9 @@ MAX_PIXELS = 16384 * 16384
 OPEN_OPTIONS = {"protocol_whitelist": "file,crypto,data", "max_pixels": str(MAX_PIXELS)}
 """A video is a local file: a playlist inside it cannot make us fetch anything."""
 
+PICTURE_BRANDS = ("avif", "heic", "heix", "mif1")
+"""What AVIF and HEIF pictures call themselves, which FFmpeg reads as it reads MP4."""
+
 LISTS = {"concat", "hls", "dash"}
 """Formats that only name other files, which whoever wrote the list may choose."""
 
@@ -29,7 +32,9 @@ def open_video(path: Path, card: HWAccel | None = None) -> InputContainer:
     if not path.exists():
         raise UsageError(f"no such file: {path}")
     if path.is_dir():
-        raise UsageError(f"{path} is a folder: for a folder of images use `cgconvert dir`")
+        raise UsageError(
+            f"{path} is a folder: convert its videos one by one, its pictures with `cgconvert dir`"
+        )
     if not path.is_file():
         raise UsageError(f"{path} is not a regular file: save the video to a file first")
     try:
@@ -43,10 +48,19 @@ def open_video(path: Path, card: HWAccel | None = None) -> InputContainer:
     except (av.error.FFmpegError, ValueError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{path}: not a video that can be read ({reason})") from error
+    if _holds_a_picture(container):
+        container.close()
+        raise UsageError(f"{path} is a picture: use `cgconvert image`")
     if container.format.name in LISTS:
         container.close()
         raise InputError(f"{path}: a list of other files, not a video; convert those files themselves")
     return container
+
+
+def _holds_a_picture(container: InputContainer) -> bool:
+    """Whether a file is a single picture, of which FFmpeg would make a video of one frame."""
+    is_picture = container.format.name.endswith("_pipe") or container.format.name.startswith("image2")
+    return is_picture or container.metadata.get("major_brand") in PICTURE_BRANDS
 
 
 def main_video_stream(container: InputContainer, path: Path) -> av.VideoStream:
