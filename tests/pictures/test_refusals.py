@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ import pytest
 
 from cgconvert.errors import InputError
 from cgconvert.media.picture import codec
-from tests.pictures.pictures import chunk, encode, noise, png, smooth, tiff
+from tests.pictures.pictures import chunk, encode, noise, png, profile, smooth, tiff
 
 
 def animation(suffix: str) -> bytes:
@@ -137,3 +138,33 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path) -> None:
         with pytest.raises(InputError) as caught:
             codec.read_picture(tmp_path / name)
         assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        chunk(b"iCCP", b"name\0\0" + zlib.compress(profile())),
+        chunk(b"sRGB", b"\x09"),
+        chunk(b"tIME", bytes(3)),
+        chunk(b"bKGD", bytes(1)),
+        chunk(b"eXIf", b"garbage"),
+    ],
+)
+def test_odd_chunks_of_a_png_put_nothing_on_the_terminal(
+    extra: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """libpng would name each of them, but not the file; what can be carried is."""
+    picture = codec.decode_picture(png(noise(8, 8), 2, extra=extra))
+    assert np.array_equal(picture.pixels, noise(8, 8))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_transparent_colour_counts_and_is_no_word_beside_alpha(capfd: pytest.CaptureFixture[str]) -> None:
+    pixels = noise(8, 8)
+    pixels[2, 3] = (1, 2, 3)
+    key = chunk(b"tRNS", bytes((0, 1, 0, 2, 0, 3)))
+    picture = codec.decode_picture(png(pixels, 2, extra=key))
+    assert picture.alpha is not None
+    assert picture.alpha[2, 3] == 0 and (picture.alpha == 255).sum() == 63
+    assert codec.decode_picture(png(noise(8, 8, 4), 6, extra=key)).alpha is not None
+    assert capfd.readouterr() == ("", "")

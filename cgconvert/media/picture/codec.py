@@ -14,7 +14,13 @@ import numpy as np
 from cgconvert.errors import InputError
 from cgconvert.frames import check_pixels
 from cgconvert.media.picture.formats import FORMATS
-from cgconvert.media.picture.headers import ImageHeader, describe_unknown, identify, read_header
+from cgconvert.media.picture.headers import (
+    ImageHeader,
+    describe_unknown,
+    identify,
+    png_pixels_only,
+    read_header,
+)
 from cgconvert.media.picture.metadata import TIFF_EXTRA_SAMPLES, Metadata, embed, for_result, read_metadata
 from cgconvert.media.picture.tiff_tags import Directory
 
@@ -113,6 +119,8 @@ def decode_picture(data: bytes, header: ImageHeader | None = None) -> Picture:
             raw, block = _decode_avif(data)
             metadata = replace(metadata, exif=block)
         else:
+            if header.format == "png":
+                data = png_pixels_only(data)
             raw = cv2.imdecode(np.frombuffer(_alpha_kept_apart(data, header.tiff), np.uint8), flags)
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:

@@ -157,6 +157,26 @@ def png_chunks(data: bytes, checked: bool = False) -> Iterator[tuple[bytes, byte
         at = end + 4
 
 
+def png_pixels_only(data: bytes) -> bytes:
+    """A PNG with nothing but what its pixels are decoded from; `png_chunks` has found it whole.
+
+    libpng writes what it thinks of other chunks on the terminal, without the file's name.
+    """
+    with_key = data[25] in (0, 2, 3)  # colour types that may have a transparent colour
+    kept, at = [memoryview(data)[:8]], 8
+    while at < len(data):
+        end = at + 12 + struct.unpack_from(">I", data, at)[0]
+        kind = data[at + 4 : at + 8]
+        if kind[:1].isupper() or (
+            kind == b"tRNS" and with_key
+        ):  # the first letter of critical chunks is large
+            kept.append(memoryview(data)[at:end])
+        if kind == b"IEND":
+            break
+        at = end
+    return b"".join(kept)
+
+
 def _png(data: bytes) -> ImageHeader:
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
     frames, key = 1, None
