@@ -10,7 +10,8 @@ import torch
 
 from cgconvert.cli import main
 from cgconvert.engines import exporting
-from cgconvert.engines.exporting import SUFFIXES, export_model
+from cgconvert.engines.exporting import export_model
+from cgconvert.options import EXPORT_SUFFIXES
 from cgconvert.engines.verify import VerificationError
 from cgconvert.errors import OutputError, UsageError
 from cgconvert.models.catalog import models_folder
@@ -109,4 +110,4 @@ def test_the_command(
     assert not leave.value.code
     assert (tmp_path / "resnet.pth").is_file()
     assert "equal to the model" in capsys.readouterr().out
-    assert set(SUFFIXES) == {"onnx", "torchscript", "pth"}
+    assert set(EXPORT_SUFFIXES) == {"onnx", "torchscript", "pth"}
