@@ -11,11 +11,11 @@ import torch
 from cgconvert.cli import main
 from cgconvert.engines import exporting
 from cgconvert.engines.exporting import export_model
-from cgconvert.options import EXPORT_SUFFIXES
 from cgconvert.engines.verify import VerificationError
 from cgconvert.errors import OutputError, UsageError
 from cgconvert.models.catalog import models_folder
 from cgconvert.models.files import write_model
+from cgconvert.options import EXPORT_SUFFIXES
 from tests.engines.models import make_model
 from tests.models import reference_networks
 
