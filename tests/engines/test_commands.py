@@ -222,7 +222,7 @@ def test_doctor_tries_an_intel_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_doctor_says_what_to_do_about_what_is_broken(
     name: str, device: str, remedy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(model: Model, candidate: Candidate) -> None:
+    def broken(*arguments: object) -> None:
         raise RuntimeError("symbol not found\nin a library")
 
     monkeypatch.setattr(engines, "build", broken)
