@@ -287,7 +287,7 @@ def sample(
     run: Path, pictures: tuple[Path, ...], output: Path, generator: str, best: bool, size: int
 ) -> None:
     """Convert PICTURES with the generator of RUN; source and result side by side in one picture."""
-    from trainer.runs.setup import sample_run
+    from trainer.runs.sample import sample_run
 
     sample_run(run, pictures, output, generator, size, best)
 

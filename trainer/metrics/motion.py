@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from cgconvert.errors import UsageError
 from cgconvert.media.picture.filters import mean_gradient
-from cgconvert.media.video.motion import optical_flow, warped
+from cgconvert.media.video.motion import optical_flow
 from trainer.data.augment import Pixels
+from trainer.losses.temporal import warp
 
 SHIFT = (3, 5)  # pixels down and right; odd, so that no stride divides them
 
@@ -35,13 +37,15 @@ class WarpError:
 
 def _visible(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
     """Where going there and coming back ends near the start (Sundaram et al. 2010), inside the frame."""
-    height, width = forward.shape[:2]
-    returned = forward + warped(backward, forward)
+    back, inside = _moved(backward, forward)
     bound = 0.01 * ((forward**2).sum(-1) + (backward**2).sum(-1)) + 0.5
-    x, y = np.meshgrid(np.arange(width), np.arange(height))
-    to_x, to_y = x + forward[..., 0], y + forward[..., 1]
-    inside = (to_x >= 0) & (to_x <= width - 1) & (to_y >= 0) & (to_y <= height - 1)
-    return ((returned**2).sum(-1) < bound) & inside
+    return (((forward + back) ** 2).sum(-1) < bound) & inside
+
+
+def _moved(values: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float32 (H, W, C) at the places that a flow (H, W, 2) leads to, and where those lie in the frame."""
+    moved, inside = warp(torch.from_numpy(values).permute(2, 0, 1)[None], torch.from_numpy(flow)[None])
+    return moved[0].permute(1, 2, 0).numpy(), inside[0, 0].numpy() > 0
 
 
 def warp_error(source: Sequence[Pixels], result: Sequence[Pixels]) -> WarpError:
@@ -61,7 +65,7 @@ def warp_error(source: Sequence[Pixels], result: Sequence[Pixels]) -> WarpError:
         pair = []
         for video in (source, result):
             now, before = (video[i].astype(np.float32) / 255 for i in (index, index - 1))
-            pair.append(float(((now - warped(before, forward)) ** 2)[seen].mean()))
+            pair.append(float(((now - _moved(before, forward)[0]) ** 2)[seen].mean()))
         errors.append((pair[0], pair[1]))
     if not errors:
         raise UsageError("no two frames show the same scene: the warp error is not defined")

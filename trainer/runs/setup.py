@@ -1,17 +1,16 @@
-"""Before and beside a training: making a run's folder, and showing what a run can do."""
+"""Before a training: the folder of a run with a config that suits its method."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from cgconvert.errors import OutputError, UsageError
 from cgconvert.host.files import real_path, write_atomically
-from cgconvert.media.picture.formats import SUFFIXES
 from cgconvert.models.catalog import SHIPPED_FOLDER, find_model, is_path, models_folder
-from trainer.config import METHODS, Config, absolute, config_from_checkpoint, read_config
+from trainer.config import METHODS, Config, absolute, read_config
 from trainer.runs.template import commented_toml
 from trainer.storage.folder import RunFolder
 
@@ -162,33 +161,3 @@ def init_run(run: Path, changes: Mapping[str, Any], recipe: str | None, overwrit
     found = open_data(config, run).describe()
     write_atomically(folder.config, commented_toml(config).encode())
     return [*found, f"{folder.config} written; look it through, then: cgconvert train run {run}"]
-
-
-def sample_run(
-    run: Path, pictures: Sequence[Path], output: Path, generator: str, longest: int, best: bool = False
-) -> None:
-    """Write sources and the averaged generator's results side by side. Raises as reading and writing do.
-
-    `longest` is the edge in pixels that larger pictures are reduced to; `best` takes the checkpoint that was
-    best for the generator instead of the last one.
-    """
-    import numpy as np
-
-    from trainer.data.loading import load_pictures
-    from trainer.data.pictures import Picture
-    from trainer.exporting.export import best_checkpoint, choose_generator, trained_model
-    from trainer.networks.building import generator_card
-    from trainer.reporting.samples import grid, write_picture
-    from trainer.storage.checkpoint import load_checkpoint
-
-    if output.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{output}: its name must end in {', '.join(SUFFIXES)}")
-    folder = RunFolder(run)
-    checkpoint = best_checkpoint(folder, generator) if best else folder.checkpoint
-    state = load_checkpoint(checkpoint)
-    config = config_from_checkpoint(state, str(checkpoint))
-    name = choose_generator(state, generator, checkpoint)
-    model = trained_model(generator_card(config, name), state["method"]["ema"]["weights"][name])
-    sources = load_pictures([Picture(path) for path in pictures], longest)
-    rows = [np.concatenate([source, model.convert(source)], axis=1) for source in sources]
-    write_picture(output, grid(rows))

@@ -1,4 +1,4 @@
-"""Motion between two frames, and frames moved along it."""
+"""Motion between two frames."""
 
 from __future__ import annotations
 
@@ -15,12 +15,3 @@ def optical_flow(frame: np.ndarray, other: np.ndarray) -> np.ndarray:
     """
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     return dis.calc(luminance(frame), luminance(other), None)
-
-
-def warped(values: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """float32 `values` (H, W, C) at the places that `flow` leads to, interpolated; the edge goes on."""
-    height, width = flow.shape[:2]
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    return cv2.remap(
-        values, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
