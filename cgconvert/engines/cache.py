@@ -15,6 +15,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -118,7 +119,9 @@ def _load_or_build(
         problem = find_damage(folder)
         if problem is None:
             try:
-                return load(folder)
+                return _loaded(folder, load)
+            except UnavailableError:
+                raise
             except Exception as error:  # whatever a library makes of a file that it cannot read
                 problem = f"{type(error).__name__}: {error}"
         note(f"a kept engine is damaged and built anew ({problem:.200})")
@@ -131,10 +134,11 @@ def _load_or_build(
         temporary.rename(folder)
     except Exception as error:
         if not (isinstance(error, OSError) or _is_nearly_full(folder.parent)):
+            _raise_if_temporary_is_full(error)
             raise
         problem = _why_not_kept(folder, error)
     else:
-        return load(folder)
+        return _loaded(folder, load)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     note(f"the engine is built anew and not kept: {problem}")
@@ -151,6 +155,30 @@ def _is_nearly_full(folder: Path) -> bool:
     return shutil.disk_usage(folder).free < NEARLY_FULL
 
 
+def _loaded(folder: Path, load: Callable[[Path], Loaded]) -> Loaded:
+    """What `load` makes of an entry. Some runtimes unpack it into the temporary folder.
+
+    Raises `UnavailableError` where that is full.
+    """
+    try:
+        return load(folder)
+    except Exception as error:
+        _raise_if_temporary_is_full(error)
+        raise
+
+
+def _raise_if_temporary_is_full(error: Exception) -> None:
+    """Raise `UnavailableError` if the disk that compilers write to is full, which they seldom say."""
+    # Python takes another folder where the one that is asked for is full; compilers do not.
+    for place in {os.environ.get("TMPDIR") or tempfile.gettempdir(), tempfile.gettempdir()}:
+        with suppress(OSError):
+            if _is_nearly_full(Path(place)):
+                raise UnavailableError(
+                    f"an engine cannot be built or loaded: the disk of {place} is full; free some space, set "
+                    'TMPDIR to a folder with more, or use `engine="eager"`, which builds nothing'
+                ) from error
+
+
 def _build_and_forget(build: Callable[[Path], None], load: Callable[[Path], Loaded]) -> Loaded:
     """In a temporary folder, where no engine outlives its loading. Raises `UnavailableError`."""
     try:
@@ -163,6 +191,9 @@ def _build_and_forget(build: Callable[[Path], None], load: Callable[[Path], Load
             f"an engine cannot be built in {place} ({error.strerror or error}): set TMPDIR to a folder with "
             'space, or use `engine="eager"`, which builds nothing'
         ) from error
+    except Exception as error:
+        _raise_if_temporary_is_full(error)
+        raise
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -7,6 +7,7 @@ in the cache: the second start loads them in a fraction of a second, without tra
 from __future__ import annotations
 
 import importlib.util
+import io
 import logging
 import os
 import shutil
@@ -52,12 +53,14 @@ class CompileEngine(ShapedEngine):
         # Frozen weights can be packed for the processor's own layout; cards have no such layout.
         configs: dict[str, Any] = {"freezing": self.device.type == "cpu"}
         program = torch.export.export(self.network, (example,))
-        inductor.aoti_compile_and_package(
-            program, package_path=str(folder / PACKAGE), inductor_configs=configs
-        )
+        # In memory first: torch's own writer ends the process where the disk is full.
+        package = io.BytesIO()
+        inductor.aoti_compile_and_package(program, package_path=package, inductor_configs=configs)
+        (folder / PACKAGE).write_bytes(package.getbuffer())
 
     def _load(self, folder: Path) -> Runner:
         import torch._inductor as inductor
 
+        logging.getLogger("torch._inductor").setLevel(logging.ERROR)
         index = -1 if self.device.type == "cpu" else (self.device.index or 0)
         return inductor.aoti_load_package(str(folder / PACKAGE), device_index=index)

@@ -128,7 +128,9 @@ def _write_torchscript(model: Model, path: Path) -> None:
     with warnings.catch_warnings():  # that tracing is old, and that a layer compares shapes
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(with_plain_norms(model.generator), _example(model), check_trace=False)
-        torch.jit.save(traced, str(path), _extra_files={"cgconvert.json": model.card.to_json()})
+        package = io.BytesIO()  # torch's own writer of files ends the process where the disk is full
+        torch.jit.save(traced, package, _extra_files={"cgconvert.json": model.card.to_json()})
+    path.write_bytes(package.getbuffer())
 
 
 def _read_torchscript(model: Model, path: Path) -> Runner:
@@ -139,7 +141,9 @@ def _read_torchscript(model: Model, path: Path) -> Runner:
 
 
 def _write_checkpoint(model: Model, path: Path) -> None:
-    torch.save(dict(model.generator.state_dict()), path)
+    package = io.BytesIO()  # as above
+    torch.save(dict(model.generator.state_dict()), package)
+    path.write_bytes(package.getbuffer())
 
 
 def _read_checkpoint(model: Model, path: Path) -> Runner:

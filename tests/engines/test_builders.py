@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import torch
 
 from cgconvert.engines.cache import engines_folder, list_entries
 from cgconvert.engines.choose import engine_class
+from cgconvert.engines.compiled import CompileEngine
 from cgconvert.engines.verify import BOUNDS_DB
 from cgconvert.tensors.images import psnr
 from tests.engines.models import make_model, make_pixels
@@ -140,3 +142,16 @@ def test_a_killed_builder_is_followed_by_one_that_builds(
     assert following.log.read_text().count("begun") == 2
     assert not list(engines_folder().glob(".building-*"))
     assert [entry.problem for entry in list_entries()] == [None]
+
+
+def test_compile_leaves_writing_to_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's own writer calls `abort` where the disk is full."""
+
+    def package(program: object, package_path: object, inductor_configs: object) -> None:
+        assert isinstance(package_path, io.BytesIO), f"{package_path} would be written by torch"
+        package_path.write(b"compiled")
+
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", package)
+    engine = CompileEngine(make_model(), torch.device("cpu"), "fp32")
+    engine._build(tmp_path, torch.zeros(1, 3, 64, 64))
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"compiled"]

@@ -222,3 +222,35 @@ def test_a_killed_builder_leaves_no_half_engine(tmp_path: Path) -> None:
     assert second.communicate(timeout=60)[0] == b"10\n"
     assert not list(engines_folder().glob(".building-*"))
     assert len(list_entries()) == 1
+
+
+@pytest.fixture
+def full_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """TMPDIR at a folder whose disk is nearly full; all others have room."""
+    place = tmp_path / "full"
+    place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(place))
+    monkeypatch.setattr(cache, "_is_nearly_full", lambda folder: Path(folder) == place)
+    return place
+
+
+def failing(folder: Path) -> bytes:
+    raise RuntimeError("C++ compile error")
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_full_temporary_folder_is_named_in_place_of_the_compiler(
+    kept: bool, full_temporary_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(cache.OFF, "" if kept else "1")
+    wanted = f"the disk of {full_temporary_folder} is full; .* set TMPDIR"
+    with pytest.raises(UnavailableError, match=wanted):
+        get_or_build(PARTS, failing, load)
+
+
+def test_a_full_temporary_folder_does_not_cost_a_kept_engine(full_temporary_folder: Path) -> None:
+    """A runtime that cannot unpack an engine there has not found it damaged."""
+    get_or_build(PARTS, build, load)
+    with pytest.raises(UnavailableError, match=f"the disk of {full_temporary_folder} is full"):
+        get_or_build(PARTS, never, failing)
+    assert get_or_build(PARTS, never, load) == b"engine" * 1000

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 from pathlib import Path
 
 import numpy as np
@@ -111,3 +113,26 @@ def test_the_command(
     assert (tmp_path / "resnet.pth").is_file()
     assert "equal to the model" in capsys.readouterr().out
     assert set(EXPORT_SUFFIXES) == {"onnx", "torchscript", "pth"}
+
+
+@pytest.mark.parametrize("kind", ["torchscript", "pth"])
+def test_a_full_disk_does_not_end_the_process(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's writer of files calls `abort` where its disk is full, so that it gets none of them to write."""
+    saves = {"torchscript": (torch.jit, "save"), "pth": (torch, "save")}
+    module, name = saves[kind]
+    save = getattr(module, name)
+
+    def only_to_memory(network: object, place: object, **more: object) -> None:
+        assert isinstance(place, io.BytesIO), f"{place} would be written by torch"
+        save(network, place, **more)
+
+    def full(self: Path, data: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, name, only_to_memory)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match="disk full while writing"):
+        export_model(make_model(), kind, tmp_path / "model", overwrite=False)
+    assert list(tmp_path.iterdir()) == []
