@@ -110,7 +110,7 @@ def tiff(
     for number, (kind, value) in sorted(tags.items()):
         code = {3: "H", 4: "I"}.get(kind)
         body = struct.pack(f"{order}{len(value)}{code}", *value) if code else bytes(value)
-        entries += struct.pack(order + "HHI", number, kind, len(value))
+        entries += struct.pack(order + "HHI", number, kind, len(value) // (8 if kind == 5 else 1))
         if len(body) <= 4:
             entries += body.ljust(4, b"\0")
         else:

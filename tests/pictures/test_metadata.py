@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from cgconvert.media.picture.codec import decode_picture, encode_picture
 from cgconvert.media.picture.exif import made_upright, orientation
@@ -19,6 +21,7 @@ from cgconvert.media.picture.metadata import read_metadata
 from cgconvert.options import EngineOptions
 from tests.pictures.pictures import (
     XMP,
+    chunk,
     encode,
     exif,
     jpeg_with,
@@ -207,19 +210,17 @@ def test_bmp_holds_none_and_says_so(tmp_path: Path, same: str, exact: EngineOpti
 def test_png_keeps_its_resolution_texts_and_colour_tags(
     tmp_path: Path, same: str, exact: EngineOptions
 ) -> None:
-    from tests.pictures.pictures import chunk
-
     kept = [
         (b"gAMA", struct.pack(">I", 45455)),
         (b"cICP", bytes((1, 13, 0, 1))),
-        (b"pHYs", struct.pack(">IIB", 11811, 11811, 1)),
         (b"tEXt", b"Author\0somebody"),
+        (b"pHYs", struct.pack(">IIB", 11811, 11811, 1)),
     ]
     data = png(noise(8, 8), 2, extra=b"".join(chunk(*part) for part in kept))
     out, result = convert(tmp_path, "a.png", data, exact)
     assert [part for part in png_chunks(out.read_bytes()) if part[0] not in (b"IHDR", b"IEND")] == kept
     _, result = convert(tmp_path, "b.png", data, exact, out="b.jpg")
-    assert [loss.what for loss in result.losses] == ["PNG chunks cICP, pHYs, tEXt"]
+    assert [loss.what for loss in result.losses] == ["PNG chunks cICP, tEXt"]
 
 
 def test_a_picture_without_metadata_gets_none() -> None:
@@ -258,3 +259,69 @@ def test_a_damaged_exif_block_in_an_avif_says_nothing_on_the_terminal(tmp_path: 
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def with_density(suffix: str, unit: int, x: int, y: int) -> bytes:
+    """A picture of 8x4 pixels whose file says how many lie along a unit, in the numbers of its format."""
+    pixels = smooth(4, 8)
+    if suffix == ".png":
+        return png(pixels, 2, extra=chunk(b"pHYs", struct.pack(">IIB", x, y, unit)))
+    if suffix == ".tif":
+        number = struct.Struct("<II").pack
+        return tiff(pixels, 2, more={282: (5, number(x, 1)), 283: (5, number(y, 1)), 296: (3, [unit])})
+    data = bytearray(encode(suffix, pixels))
+    if suffix == ".jpg":
+        struct.pack_into(">BHH", data, 13, unit, x, y)
+    else:
+        struct.pack_into("<ii", data, 38, x, y)
+    return bytes(data)
+
+
+def density_in(data: bytes, suffix: str) -> tuple[int, ...]:
+    """What a written file says, in the numbers of its format."""
+    if suffix == ".jpg":
+        return struct.unpack_from(">BHH", data, 13)
+    if suffix == ".png":
+        x, y, unit = struct.unpack(">IIB", dict(png_chunks(data))[b"pHYs"])
+        return unit, x, y
+    if suffix == ".bmp":
+        return struct.unpack_from("<ii", data, 38)
+    with Image.open(io.BytesIO(data)) as picture:
+        return tuple(int(picture.tag_v2[number]) for number in (296, 282, 283))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("source", "given", "target", "expected"),
+    [
+        (".jpg", (1, 300, 240), ".jpg", (1, 300, 240)),
+        (".jpg", (2, 118, 118), ".jpg", (2, 118, 118)),
+        (".jpg", (0, 4, 3), ".jpg", (0, 4, 3)),
+        (".png", (1, 11811, 5906), ".png", (1, 11811, 5906)),
+        (".png", (0, 4, 3), ".png", (0, 4, 3)),
+        (".jpg", (1, 300, 300), ".png", (1, 11811, 11811)),
+        (".png", (1, 11811, 11811), ".jpg", (1, 300, 300)),
+        (".jpg", (1, 300, 300), ".bmp", (11811, 11811)),
+        (".bmp", (0, 11811, 11811), ".jpg", (1, 300, 300)),
+        (".jpg", (2, 118, 118), ".tif", (3, 118, 118)),
+        (".tif", (2, 300, 300), ".tif", (2, 300, 300)),
+    ],
+)
+def test_the_density_is_kept(source: str, given: tuple[int, ...], target: str, expected: tuple) -> None:
+    picture = decode_picture(with_density(source, *given))
+    data, losses = encode_picture(picture, {".jpg": "jpeg", ".tif": "tiff"}.get(target, target[1:]))
+    assert (density_in(data, target), losses) == (expected, ())
+
+
+def test_a_density_that_a_format_does_not_hold_is_named() -> None:
+    picture = decode_picture(with_density(".jpg", 1, 300, 240))
+    assert encode_picture(picture, "webp")[1] == ("the density (300x240 per inch), which WEBP does not hold",)
+    assert encode_picture(decode_picture(with_density(".jpg", 1, 72, 72)), "webp")[1] == ()
+
+
+def test_the_density_is_turned_with_the_picture() -> None:
+    block = b"Exif\0\0" + exif(6, 8, 4)
+    data = with_density(".jpg", 1, 300, 240)
+    at = 4 + struct.unpack_from(">H", data, 4)[0]
+    turned = data[:at] + struct.pack(">BBH", 0xFF, 0xE1, len(block) + 2) + block + data[at:]
+    written, _ = encode_picture(decode_picture(turned), "jpeg")
+    assert density_in(written, ".jpg") == (1, 240, 300)

@@ -23,7 +23,7 @@ from cgconvert.media.picture.tiff_tags import (
     write_tree,
 )
 
-ORIENTATION = 0x0112
+ORIENTATION, X_RESOLUTION = 0x0112, 0x011A
 _WIDTHS, _HEIGHTS = (0x0100, 0xA002), (0x0101, 0xA003)
 _THUMBNAIL_AT, _THUMBNAIL_SIZE = 0x0201, 0x0202
 
@@ -57,6 +57,14 @@ def orientation(block: bytes) -> int:
     except TagError:
         return 1
     return value if 1 <= value <= 8 else 1
+
+
+def has_density(block: bytes) -> bool:
+    """Whether the block says how many pixels lie along a unit."""
+    try:
+        return X_RESOLUTION in _main_directory(block).tags
+    except TagError:
+        return False
 
 
 def made_upright(block: bytes, width: int, height: int) -> bytes:

@@ -167,9 +167,8 @@ def png_pixels_only(data: bytes) -> bytes:
     while at < len(data):
         end = at + 12 + struct.unpack_from(">I", data, at)[0]
         kind = data[at + 4 : at + 8]
-        if kind[:1].isupper() or (
-            kind == b"tRNS" and with_key
-        ):  # the first letter of critical chunks is large
+        is_critical = kind[:1].isupper()
+        if is_critical or (kind == b"tRNS" and with_key):
             kept.append(memoryview(data)[at:end])
         if kind == b"IEND":
             break

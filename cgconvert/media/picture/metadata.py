@@ -17,17 +17,46 @@ from cgconvert.media.picture import exif
 from cgconvert.media.picture.headers import ImageHeader, jpeg_segments, png_chunks, webp_chunks
 from cgconvert.media.picture.tiff_tags import Tag, read_directories, short, write_tree
 
+JPEG_JFIF = b"JFIF\0"
 JPEG_EXIF = b"Exif\0\0"
 JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 JPEG_XMP_MORE = b"http://ns.adobe.com/xmp/extension/\0"
 JPEG_ICC = b"ICC_PROFILE\0"
 SEGMENT_LIMIT = 65533
 PNG_XMP = b"XML:com.adobe.xmp"
-PNG_KEPT = (b"cHRM", b"gAMA", b"sRGB", b"cICP", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"tIME")
+PNG_KEPT = (b"cHRM", b"gAMA", b"sRGB", b"cICP", b"tEXt", b"zTXt", b"iTXt", b"tIME")
 PROFILE_LIMIT = 64 << 20
 TIFF_XMP, TIFF_ICC, TIFF_EXTRA_SAMPLES = 0x02BC, 0x8773, 0x0152
+TIFF_X_RESOLUTION, TIFF_Y_RESOLUTION, TIFF_RESOLUTION_UNIT = 0x011A, 0x011B, 0x0128
 
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>\s*))[1-8]")
+
+
+@dataclass(frozen=True)
+class Density:
+    """How many pixels lie along a unit, across and down. `unit`: "inch", "cm", "m" or "" for a mere ratio."""
+
+    x: int
+    y: int
+    unit: str = ""
+
+    def per(self, unit: str) -> tuple[int, int]:
+        """The same in another unit, rounded to whole pixels; a ratio stays one."""
+        metres = {"inch": 0.0254, "cm": 0.01, "m": 1.0}
+        if not self.unit or unit == self.unit:
+            return self.x, self.y
+        factor = metres[unit] / metres[self.unit]
+        return round(self.x * factor), round(self.y * factor)
+
+    def coded(self) -> tuple[int, int, int]:
+        """Unit (0 none, 1 inch, 2 cm, as JPEG numbers them; TIFF adds 1), x and y."""
+        unit = "inch" if self.unit == "m" else self.unit
+        return ("", "inch", "cm").index(unit), *self.per(unit)
+
+    def describe(self) -> str:
+        """ "300x300 per inch"."""
+        x, y = self.per("inch")
+        return f"{x}x{y} per inch" if self.unit else f"pixels of {self.y}:{self.x}"
 
 
 @dataclass(frozen=True)
@@ -44,6 +73,7 @@ class Metadata:
     orientation: int = 1
     chunks: tuple[tuple[bytes, bytes], ...] = ()
     left_out: tuple[str, ...] = ()
+    density: Density | None = None
 
 
 def read_metadata(data: bytes, header: ImageHeader) -> Metadata:
@@ -51,7 +81,13 @@ def read_metadata(data: bytes, header: ImageHeader) -> Metadata:
     if header.avif is not None:
         # The EXIF block comes with the pixels. Of the orientations only the one in the boxes counts.
         return Metadata(None, header.avif.xmp, header.avif.icc, header.avif.orientation)
-    readers = {"jpeg": _from_jpeg, "png": _from_png, "webp": _from_webp, "tiff": _from_tiff}
+    readers = {
+        "jpeg": _from_jpeg,
+        "png": _from_png,
+        "webp": _from_webp,
+        "tiff": _from_tiff,
+        "bmp": _from_bmp,
+    }
     reader = readers.get(header.format)
     try:
         return reader(data) if reader else Metadata()
@@ -67,17 +103,22 @@ def for_result(metadata: Metadata, width: int, height: int) -> Metadata:
     if icc and icc[16:20] not in (b"RGB ",):
         space = {b"GRAY": "gray", b"CMYK": "CMYK"}.get(icc[16:20], "foreign")
         icc, left_out = None, (*left_out, f"a {space} colour profile, which says nothing of a colour picture")
-    return replace(metadata, exif=block, xmp=xmp, icc=icc, orientation=1, left_out=left_out)
+    density = metadata.density
+    if density and metadata.orientation in (5, 6, 7, 8):
+        density = replace(density, x=density.y, y=density.x)
+    return replace(metadata, exif=block, xmp=xmp, icc=icc, orientation=1, left_out=left_out, density=density)
 
 
 def embed(encoded: bytes, kind: str, metadata: Metadata, alpha: bool) -> tuple[bytes, tuple[str, ...]]:
-    """Put metadata into an encoded JPEG, PNG or TIFF; also what it could not hold, in words."""
+    """Put metadata into an encoded JPEG, PNG, TIFF or BMP; also what it could not hold, in words."""
     if kind == "jpeg":
         return _into_jpeg(encoded, metadata)
     if kind == "png":
         return _into_png(encoded, metadata), ()
     if kind == "tiff":
         return _into_tiff(encoded, metadata, alpha), ()
+    if kind == "bmp" and metadata.density and metadata.density.unit:
+        encoded = encoded[:38] + struct.pack("<ii", *metadata.density.per("m")) + encoded[46:]
     kinds = [
         name for name, part in (("EXIF", metadata.exif), ("XMP", metadata.xmp), ("ICC", metadata.icc)) if part
     ]
@@ -85,11 +126,14 @@ def embed(encoded: bytes, kind: str, metadata: Metadata, alpha: bool) -> tuple[b
 
 
 def _from_jpeg(data: bytes) -> Metadata:
-    block = xmp = None
+    block = xmp = density = None
     pieces: dict[int, bytes] = {}
     left_out: list[str] = []
     for marker, _, payload in jpeg_segments(data):
-        if marker == 0xE1 and payload.startswith(JPEG_EXIF) and block is None:
+        if marker == 0xE0 and payload.startswith(JPEG_JFIF) and len(payload) >= 12:
+            unit, x, y = struct.unpack_from(">BHH", payload, 7)
+            density = _density(unit, x, y, ("", "inch", "cm"))
+        elif marker == 0xE1 and payload.startswith(JPEG_EXIF) and block is None:
             block = payload[len(JPEG_EXIF) :]
         elif marker == 0xE1 and payload.startswith(JPEG_XMP) and xmp is None:
             xmp = payload[len(JPEG_XMP) :]
@@ -101,11 +145,18 @@ def _from_jpeg(data: bytes) -> Metadata:
             left_out.append("further pictures in the file (a gain map, a preview)")
     icc = b"".join(pieces[number] for number in sorted(pieces)) or None
     turn = exif.orientation(block) if block else 1
-    return Metadata(block, xmp, icc, turn, left_out=tuple(dict.fromkeys(left_out)))
+    return Metadata(block, xmp, icc, turn, left_out=tuple(dict.fromkeys(left_out)), density=density)
+
+
+def _density(unit: int, x: int, y: int, units: tuple[str, ...]) -> Density | None:
+    """A density whose unit is a number of a format; None if it says nothing: no pixels, or square ones."""
+    if not (x > 0 and y > 0) or unit >= len(units) or (not units[unit] and x == y):
+        return None
+    return Density(x, y, units[unit])
 
 
 def _from_png(data: bytes) -> Metadata:
-    block = xmp = icc = None
+    block = xmp = icc = density = None
     chunks: list[tuple[bytes, bytes]] = []
     for kind, payload in png_chunks(data):
         if kind == b"eXIf":
@@ -115,9 +166,13 @@ def _from_png(data: bytes) -> Metadata:
             icc = zlib.decompressobj().decompress(compressed, PROFILE_LIMIT)
         elif kind == b"iTXt" and payload.startswith(PNG_XMP + b"\0"):
             xmp = _international_text(payload)
+        elif kind == b"pHYs" and len(payload) == 9:
+            x, y, unit = struct.unpack(">IIB", payload)
+            density = _density(unit, x, y, ("", "m"))
         elif kind in PNG_KEPT:
             chunks.append((kind, payload))
-    return Metadata(block, xmp, icc, exif.orientation(block) if block else 1, tuple(chunks))
+    turn = exif.orientation(block) if block else 1
+    return Metadata(block, xmp, icc, turn, tuple(chunks), density=density)
 
 
 def _international_text(payload: bytes) -> bytes:
@@ -139,7 +194,15 @@ def _from_webp(data: bytes) -> Metadata:
 def _from_tiff(data: bytes) -> Metadata:
     tags = read_directories(data, limit=1)[0].tags
     parts = [tags[number].data if number in tags else None for number in (TIFF_XMP, TIFF_ICC)]
-    return Metadata(exif.from_tiff(data), parts[0], parts[1])  # the decoder has turned the pixels
+    # The decoder has turned the pixels. The density is in the EXIF block, as it is where TIFF is written.
+    return Metadata(exif.from_tiff(data), parts[0], parts[1])
+
+
+def _from_bmp(data: bytes) -> Metadata:
+    if struct.unpack_from("<I", data, 14)[0] < 40:
+        return Metadata()
+    x, y = struct.unpack_from("<ii", data, 38)
+    return Metadata(density=_density(0, x, y, ("m",)))
 
 
 def _into_jpeg(encoded: bytes, metadata: Metadata) -> tuple[bytes, tuple[str, ...]]:
@@ -161,6 +224,10 @@ def _into_jpeg(encoded: bytes, metadata: Metadata) -> tuple[bytes, tuple[str, ..
     at = 2
     if encoded[2:4] == b"\xff\xe0":  # JFIF stays first
         at += 2 + struct.unpack_from(">H", encoded, 4)[0]
+        if metadata.density:
+            unit, *numbers = metadata.density.coded()
+            numbers = [min(number, 0xFFFF) for number in numbers]
+            encoded = encoded[:13] + struct.pack(">BHH", unit, *numbers) + encoded[18:]
     segments = b"".join(struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body for marker, body in payloads)
     return encoded[:at] + segments + encoded[at:], tuple(left_out)
 
@@ -176,6 +243,8 @@ def _into_png(encoded: bytes, metadata: Metadata) -> bytes:
         chunks.append((b"iCCP", b"icc\0\0" + zlib.compress(metadata.icc)))
     # A profile and an sRGB tag exclude each other.
     chunks += [chunk for chunk in metadata.chunks if not (metadata.icc and chunk[0] == b"sRGB")]
+    if metadata.density:
+        chunks.append((b"pHYs", struct.pack(">IIB", *metadata.density.per("m"), bool(metadata.density.unit))))
     if metadata.xmp:
         chunks.append((b"iTXt", PNG_XMP + b"\0\0\0\0\0" + metadata.xmp))
     if metadata.exif:
@@ -195,6 +264,11 @@ def _into_tiff(encoded: bytes, metadata: Metadata, alpha: bool) -> bytes:
         tags[TIFF_XMP] = Tag(1, metadata.xmp, 0)
     if metadata.icc:
         tags[TIFF_ICC] = Tag(7, metadata.icc, 0)
+    if metadata.density and TIFF_X_RESOLUTION not in tags:
+        unit, x, y = metadata.density.coded()
+        tags[TIFF_X_RESOLUTION] = Tag(5, struct.pack("<II", x, 1), 0)
+        tags[TIFF_Y_RESOLUTION] = Tag(5, struct.pack("<II", y, 1), 0)
+        tags[TIFF_RESOLUTION_UNIT] = short(unit + 1)
     if alpha:
         tags[TIFF_EXTRA_SAMPLES] = short(2)  # unassociated alpha, which OpenCV writes without saying so
     base = len(encoded) + len(encoded) % 2
