@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cgconvert.card import ModelCard
 from cgconvert.engines.fuse import with_plain_norms
 from cgconvert.engines.verify import BOUNDS_DB, VerificationError
 from cgconvert.errors import ModelError, UnavailableError, UsageError
@@ -26,6 +27,7 @@ from cgconvert.host.files import atomic_path
 from cgconvert.models.loading import Model
 from cgconvert.options import EXPORT_SUFFIXES
 from cgconvert.tensors.images import padded_size, psnr
+from cgconvert.tensors.noise import field_keys, hash_places, with_noise
 
 INPUT, OUTPUT = "images", "translated"
 INSTALL = "pip install 'cgconvert[onnx]'"
@@ -39,7 +41,8 @@ def export_model(model: Model, format: str, target: Path, overwrite: bool = Fals
     """Write a model as "onnx", "torchscript" or "pth"; returns the PSNR in decibels to the plain network.
 
     ONNX and TorchScript take float32 NCHW images in [-1, 1] with any batch and any height and width that
-    are multiples of the card's, and return the same. `pth` is the state dict of the original CycleGAN and
+    are multiples of the card's, and return the same. A network that takes noise beside its images makes it
+    itself. `pth` is the state dict of the original CycleGAN and
     pix2pix implementation.
 
     Raises `UsageError` for an unknown format or a network that the original does not have,
@@ -69,11 +72,34 @@ def _check_possible(model: Model, kind: str) -> None:
         card = model.card
         norm = card.arguments.get("norm", "instance" if card.architecture == "resnet" else "batch")
         resize = card.arguments.get("upsampling", "transposed") != "transposed"
-        if card.architecture not in ("resnet", "unet") or norm not in ORIGINAL_NORMS or resize:
+        if card.architecture not in ("resnet", "unet") or norm not in ORIGINAL_NORMS or resize or card.noise:
             raise UsageError(
                 f"the original implementation has no network like that of {card.name!r}: use "
                 '`format="onnx"` or torchscript'
             )
+
+
+class NoiseInside(nn.Module):
+    """A generator that takes images alone: the noise of its card is computed in it, from the places."""
+
+    keys: Tensor
+
+    def __init__(self, generator: nn.Module, card: ModelCard) -> None:
+        super().__init__()
+        self.generator = generator
+        self.register_buffer("keys", field_keys(card.noise_seed, card.noise_channels))
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows = torch.arange(images.shape[2], dtype=torch.int32, device=images.device)[:, None]
+        columns = torch.arange(images.shape[3], dtype=torch.int32, device=images.device)[None]
+        noise = hash_places(rows, columns, self.keys)[None].expand(images.shape[0], -1, -1, -1)
+        return self.generator(torch.cat([images, noise], dim=1))
+
+
+def _exportable(model: Model) -> nn.Module:
+    """The network with norms that exporters know, as a function of images alone."""
+    network = with_plain_norms(model.generator)
+    return NoiseInside(network, model.card).eval() if model.card.noise else network
 
 
 def _example(model: Model) -> Tensor:
@@ -81,7 +107,7 @@ def _example(model: Model) -> Tensor:
     card = model.card
     edge = 2 * max(card.size_minimum, card.size_multiple)
     height, width = padded_size(edge, edge + 1, card)
-    return torch.zeros(2, card.network_channels, height, width)
+    return torch.zeros(2, card.in_channels, height, width)
 
 
 def _write_onnx(model: Model, path: Path) -> None:
@@ -98,7 +124,7 @@ def _write_onnx(model: Model, path: Path) -> None:
     with warnings.catch_warnings(), redirect_stdout(quiet), redirect_stderr(quiet):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            with_plain_norms(model.generator),
+            _exportable(model),
             (_example(model),),
             input_names=[INPUT],
             output_names=[OUTPUT],
@@ -127,7 +153,7 @@ def _read_onnx(model: Model, path: Path) -> Runner:
 def _write_torchscript(model: Model, path: Path) -> None:
     with warnings.catch_warnings():  # that tracing is old, and that a layer compares shapes
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(with_plain_norms(model.generator), _example(model), check_trace=False)
+        traced = torch.jit.trace(_exportable(model), _example(model), check_trace=False)
         package = io.BytesIO()  # torch's own writer of files ends the process where the disk is full
         torch.jit.save(traced, package, _extra_files={"cgconvert.json": model.card.to_json()})
     path.write_bytes(package.getbuffer())
@@ -164,10 +190,10 @@ def _compare(model: Model, run: Runner, kind: str) -> float:
     worst = float("inf")
     random = torch.Generator().manual_seed(0)
     for count, height, width in [(1, edge, edge), (3, edge, 2 * edge), (2, 3 * edge // 2, edge)]:
-        shape = (count, card.network_channels, *padded_size(height, width, card))
+        shape = (count, card.in_channels, *padded_size(height, width, card))
         images = torch.rand(shape, generator=random) * 2 - 1
         with torch.inference_mode():
-            wanted = model.generator(images)
+            wanted = model.generator(with_noise(images, card.noise_channels, card.noise_seed))
         try:
             got = torch.from_numpy(np.array(run(images.numpy())))
         except Exception as error:  # each runtime has errors of its own

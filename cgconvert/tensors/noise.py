@@ -5,8 +5,8 @@ choose by what it sees there, it hangs strokes on the grain of a video, which ch
 it is given channels of noise that stay where they are (compare StyleGAN's noise inputs, Karras et al. 2019).
 
 The field is a pure function of seed, channel and place: it depends on no random generator's state, batch,
-tile or device. All arithmetic is on whole numbers that fit 32 bits with a sign (some runtimes have no 64-bit
-ones), and the values are multiples of 1/256, which float16 and bfloat16 hold exactly.
+tile or device. All arithmetic is on whole numbers below 2 ** 24, since some runtimes compute with float32 in
+the place of whole numbers, and the values are multiples of 1/256, which float16 and bfloat16 hold exactly.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-PRIME = 46337
-"""The largest prime with PRIME * PRIME + PRIME below 2 ** 31."""
+PRIME = 4093
+"""The largest prime with PRIME * PRIME below 2 ** 24; the field repeats after so many pixels."""
 ROUNDS = 5
 LEVELS = 256
-_KEPT = 8  # fields; one of two channels at 3840x2160 has 66 MB
+KEPT_BYTES = 256 * 2**20
+"""Of fields that are kept; one of two channels at 3840x2160 in float32 has 66 MB."""
 
 
 def round_keys(seed: int, channel: int) -> list[int]:
@@ -36,19 +37,24 @@ def round_keys(seed: int, channel: int) -> list[int]:
     return keys
 
 
+def field_keys(seed: int, channels: int) -> Tensor:
+    """The keys of all channels, int32 (channels, rounds), as `hash_places` takes them."""
+    return torch.tensor([round_keys(seed, channel) for channel in range(channels)], dtype=torch.int32)
+
+
 def hash_places(rows: Tensor, columns: Tensor, keys: Tensor) -> Tensor:
     """The field's values in [-1, 1], float32, at whole-numbered places.
 
     `rows` (H, 1) and `columns` (1, W) are int32 and not negative, `keys` (C, rounds) int32; the result is
     (C, H, W). A Feistel network on the two coordinates modulo PRIME with w * (w + key) as its round function:
-    one to one, so that no two places are confused. It repeats after PRIME pixels.
+    one to one, so that no two places within PRIME pixels are confused.
     """
     left = (rows % PRIME)[None]
     right = (columns % PRIME)[None]
     for number in range(ROUNDS):
         key = keys[:, number].view(-1, 1, 1)
         left, right = right, (left + right * ((right + key) % PRIME)) % PRIME
-    level = torch.div(right * LEVELS, PRIME, rounding_mode="floor")
+    level = torch.div(right * LEVELS, PRIME, rounding_mode="trunc")
     return (2 * level - (LEVELS - 1)).to(torch.float32) / LEVELS
 
 
@@ -65,7 +71,7 @@ def noise_field(
 
     The values are uniform over 256 levels with mean 0.
     """
-    keys = torch.tensor([round_keys(seed, channel) for channel in range(channels)], dtype=torch.int32)
+    keys = field_keys(seed, channels)
     rows = torch.arange(top, top + height, dtype=torch.int32, device=device)[:, None]
     columns = torch.arange(left, left + width, dtype=torch.int32, device=device)[None]
     return hash_places(rows, columns, keys.to(device))
@@ -78,23 +84,32 @@ _lock = Lock()
 def with_noise(images: Tensor, channels: int, seed: int, top: int = 0, left: int = 0) -> Tensor:
     """Images (N, C, H, W) with the field as further channels: (N, C + channels, H, W), of the images' type.
 
-    `top` and `left` say where in the picture the images lie. Fields are kept for the next images of their
-    size. Channels-last images stay channels-last.
+    `top` and `left` say where in their picture the images lie. Fields of whole pictures are kept for the next
+    ones of their size. Channels-last images stay channels-last.
     """
     if channels == 0:
         return images
     count, _, height, width = images.shape
-    key = (seed, channels, height, width, top, left, images.device, images.dtype)
-    with _lock:
-        field = _fields.get(key)
-        if field is None:
-            with torch.inference_mode(False):  # who asks for it next may want gradients
-                field = noise_field(seed, channels, height, width, top, left, images.device)
-                field = field.to(images.dtype)
-            _fields[key] = field
-        _fields.move_to_end(key)
-        while len(_fields) > _KEPT:
-            _fields.popitem(last=False)
+    if top or left:
+        field = noise_field(seed, channels, height, width, top, left, images.device).to(images.dtype)
+    else:
+        field = _whole_field(seed, channels, height, width, images.device, images.dtype)
     last = images.is_contiguous(memory_format=torch.channels_last)
     joined = torch.cat([images, field[None].expand(count, -1, -1, -1)], dim=1)
     return joined.contiguous(memory_format=torch.channels_last) if last else joined
+
+
+def _whole_field(
+    seed: int, channels: int, height: int, width: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    key = (seed, channels, height, width, device, dtype)
+    with _lock:
+        if key in _fields:
+            _fields.move_to_end(key)
+            return _fields[key]
+        with torch.inference_mode(False):  # who asks for it next may want gradients
+            field = noise_field(seed, channels, height, width, 0, 0, device).to(dtype)
+        _fields[key] = field
+        while len(_fields) > 1 and sum(kept.nbytes for kept in _fields.values()) > KEPT_BYTES:
+            _fields.popitem(last=False)
+        return field

@@ -24,6 +24,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "unet": ("unet", {"ngf": 4, "depth": 5}),
     "unet_instance": ("unet", {"ngf": 4, "depth": 5, "norm": "instance"}),
     "h2": ("h2", {"half_channels": 8, "channels": 16, "blocks": 2}),
+    "h2_noise": ("h2", {"half_channels": 8, "channels": 16, "blocks": 2, "in_channels": 5, "norm": "none"}),
     "identity": ("identity", {}),
 }
 
@@ -51,6 +52,7 @@ def make_model(kind: str = "resnet", seed: int = 0) -> Model:
         size_multiple=multiple,
         size_minimum=minimum,
         weights_sha256=f"{kind}-{seed}",
+        noise={"channels": 2, "seed": 3} if kind.endswith("_noise") else {},
     )
     return Model(card, generator)
 

@@ -15,6 +15,7 @@ from cgconvert.engines.verify import BOUNDS_DB, verify
 from cgconvert.models.loading import Model
 from cgconvert.options import EngineOptions
 from cgconvert.tensors.images import padded_size, psnr
+from cgconvert.tensors.noise import with_noise
 from tests.engines.models import KINDS, convert, make_model, make_pixels
 
 CUDA = pytest.mark.needs_cuda
@@ -60,6 +61,7 @@ def compare(engine: Engine, count: int, height: int, width: int) -> float:
     height, width = padded_size(height, width, card)
     images = torch.from_numpy(make_pixels(count, height, width, seed=height + count)).float()
     images = images.permute(0, 3, 1, 2)[:, : card.in_channels] / 127.5 - 1
+    images = with_noise(images, card.noise_channels, card.noise_seed)
     with torch.inference_mode():
         wanted = engine.model.generator(images.clone())
         got = engine(images.clone().to(engine.device)).cpu()

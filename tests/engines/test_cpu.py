@@ -71,7 +71,7 @@ def test_tanh_is_exact_to_float32() -> None:
 def test_it_is_as_close_to_float32_as_plain_bf16(kind: str, size: tuple[int, int]) -> None:
     model = make_model(kind)
     torch.manual_seed(2)
-    images = torch.rand(2, model.card.in_channels, *size) * 2 - 1
+    images = torch.rand(2, model.card.network_channels, *size) * 2 - 1
     half = images.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         wanted = model.generator(images.clone())

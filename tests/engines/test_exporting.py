@@ -18,6 +18,7 @@ from cgconvert.errors import OutputError, UsageError
 from cgconvert.models.catalog import models_folder
 from cgconvert.models.files import write_model
 from cgconvert.options import EXPORT_SUFFIXES
+from cgconvert.tensors.noise import with_noise
 from tests.engines.models import make_model
 from tests.models import reference_networks
 
@@ -42,6 +43,36 @@ def test_onnx_takes_any_size_and_batch(kind: str, tmp_path: Path) -> None:
         assert np.abs(got - wanted).max() < 1e-4
     properties = {entry.key: entry.value for entry in onnx.load(str(path)).metadata_props}
     assert model.card.name in properties["cgconvert"]
+
+
+@SLOW
+def test_noise_is_computed_in_what_is_exported(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("onnxscript")
+    model = make_model("h2_noise")
+    assert export_model(model, "onnx", tmp_path / "network.onnx") > 100
+    assert export_model(model, "torchscript", tmp_path / "network.pt") > 100
+    session = onnxruntime.InferenceSession(tmp_path / "network.onnx", providers=["CPUExecutionProvider"])
+    compiled = openvino.compile_model(
+        tmp_path / "network.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    )
+    loaded = torch.jit.load(str(tmp_path / "network.pt"))
+    for shape in [(1, 3, 64, 64), (2, 3, 96, 32)]:
+        images = torch.rand(shape) * 2 - 1
+        wanted = model.generator(with_noise(images, 2, 3)).numpy()
+        assert np.abs(loaded(images).numpy() - wanted).max() < 1e-4
+        (got,) = session.run(["translated"], {"images": images.numpy()})
+        assert np.abs(got - wanted).max() < 1e-4
+        assert np.abs(compiled(images.numpy())[0] - wanted).max() < 1e-3
+    other = model.generator(with_noise(images, 2, 4)).numpy()
+    assert np.abs(other - wanted).max() > 1e-2, "noise is seen in the result at all"
+
+
+def test_the_original_has_no_noise(tmp_path: Path) -> None:
+    model = make_model("h2_noise")
+    with pytest.raises(UsageError, match="the original implementation has no network like that"):
+        export_model(model, "pth", tmp_path / "network.pth")
 
 
 def test_torchscript_runs_without_cgconvert(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tests.engines.models import KINDS, make_model
 @pytest.mark.parametrize("size", [(32, 32), (64, 96)])
 def test_an_operated_network_computes_the_same(kind: str, size: tuple[int, int]) -> None:
     model = make_model(kind)
-    images = torch.rand(2, model.card.in_channels, *size) * 2 - 1
+    images = torch.rand(2, model.card.network_channels, *size) * 2 - 1
     with torch.inference_mode():
         wanted = model.generator(images)
         got = operate(model.generator)(images)
