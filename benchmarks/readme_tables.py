@@ -38,9 +38,9 @@ def engines_tables(data: dict[str, Any], large: dict[str, Any] | None) -> Iterat
     rows = [*data["results"], *(large["results"] if large else [])]
     rows = sorted((row for row in rows if not row.get("problem")), key=lambda row: row["convert"])
     order = [(row["model"], row["engine"], row["precision"]) for row in data["results"]]
-    yield "Pictures a second, one at a time or four (1280x720 and above: one), whichever is faster, pixels to"
-    yield f"pixels, nothing of building ({place(data)}). In brackets"
-    yield "the share of the multiplications that this machine's matrix product reaches in the same precision:"
+    yield "Pictures a second from pixels to pixels, one or four at a time, whichever is faster (from 1280x720"
+    yield f"on one), without the time to build the engine ({place(data)}). In"
+    yield "brackets: the share of what a large convolution reaches on this machine in the same precision."
     for model in dict.fromkeys(model for model, _, _ in order):
         mine = [row for row in rows if row["model"] == model]
         sizes = sorted({(row["width"], row["height"]) for row in mine})
@@ -65,8 +65,8 @@ def _rate_and_share(row: dict[str, Any]) -> str:
 def peers_table(folder: dict[str, Any] | None, video: dict[str, Any] | None) -> Iterator[str]:
     """How many times faster than the usual loops, whole process to whole process."""
     known = [data for data in (folder, video) if data]
-    yield "Against the usual loops: whole processes in turn, the same weights and files, medians of the pairs"
-    yield f"({place(known[0])}):"
+    yield "Against the usual loops with the same weights and files: whole processes that run in turn, medians"
+    yield f"of the pairs ({place(known[0])}):"
     yield ""
     yield "| what | the usual loop | ours | times faster | by processor time | pairs |"
     yield "|---|---|---|---|---|---|"
@@ -136,7 +136,7 @@ def gpu_tables(data: dict[str, Any]) -> Iterator[str]:
 
 def videos_table(measured: list[dict[str, Any]]) -> Iterator[str]:
     """Real clips with everything at its default, by model."""
-    yield f"Videos, sound and all, everything at its default ({place(measured[0])}):"
+    yield f"Videos with sound, every option at its default ({place(measured[0])}):"
     yield ""
     yield "| clip | model | network sees | frames/s | network's share of the work | over the busiest thread |"
     yield "|---|---|---|---|---|---|"

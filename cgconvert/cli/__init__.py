@@ -26,7 +26,7 @@ COMMANDS = {
     "video": ("cgconvert.cli.video:video", "Convert a video; sound, subtitles and timestamps are kept."),
     "dir": ("cgconvert.cli.images:directory", "Convert a folder of pictures with all its subfolders."),
     "image": ("cgconvert.cli.images:image", "Convert single pictures."),
-    "jobs": ("cgconvert.cli.jobs:jobs", "List, resume or remove videos that were broken off."),
+    "jobs": ("cgconvert.cli.jobs:jobs", "List, continue or remove interrupted videos."),
     "models": ("cgconvert.cli.models:models", "List, inspect, import, export and remove models."),
     "compile": ("cgconvert.cli.engines:compile_command", "Build an engine ahead of time."),
     "engines": ("cgconvert.cli.engines:engines", "List or remove the engines that were built."),

@@ -9,17 +9,17 @@ import click
 from cgconvert.errors import CgconvertError
 
 
-@click.group(short_help="List, resume or remove videos that were broken off.")
+@click.group(short_help="List, continue or remove interrupted videos.")
 def jobs() -> None:
-    """List, resume or remove videos whose conversion was broken off.
+    """List, continue or remove interrupted conversions of videos.
 
-    A job is called by the path of its result, or by the file name alone where that is the only one.
+    A JOB is named by the path of its result, or by the file name alone if no other job has the same.
     """
 
 
 @jobs.command("list")
 def list_command() -> None:
-    """Show every video whose conversion is not finished."""
+    """List the videos whose conversion is not finished."""
     from cgconvert.video.jobs import list_jobs
 
     found = list_jobs()
@@ -31,9 +31,9 @@ def list_command() -> None:
 
 @jobs.command("resume")
 @click.argument("names", nargs=-1, metavar="[JOB]...")
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--quiet", is_flag=True, help="Print errors only.")
 def resume_command(names: tuple[str, ...], quiet: bool) -> int:
-    """Go on with JOBs, one after the other; without a name with all that were broken off."""
+    """Continue the JOBs one after the other, or without a name all interrupted ones."""
     from cgconvert.cli.video import convert
     from cgconvert.cli.wording import tell_error
     from cgconvert.video.jobs import find_job, list_jobs
@@ -60,7 +60,7 @@ def resume_command(names: tuple[str, ...], quiet: bool) -> int:
 @click.argument("names", nargs=-1, metavar="[JOB]...")
 @click.option("--yes", is_flag=True, help="Remove all without asking.")
 def clean_command(names: tuple[str, ...], yes: bool) -> None:
-    """Remove what is kept of JOBs; without a name of all that were broken off."""
+    """Remove what is kept of the JOBs, or without a name of all interrupted ones."""
     from cgconvert.video.jobs import find_job, list_jobs, remove_job
 
     found = list_jobs()

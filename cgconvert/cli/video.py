@@ -95,10 +95,10 @@ def parse_time(text: str | None, option: str) -> float | None:
     "--resume/--no-resume",
     default=True,
     show_default=True,
-    help="Keep finished segments beside OUT until it is complete, and go on from them; without, nothing "
-    "is kept and the disk holds OUT only once.",
+    help="Keep finished segments beside OUT until it is complete, so that the same command continues an "
+    "interrupted run. --no-resume needs half the disk space.",
 )
-@click.option("--restart", is_flag=True, help="Drop what is kept of a run that was broken off.")
+@click.option("--restart", is_flag=True, help="Begin again instead of continuing an interrupted run.")
 @click.option("--strict", is_flag=True, help="Stop at the first damage in IN, or if a stream cannot be kept.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done and stop.")
 @click.option(
