@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 from cgconvert.engines.cache import OFF as CACHE_OFF
-from cgconvert.errors import UsageError
+from cgconvert.errors import OutputError, UsageError
 from cgconvert.host.files import real_path
 from cgconvert.options import PRECISIONS, EngineOptions
 
@@ -77,6 +77,18 @@ def check_report_path(report: Path | None, *taken: Path) -> None:
         same = real_path(report) == real_path(path)
         if same or (report.exists() and path.exists() and report.samefile(path)):
             raise UsageError(f"--report {report} is {path} itself: choose another name for the report")
+
+
+def save_report(path: Path | None, data: Mapping[str, Any], outcome: str) -> None:
+    """Write the report of what is done, if one is wanted. Raises `OutputError`, which says what is there."""
+    from cgconvert.video.report import write_report
+
+    if path is None:
+        return
+    try:
+        write_report(path, data)
+    except OutputError as error:
+        raise OutputError(f"{outcome}, but its report is not written: {error}") from error
 
 
 def read_engine_options(device: str, engine: str, precision: str, batch: str) -> EngineOptions:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgconvert.cli.common import check_report_path, engine_options, read_engine_options
+from cgconvert.cli.common import check_report_path, engine_options, read_engine_options, save_report
 from cgconvert.cli.status import create_progress, seconds_as_clock
 from cgconvert.cli.wording import tell, worded
-from cgconvert.errors import CgconvertError
+from cgconvert.errors import CgconvertError, OutputError
 from cgconvert.media.picture.formats import FORMATS
 from cgconvert.options import ImageOptions
 from cgconvert.pictures.files import printable
@@ -141,18 +141,14 @@ def _run(plan: ImagePlan, dry_run: bool, report: Path | None, quiet: bool) -> in
     try:
         result = run_images(plan, create_progress(quiet), tally)
     except CgconvertError:
-        _write_report(report, tally.result())
+        try:
+            save_report(report, tally.result().to_dict(), "the run has stopped")
+        except OutputError as error:  # what stopped the run comes after it, and decides the exit code
+            tell(f"Note: {error}")
         raise
-    _write_report(report, result)
     _print_outcome(plan, result, quiet)
+    save_report(report, result.to_dict(), "the run is complete")
     return 1 if result.failed else 0
-
-
-def _write_report(path: Path | None, result: ImagesResult) -> None:
-    if path is not None:
-        from cgconvert.video.report import write_report
-
-        write_report(path, result.to_dict())
 
 
 def _print_outcome(plan: ImagePlan, result: ImagesResult, quiet: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cgconvert.cli.common import check_report_path, engine_options, read_engine_options
+from cgconvert.cli.common import check_report_path, engine_options, read_engine_options, save_report
 from cgconvert.cli.status import create_progress, seconds_as_clock
 from cgconvert.cli.wording import tell, worded
 from cgconvert.errors import UsageError
@@ -183,18 +183,16 @@ def convert(plan: VideoPlan, report: Path | None, quiet: bool) -> None:
     """Carry out a plan and say how it went."""
     wait_without_spinning()  # before the imports below bring torch in
     from cgconvert.video.pipeline import run_video
-    from cgconvert.video.report import write_report
 
     if not quiet:
         for warning in plan.warnings:  # before the work: an hour later it is too late to choose otherwise
             tell(f"Note: {warning}")
     result = run_video(plan, create_progress(quiet))
-    if report is not None:
-        write_report(report, result.to_dict())
     if not quiet:
         for warning in result.warnings[len(plan.warnings) :]:
             tell(f"Note: {warning}")
         click.echo(summary(result))
+    save_report(report, result.to_dict(), f"{result.output} is complete")
 
 
 def summary(result: VideoReport) -> str:

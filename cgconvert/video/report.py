@@ -73,5 +73,10 @@ def describe_growth(source: Path, written: int, encoding: Encoding) -> list[str]
 
 
 def write_report(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a report as readable JSON, whole or not at all. Raises `OutputError`."""
-    write_atomically(path, (json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n").encode())
+    """Write a report as readable JSON, whole or not at all. Raises `OutputError`.
+
+    Bytes of file names that are no UTF-8 become JSON's escapes of the lone surrogates that Python reads them
+    as: `json.loads` and `os.fsencode` give the name back.
+    """
+    text = json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n"
+    write_atomically(path, text.encode(errors="backslashreplace"))
