@@ -1,4 +1,4 @@
-"""Several processes, one training: what `torchrun` starts. With one process all of this does nothing."""
+"""The processes of a training that `torchrun` has started. With a single one all of this does nothing."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import torch
 import torch.distributed as dist
 
 from cgconvert.errors import UsageError
-
-PER_PROCESS = ("random", "pools")  # what differs from process to process and is kept for each
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class World:
         return self.size > 1
 
     def agree(self, wish: bool) -> bool:
-        """True in every process as soon as it is in one: all stop, and save, at the same step."""
+        """Whether any process wishes it; all get the same answer, and stop and save together."""
         if not self.joined:
             return wish
         flag = torch.tensor([int(wish)])
@@ -42,7 +40,7 @@ class World:
         return bool(flag.item())
 
     def same(self, number: float) -> float:
-        """The first process's number in every process: clocks differ, and what follows from them must not."""
+        """The first process's number, in every process: clocks differ, and learning rates must not."""
         if not self.joined:
             return number
         box = torch.tensor([number], dtype=torch.float64)
@@ -50,7 +48,7 @@ class World:
         return float(box.item())
 
     def share(self, text: str | None) -> str | None:
-        """The first process's value in every process."""
+        """The first process's text, in every process."""
         if not self.joined:
             return text
         box = [text]
@@ -58,7 +56,7 @@ class World:
         return box[0]
 
     def gather_state(self, state: dict[str, Any]) -> dict[str, Any]:
-        """The first process's state, with what is each process's own from all of them."""
+        """The state of the first process, with the random numbers and pools of all of them."""
         if not self.joined:
             return state
         own = {"random": state["random"], "pools": state["method"].get("pools")}
@@ -67,7 +65,7 @@ class World:
         return {**state, "processes": parts}
 
     def own_state(self, state: dict[str, Any]) -> dict[str, Any]:
-        """A checkpoint as this process continues it. Raises `UsageError` for another number of processes."""
+        """The state of this process in a checkpoint. Raises `UsageError` for another number of processes."""
         parts = state.get("processes")
         found = len(parts) if parts else 1
         if found != self.size:

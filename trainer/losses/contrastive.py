@@ -10,7 +10,7 @@ from trainer.compute.precision import widened
 
 
 def patch_nce(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of finding each query's own place among the keys of its image: (N, P, D) both to (N,).
+    """Cross-entropy of finding the place of each query among the keys of its image: (N,) of two (N, P, D).
 
     It is computed in float32 at least, under autocast too: a small temperature would magnify the rounding of
     half precision until it decides between places.

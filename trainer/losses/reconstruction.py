@@ -17,14 +17,14 @@ def l1(images: Tensor, others: Tensor) -> Tensor:
 
 
 def colour_loss(result: Tensor, wanted: Tensor) -> Tensor:
-    """L1 between the means of overlapping squares of 16 pixels (fewer in smaller images); float NCHW."""
+    """L1 between the mean colours of overlapping squares of 16 pixels, or fewer in smaller images; NCHW."""
     edge = min(BLUR, *result.shape[2:])
     step = max(edge // 2, 1)
     return F.l1_loss(F.avg_pool2d(widened(result), edge, step), F.avg_pool2d(widened(wanted), edge, step))
 
 
 def total_variation(images: Tensor) -> Tensor:
-    """Sum over an image of absolute differences of neighbours, mean over the batch."""
+    """The sum over an image of absolute differences of neighbours, mean over the batch; NCHW."""
     images = widened(images)
     down = (images[:, :, 1:] - images[:, :, :-1]).abs().sum((1, 2, 3))
     right = (images[:, :, :, 1:] - images[:, :, :, :-1]).abs().sum((1, 2, 3))

@@ -1,9 +1,9 @@
-"""Keep a picture's colours, blurred, as plain colour transfer would have them.
+"""The colours of both domains, which the colour loss moves a source by before it is compared with the result.
 
-An adversarial loss is content with any colours of the domain, and with little training greens become violet
-as long as the cycle finds its way back. DPED (Ignatov et al. 2017) compares blurred colours with the source
-for that; here the source first takes the target domain's mean and spread of each channel, since the domains
-do differ in those.
+An adversarial loss accepts any colours of the domain: after little training greens may become violet, as long
+as the way back is found. DPED (Ignatov et al. 2017) prevents that by comparing blurred colours with those of
+the source. Here the source first takes the target domain's mean and spread of each channel, since these do
+differ between domains.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from trainer.compute.precision import widened
 
-DECAY = 0.999  # of the running statistics, a step
-BLUR = 16  # pixels: edge of the squares whose means are compared
+DECAY = 0.999
+"""Decay of the running statistics at each step."""
 
 
 class DomainColours:
@@ -29,7 +29,7 @@ class DomainColours:
 
     @torch.no_grad()
     def update(self, domain: str, images: Tensor, joined: bool = False) -> None:
-        """Take in a batch, float NCHW; `joined` with those of all processes, so that each knows the same."""
+        """Take in a batch, float NCHW. `joined` averages over all processes, so that they know the same."""
         planes = widened(images.detach())
         now = torch.stack([planes.mean(dim=(0, 2, 3)), planes.square().mean(dim=(0, 2, 3))])
         if joined:
@@ -41,7 +41,7 @@ class DomainColours:
 
     @torch.no_grad()
     def moved(self, images: Tensor, source: str, target: str) -> Tensor:
-        """Images of one domain with the other's mean and spread of each channel, within [-1, 1]."""
+        """Images of one domain with the mean and spread of the other in each channel, within [-1, 1]."""
         (mean, spread), (new_mean, new_spread) = self._statistics(source), self._statistics(target)
         scale = (new_spread / spread.clamp_min(1e-3)).view(1, -1, 1, 1)
         moved = (widened(images) - mean.view(1, -1, 1, 1)) * scale + new_mean.view(1, -1, 1, 1)

@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 class ImagePool:
-    """Holds up to `size` images; each new one comes back itself or swapped for an older one, at even odds.
+    """Holds up to `size` images, and exchanges half of the new ones for older ones once it is full.
 
-    Images are float NCHW. Size 0 returns what it is given. The state is plain data and tensors, so that a
-    checkpoint continues with the same images and the same draws.
+    Images are float NCHW. With size 0 it returns what it is given. The state is plain data and tensors, so
+    that a continued run has the same images and the same draws.
     """
 
     def __init__(self, size: int, seed: int) -> None:
@@ -22,7 +22,7 @@ class ImagePool:
         self._images: list[Tensor] = []
 
     def query(self, images: Tensor) -> Tensor:
-        """One image for each of `images`: itself, or one from the pool whose place it takes."""
+        """For each of `images` the image itself, or one from the pool whose place it takes."""
         if self._size == 0:
             return images
         chosen = []

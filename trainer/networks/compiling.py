@@ -1,4 +1,4 @@
-"""torch.compile for networks that learn, believed only after a comparison."""
+"""torch.compile for networks that learn, used only after a comparison with the plain network."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ MOST = {"fp64": 0.02, "fp32": 0.02, "bf16": 0.25, "fp16": 0.1}
 def compile_verified(name: str, network: nn.Module, images: Tensor, precision: Precision) -> None:
     """Compile a network in place, after comparing its gradients with those of the plain one.
 
-    A compiler that loses a gradient does not fail: the training runs, learns nothing and nobody knows why.
-    (So seen with torch 2.13 on the CPU, where whole branches got zero.) `images` are float NCHW. Raises
-    `UnavailableError` where the gradients differ or the compiler fails.
+    A training with a compiler that loses gradients runs without an error and learns nothing; torch 2.13 does
+    that on the CPU, where whole branches get zero. `images` are float NCHW. Raises `UnavailableError` where
+    the gradients differ or the compiler fails.
     """
     plain = _gradients(network, images, precision)
     network.compile()
@@ -38,8 +38,8 @@ def compile_verified(name: str, network: nn.Module, images: Tensor, precision: P
 def _gradients(network: nn.Module, images: Tensor, precision: Precision) -> Tensor:
     """All gradients of weights with more than one dimension in one vector, for a fixed random loss.
 
-    Vectors are left out: biases before an instance norm have none but rounding. Buffers that the passes
-    change (batch-norm statistics) and global random numbers (dropout) are put back.
+    Vectors are left out, since the gradients of biases before an instance norm are rounding errors. Buffers
+    that the passes change (batch-norm statistics) and global random numbers (dropout) are put back.
     """
     kept = {name: buffer.clone() for name, buffer in network.named_buffers()}
     devices = [images.device] if images.device.type == "cuda" else []

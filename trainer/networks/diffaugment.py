@@ -10,8 +10,11 @@ from torch import Tensor
 
 from cgconvert.errors import UsageError
 
-SHIFT = 1 / 8  # of an edge
-CUTOUT = 1 / 2  # of an edge
+SHIFT = 1 / 8
+"""Largest translation as a share of an edge."""
+
+CUTOUT = 1 / 2
+"""Edge of the blank square as a share of the image's."""
 
 
 def _uniform(images: Tensor) -> Tensor:
@@ -28,7 +31,7 @@ def color(images: Tensor) -> Tensor:
 
 
 def translation(images: Tensor) -> Tensor:
-    """Move each image by up to an eighth of its edges; what comes in is 0."""
+    """Move each image by up to an eighth of its edges; pixels from outside are 0."""
     count, _, height, width = images.shape
     pad_y, pad_x = int(height * SHIFT + 0.5), int(width * SHIFT + 0.5)
     padded = F.pad(images, (pad_x, pad_x, pad_y, pad_y))

@@ -16,10 +16,11 @@ Logits = Tensor | Sequence[Tensor]
 
 
 class PatchDiscriminator(nn.Module):
-    """PatchGAN (Isola et al. 2017): a map of logits, each judging one patch; 70x70 with three layers.
+    """PatchGAN (Isola et al. 2017): gives a map of logits, each of which judges one patch of the image.
 
-    Input float NCHW in [-1, 1], at least 24 pixels a side with three layers (one more layer, twice the
-    size); output NCHW with one channel, no sigmoid. `model` is key-compatible with the original.
+    With three layers patches have 70x70 pixels, and images are float NCHW in [-1, 1] of at least 24 pixels a
+    side; each further layer doubles that. The result is N1HW, without a sigmoid. The weights have the
+    original's keys.
     """
 
     def __init__(self, in_channels: int = 3, ndf: int = 64, layers: int = 3, norm: Norm = "instance") -> None:
@@ -48,13 +49,13 @@ class PatchDiscriminator(nn.Module):
         for module in self.model:
             x = module(x)
             if isinstance(module, nn.LeakyReLU):
-                # A copy of nothing: the next convolution does not write in place, so x may be kept.
+                # No copy is needed, since the next convolution does not write in place.
                 outputs.append(x)
         return [*outputs, x]
 
 
 class PixelDiscriminator(nn.Module):
-    """1x1 PatchGAN: judges every pixel alone, so it sees colour and nothing else (Isola et al. 2017)."""
+    """PatchGAN of 1x1 pixels (Isola et al. 2017): it judges every pixel alone, and so nothing but colour."""
 
     def __init__(self, in_channels: int = 3, ndf: int = 64, norm: Norm = "instance") -> None:
         super().__init__()
@@ -83,7 +84,7 @@ class PixelDiscriminator(nn.Module):
 
 
 class MultiscaleDiscriminator(nn.Module):
-    """The same judge at several scales, each seeing the image halved once more (Wang et al. 2018).
+    """Equal discriminators at several scales (Wang et al. 2018); each sees the image halved once more.
 
     `forward` returns one map of logits a scale, `features` one list of feature maps a scale.
     """
@@ -105,7 +106,7 @@ class MultiscaleDiscriminator(nn.Module):
 
 
 def smallest_input(kind: str, layers: int, scales: int) -> int:
-    """The edge in pixels from which on every layer of a discriminator has places to normalise over."""
+    """The least edge in pixels at which each layer of a discriminator has several places to normalise."""
     return 3 * 2 ** (layers + scales - 1) if kind == "patch" else 2**scales
 
 

@@ -1,4 +1,4 @@
-"""Exponential moving averages of generators: what is shown, measured and exported."""
+"""Exponential moving averages of generators, which are shown, measured and exported."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 class Ema:
     """A moving average of each generator's weights (Yazici et al. 2019), in the type of the weights.
 
-    After n updates the decay is min(decay, (1 + n) / (10 + n)), so that the first averages are not of the
-    start. Buffers (batch-norm statistics) are copied. Decay 0 keeps the generators themselves.
+    After n updates the decay is min(decay, (1 + n) / (10 + n)), so that random weights do not stay in the
+    first averages. Buffers (batch-norm statistics) are copied. With decay 0 the averages are the generators.
     """
 
     def __init__(self, generators: Mapping[str, nn.Module], decay: float) -> None:

@@ -1,4 +1,4 @@
-"""How networks start."""
+"""The weights that networks start with."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ INITIALIZATIONS = ("normal", "xavier", "kaiming", "orthogonal")
 
 
 def init_weights(network: nn.Module, kind: str = "normal", gain: float = 0.02) -> nn.Module:
-    """Draw all convolution and linear weights anew, biases zero; returns the network.
+    """Draw all convolution and linear weights anew, set biases to zero, and return the network.
 
-    `normal` with 0.02 is CycleGAN's and pix2pix's. Affine batch norms start at N(1, gain). Layers named in
+    `normal` with 0.02 is CycleGAN's and pix2pix's. Scales of batch norms start at N(1, gain). Layers named in
     the network's `SUB_PIXEL` (convolution -> factor of the pixel shuffle after it) start equal over each
     group of sub-pixels (ICNR, Aitken et al. 2017), so that the first pictures have no grid.
     """

@@ -11,7 +11,7 @@ WIDTH = 256
 
 
 class PatchProjection(nn.Module):
-    """A two-layer perceptron a layer of features, to unit vectors of 256 numbers."""
+    """A perceptron of two layers for each layer of features, which gives unit vectors of 256 numbers."""
 
     def __init__(self, channels: list[int]) -> None:
         super().__init__()
@@ -20,5 +20,5 @@ class PatchProjection(nn.Module):
         )
 
     def forward(self, layer: int, patches: Tensor) -> Tensor:
-        """(N, P, C) to unit vectors (N, P, 256)."""
+        """Unit vectors (N, P, 256) of the patches (N, P, C) of a layer of features."""
         return F.normalize(widened(self.heads[layer](patches)), dim=-1)

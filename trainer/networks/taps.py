@@ -11,14 +11,14 @@ from cgconvert.errors import UsageError
 
 
 class _EnoughError(Exception):
-    """Ends a forward pass when the last wanted layer has been reached."""
+    """Raised to end a forward pass when the last wanted layer has been reached."""
 
 
 class Taps:
-    """Inner layers of a generator: 0 is the image itself, n the output of its n-th convolution.
+    """Inner layers of a generator: layer 0 is the image itself, layer n the output of its n-th convolution.
 
-    An empty list takes the image, the first three convolutions, the one after and the one half way through:
-    in a ResNet generator those of the paper of CUT. Raises `UsageError` for layers that are not there.
+    An empty list takes the image, the first four convolutions and the one half way through, which in a ResNet
+    generator are those of the paper of CUT. Raises `UsageError` for layers that are not there.
     """
 
     def __init__(self, network: nn.Module, layers: Sequence[int] = ()) -> None:

@@ -1,4 +1,4 @@
-"""Noticing that a training has gone wrong: NaN, a discriminator that wins for long, results that fade."""
+"""Finds what has gone wrong with a training: NaN, a discriminator that always wins, results that fade."""
 
 from __future__ import annotations
 
@@ -7,27 +7,30 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-DISC_WINS = {
-    "lsgan": 0.005,
-    "vanilla": 0.02,
-    "hinge": 0.02,
-    "wgan": float("-inf"),
-}  # below this the discriminator is hardly wrong
-WINDOW = 20  # log lines in a row that must show the same before it is called a collapse
-EARLY = 1000  # images, before which results that never had contrast are a beginning, not a collapse
-FADED = 0.15  # share of the hold-out sources' spread, or colour range, below which results have faded
+DISC_WINS = {"lsgan": 0.005, "vanilla": 0.02, "hinge": 0.02, "wgan": float("-inf")}
+"""The loss of a discriminator below which it is almost never wrong, by `loss.gan`."""
+
+WINDOW = 20
+"""Log lines in a row that must show a winning discriminator before it is called a collapse."""
+
+EARLY = 1000
+"""Images before which results that have never had contrast are a beginning, not a collapse."""
+
+FADED = 0.15
+"""Share of the sources' contrast below which results have faded."""
+
 _PARTS = ("disc_real", "disc_fake")
 _WINS = f"a discriminator has been right almost always for {WINDOW} log lines"
 
 
 @dataclass
 class Health:
-    """Looks at losses and samples; `problem` says in words what was seen, or is None.
+    """What losses and results have shown so far; part of a run's state.
 
-    `disc_wins` counts log lines in a row with a discriminator almost never wrong, `faded` sample
-    grids in a row of almost one colour, by generator. A state with one of them raised
-    is not kept as good. `vivid` are the generators whose results had contrast once. With `anchored`, a
-    distance to the truth or to a teacher carries the training: a winning discriminator does not end it.
+    `disc_wins` counts the log lines in a row in which a discriminator was almost never wrong, and `faded`, by
+    generator, the sample grids in a row of almost one colour. While one of them counts, the state is not kept
+    as one to go back to. `vivid` names the generators whose results have had contrast. `anchored` says that
+    a distance to the truth or to a teacher carries the training, which no winning discriminator then ends.
     """
 
     gan: str
@@ -38,7 +41,7 @@ class Health:
     rolled_back: bool = False
 
     def look_at_losses(self, losses: Mapping[str, float]) -> str | None:
-        """Called for each log line with mean losses."""
+        """What mean losses of a log line show to be wrong, or None."""
         bad = [name for name, value in losses.items() if not math.isfinite(value)]
         if bad:
             return f"loss {', '.join(bad)} is not a number"
@@ -51,7 +54,7 @@ class Health:
         return None
 
     def warning(self) -> str | None:
-        """What the last log line gives reason to say, though nothing is stopped for it; each once."""
+        """A warning that the last log line gives reason for; each is given once, and nothing is stopped."""
         if self.anchored and self.disc_wins == WINDOW:
             return f"{_WINS}; the L1 loss carries the training on, but the adversarial loss adds little now"
         return None
@@ -59,10 +62,10 @@ class Health:
     def look_at_results(
         self, name: str, results: tuple[float, float], sources: tuple[float, float], images: int
     ) -> str | None:
-        """Called for each sample grid of a generator, with two figures for its results and for their sources.
+        """What a sample grid of a generator shows to be wrong, or None.
 
-        They are the standard deviation within pictures, and that of the mean colours over all of them.
-        `images` have been seen so far.
+        `results` and `sources` are the contrast of the pictures: the mean standard deviation within them, and
+        the standard deviation of their mean colours, both in [0, 1]. `images` have been seen so far.
         """
         (spread, colours), (source_spread, source_colours) = results, sources
         flat = spread < FADED * source_spread
@@ -82,7 +85,7 @@ class Health:
 
     @property
     def good(self) -> bool:
-        """Whether a state with these counts is worth going back to."""
+        """Whether the state is worth going back to."""
         return (self.anchored or self.disc_wins < WINDOW // 2) and not any(self.faded.values())
 
     def state_dict(self) -> dict[str, Any]:
@@ -94,9 +97,9 @@ class Health:
 
 
 def _discriminators(losses: Mapping[str, float]) -> list[float]:
-    """The loss of each discriminator; of one whose loss is told in two parts, their mean.
+    """The loss of each discriminator. Where it is logged in two parts, their mean is what counts.
 
-    A single part says nothing: fakes may be easy to tell while real pictures are not.
+    A single part says nothing, since fakes may be easy to tell while real pictures are not.
     """
     whole = [v for name, v in losses.items() if name.startswith("disc") and name not in _PARTS]
     parts = [losses[name] for name in _PARTS if name in losses]

@@ -10,10 +10,11 @@ from trainer.config import RunConfig
 
 @dataclass
 class Schedule:
-    """Constant, then linear to 0 over the last `config.decay` images: as in the paper, by image, not epoch.
+    """The learning rate is constant, then falls linearly to 0 over the last `config.decay` images.
 
-    With `hours` the run ends by the clock, and the same share of it is used for the decay. `elapsed` is
-    the time in seconds that the run had taken when it was continued.
+    That is the published schedule, counted in images instead of epochs. With `hours` the run ends by the
+    clock, and the rate falls over the same share of the time. `elapsed` are the seconds that the run had
+    taken before it was continued.
     """
 
     config: RunConfig
@@ -21,7 +22,7 @@ class Schedule:
     _started: float = field(default_factory=time.monotonic)
 
     def seconds(self) -> float:
-        """Time that the run has taken, counted on from before it was continued."""
+        """Seconds that the run has taken, those before it was continued included."""
         return self.elapsed + time.monotonic() - self._started
 
     def progress(self, images_seen: int) -> float:

@@ -1,4 +1,4 @@
-"""Putting a training together, fresh or from its checkpoint."""
+"""Puts a training together, fresh or from its checkpoint, and runs it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ from trainer.storage.checkpoint import load_checkpoint
 from trainer.storage.folder import RunFolder
 
 log = logging.getLogger("trainer")
-# Settings without which the stored state has no place to go, or would go on as another experiment.
 FIXED = (
     "run.method",
     "data.direction",
@@ -39,6 +38,7 @@ FIXED = (
     "network.reverse_arguments",
     "network.noise",
 )
+"""Settings that may not change within a run: its state would not fit, or go on as another experiment."""
 
 SHORT_OF_MEMORY = "the GPU's memory is too small for this: lower run.batch or data.crop_size"
 
@@ -46,9 +46,9 @@ SHORT_OF_MEMORY = "the GPU's memory is too small for this: lower run.batch or da
 def start(folder: RunFolder, changes: Mapping[str, Any] | None = None, resume: bool = False) -> Training:
     """Run the training of a folder from its start, or on from its checkpoint, to its end.
 
-    `changes` are settings that replace those of the config file for this start only; a run that goes on says
-    which settings are others than those of its checkpoint. Raises what `train` raises, and `UsageError`
-    for a config, data or a checkpoint that do not fit.
+    `changes` are settings that replace those of the config file for this start only. A run that goes on logs
+    which settings differ from those of its checkpoint. Raises what `train` raises, `UsageError` for a config,
+    data or a checkpoint that do not fit, and `UnavailableError` where the GPU's memory is too small.
     """
     with joined_world() as world:
         try:
@@ -63,7 +63,7 @@ def start(folder: RunFolder, changes: Mapping[str, Any] | None = None, resume: b
 
 
 def _train(training: Training) -> None:
-    """The training itself; where something from outside ends it, the report tells that too."""
+    """Run the training; where a full disk or too little memory ends it, the report says so."""
     try:
         train(training)
     except (OutputError, torch.OutOfMemoryError) as error:
@@ -80,7 +80,7 @@ def _what_stays(text: str, folder: RunFolder) -> str:
 
 
 def prepare(folder: RunFolder, changes: Mapping[str, Any], resume: bool, world: World) -> Training:
-    """A training ready to go, its data checked and its state loaded."""
+    """A training that is ready to run: its data is checked and its state is loaded."""
     written = located(folder.read_config(), folder.path)
     config = written.with_changes({**changes, **teacher_places(changes)})
     if not resume and folder.has(folder.checkpoint):
@@ -102,9 +102,10 @@ def prepare(folder: RunFolder, changes: Mapping[str, Any], resume: bool, world: 
     data = open_data(config, folder.path, world.rank, world.size)
     for line in data.describe() if world.first else ():
         log.info("%s", line)
-    _seed(config.run.seed, 0)  # every process starts with the same weights ...
+    # Every process starts with the same weights, and goes on with random numbers of its own.
+    _seed(config.run.seed, 0)
     method = build_method(config, precision, world.joined)
-    _seed(config.run.seed, world.rank)  # ... and goes on with its own random numbers
+    _seed(config.run.seed, world.rank)
     training = Training(
         folder,
         config,
@@ -144,7 +145,7 @@ def _continue(training: Training, state: dict[str, Any]) -> None:
 
 
 def _tell_changes(training: Training, changed: dict[str, tuple[Any, Any]]) -> None:
-    """Say, and keep in the log, which settings are others than those that the checkpoint was made with."""
+    """Say, and keep in the log, which settings differ from those that the checkpoint was made with."""
     for dotted, (was, now) in changed.items():
         log.info("%s %s, was %s", dotted, now, was)
     if changed:
