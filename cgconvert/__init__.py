@@ -12,7 +12,6 @@ this package costs nothing.
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 from cgconvert.host.privacy import refuse_telemetry
@@ -62,5 +61,7 @@ def __getattr__(name: str) -> Any:
         wait_without_spinning()  # has an effect if this is what brings torch in
         return getattr(importlib.import_module(_HOMES[name]), name)
     if name == "__version__":
-        return _version("cgconvert")
+        from importlib.metadata import version
+
+        return version("cgconvert")
     raise AttributeError(f"module 'cgconvert' has no attribute {name!r}")

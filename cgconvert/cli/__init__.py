@@ -10,8 +10,7 @@ import importlib
 import os
 import sys
 import threading
-from importlib.metadata import entry_points
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -21,6 +20,9 @@ from cgconvert.host.channels import Worker
 from cgconvert.host.interrupts import end_by_signal, hear_termination
 from cgconvert.host.memory import keep_freed_memory
 from cgconvert.host.threads import wait_without_spinning
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 COMMANDS = {
     "video": ("cgconvert.cli.video:video", "Convert a video; sound, subtitles and timestamps are kept."),
@@ -38,19 +40,25 @@ COMMANDS = {
 PLUGIN_GROUP = "cgconvert.commands"
 
 
+def find_plugins() -> dict[str, EntryPoint]:
+    """Commands of other packages by name."""
+    from importlib.metadata import entry_points
+
+    return {point.name: point for point in entry_points(group=PLUGIN_GROUP)}
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported only when they run; others join through entry points."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*COMMANDS, *sorted(point.name for point in entry_points(group=PLUGIN_GROUP))]
+        return [*COMMANDS, *sorted(find_plugins())]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in COMMANDS:
             module, _, attribute = COMMANDS[cmd_name][0].partition(":")
             return getattr(importlib.import_module(module), attribute)
-        for point in entry_points(group=PLUGIN_GROUP, name=cmd_name):
-            return point.load()
-        return None
+        point = find_plugins().get(cmd_name)
+        return point.load() if point else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

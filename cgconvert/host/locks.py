@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 POLL_SECONDS = 0.1
 
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
@@ -25,6 +23,8 @@ def locked(
     `remove` is True. On a file system without locks every process is taken to hold it. Raises `OSError`
     where the file cannot be made.
     """
+    from filelock import FileLock, Timeout  # here, since plans and lists of models need no lock
+
     lock = FileLock(path, fallback_to_soft=False)
     held = True
     try:
