@@ -1,14 +1,25 @@
-"""The noise and flicker that the temporal loss shows a generator: how much, of what kind, and repeatable."""
+"""Temporal consistency: the motion, noise and light that a generator is shown, and the loss of it."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from tests.trainer.conftest import SMALL
 from trainer.compute.precision import Precision
 from trainer.config import Config
-from trainer.losses.temporal import GAIN, NOISE, SPOTS, flicker, grain, next_frame
+from trainer.losses.temporal import (
+    GAIN,
+    NOISE,
+    SPOTS,
+    flicker,
+    grain,
+    masked_l1,
+    next_frame,
+    synthetic_flow,
+    warp,
+)
 from trainer.methods import base, build_method
 
 EMPTY = torch.zeros(48, 3, 64, 64)
@@ -93,3 +104,30 @@ def test_the_setting_reaches_the_loss(method: str, monkeypatch: pytest.MonkeyPat
     losses = made.train_step({name: torch.rand(1, 3, 32, 32) * 2 - 1 for name in ("a", "b")})
     assert set(seen) == {0.017}
     assert any(name.startswith("temporal") for name in losses)
+
+
+def test_warp_moves_by_the_flow() -> None:
+    images = torch.rand(1, 3, 20, 24)
+    flow = torch.zeros(1, 20, 24, 2)
+    flow[..., 0], flow[..., 1] = 3.0, -2.0
+    moved, mask = warp(images, flow)
+    torch.testing.assert_close(moved[:, :, 2:, :21], images[:, :, :-2, 3:], rtol=1e-4, atol=1e-5)
+    assert mask[0, 0, 2:, :21].all()
+    assert not mask[0, 0, :2].any()
+    assert not mask[0, 0, :, 21:].any()
+
+
+def test_temporal_loss_is_small_for_what_moves_along_and_large_for_what_stays() -> None:
+    torch.manual_seed(0)
+    images = nn.functional.interpolate(torch.rand(2, 3, 16, 16) * 2 - 1, size=64, mode="bicubic").clamp(-1, 1)
+    pattern = torch.randn(1, 3, 64, 64)
+    following, wanted, mask = next_frame(images, 0.5 * images)
+    steady = masked_l1(0.5 * following, wanted, mask)
+    following, wanted, mask = next_frame(images, 0.5 * images + pattern)
+    stuck = masked_l1(0.5 * following + pattern, wanted, mask)
+    assert steady < 0.05
+    assert stuck > 10 * steady
+    flow = synthetic_flow(images)
+    assert flow.shape == (2, 64, 64, 2)
+    assert 1 < float(flow.std()) < 20
+    assert float((flicker(images) - images).abs().mean()) < 0.08
