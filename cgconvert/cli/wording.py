@@ -15,7 +15,7 @@ import click
 from cgconvert.errors import CgconvertError
 from cgconvert.options import EngineOptions, ImageOptions, VideoOptions
 
-_OF_FUNCTIONS = "best domains generator model name output restart teacher teacher_run"
+_OF_FUNCTIONS = "best domains generator model name output teacher teacher_run"
 """Parameters of functions, rather than fields of the option types, that an option of the same name sets."""
 
 OPTIONS = {
