@@ -160,9 +160,9 @@ def _print_outcome(plan: ImagePlan, result: ImagesResult, quiet: bool) -> None:
         return
     for note in plan.notes:
         tell(f"Note: {note}")
-    for loss in result.losses:
-        count = f"{loss.images} images" if loss.images > 1 else printable(loss.first)
-        tell(f"Note: not kept in {count}: {loss.what}")
+    for part in result.dropped:
+        count = f"{part.images} images" if part.images > 1 else printable(part.first)
+        tell(f"Note: not kept in {count}: {part.what}")
     if result.stale:
         click.echo(
             f"Note: {result.stale} skipped results are older than their source; --overwrite redoes them",

@@ -31,14 +31,14 @@ from cgconvert.options import EngineOptions, ImageOptions
 from cgconvert.pictures.batching import Groups
 from cgconvert.pictures.files import ImageFailure, ImageJob, is_finished
 from cgconvert.pictures.plan import ImagePlan, plan_dir, plan_images, write_marker
-from cgconvert.pictures.result import ImagesResult, Loss, Tally
+from cgconvert.pictures.result import Dropped, ImagesResult, Tally
 from cgconvert.pictures.watch import watched
 from cgconvert.progress import Progress, Silent
 
 if TYPE_CHECKING:
     from cgconvert.pictures.network import Network
 
-__all__ = ["ImageFailure", "ImagesResult", "Loss", "convert_dir", "convert_images", "run_images"]
+__all__ = ["Dropped", "ImageFailure", "ImagesResult", "convert_dir", "convert_images", "run_images"]
 
 PIXEL_MEMORY = 2 << 30
 """Bytes of pictures that may be under way at once; a quarter of what is free if that is less."""
@@ -178,11 +178,11 @@ def run_images(
             with failing_alone(item):
                 assert item.picture is not None
                 with clock.busy("encode"):
-                    data, losses = encode_picture(item.picture, item.job.format, options.quality)
-                    losses, item.picture = (*item.picture.losses, *losses), None
+                    data, dropped = encode_picture(item.picture, item.job.format, options.quality)
+                    dropped, item.picture = (*item.picture.dropped, *dropped), None
                     workers.check()  # a run that is broken off begins no file
                     write_atomically(item.job.output, data, options.overwrite or watch)
-                tally.convert(item.job, losses)
+                tally.convert(item.job, dropped)
                 memory.give_back(item.charged)
                 relayed.advance(tally.done, clock.busiest)
 

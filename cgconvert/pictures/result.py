@@ -31,7 +31,7 @@ SHOWN = ("load", "decode", "prepare", "build", "translate", "encode")
 
 
 @dataclass(frozen=True)
-class Loss:
+class Dropped:
     """Something that results do not hold: in how many pictures, and in which first."""
 
     what: str
@@ -56,7 +56,7 @@ class ImagesResult:
     skipped: int
     stale: int
     failures: list[ImageFailure]
-    losses: list[Loss]
+    dropped: list[Dropped]
     seconds: float
     stage_seconds: Mapping[str, float]
     engine: Mapping[str, Any]
@@ -85,8 +85,8 @@ class ImagesResult:
             "complete": self.complete,
             "failures": [{"file": printable(f.file), "reason": f.reason} for f in self.failures],
             "not_carried": [
-                {"what": loss.what, "images": loss.images, "first": printable(loss.first)}
-                for loss in self.losses
+                {"what": part.what, "images": part.images, "first": printable(part.first)}
+                for part in self.dropped
             ],
             "seconds": round(self.seconds, 3),
             "images_per_second": round(self.images_per_second, 3),
@@ -102,7 +102,7 @@ class Tally:
         self.plan = plan
         self.converted = self.skipped = self.stale = 0
         self.failures: list[ImageFailure] = []
-        self.losses: dict[str, Loss] = {}
+        self.dropped: dict[str, Dropped] = {}
         self.engine: dict[str, Any] = {}
         self.clock = StageClock(STAGES)
         self.started = time.perf_counter()
@@ -115,14 +115,14 @@ class Tally:
         """Pictures that are dealt with."""
         return self.converted + self.skipped + len(self.failures)
 
-    def convert(self, job: ImageJob, losses: tuple[str, ...]) -> None:
+    def convert(self, job: ImageJob, dropped: tuple[str, ...]) -> None:
         """A picture has its result. One that failed before and was tried again is no failure any more."""
         with self.lock:
             self.converted += 1
             self._forget_failure(job.source)
-            for what in losses:
-                known = self.losses.get(what, Loss(what, 0, job.source))
-                self.losses[what] = Loss(what, known.images + 1, known.first)
+            for what in dropped:
+                known = self.dropped.get(what, Dropped(what, 0, job.source))
+                self.dropped[what] = Dropped(what, known.images + 1, known.first)
 
     def skip(self, job: ImageJob) -> None:
         """A picture has its result from an earlier run."""
@@ -157,7 +157,7 @@ class Tally:
                 skipped=self.skipped,
                 stale=self.stale,
                 failures=sorted(self.failures, key=lambda failure: failure.file),
-                losses=list(self.losses.values()),
+                dropped=list(self.dropped.values()),
                 seconds=self.seconds if self.seconds is not None else time.perf_counter() - self.started,
                 stage_seconds={**{stage: seconds[stage] for stage in SHOWN}, "translate": loads["translate"]},
                 engine=dict(self.engine),

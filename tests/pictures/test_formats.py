@@ -39,7 +39,7 @@ def test_8_bit_is_exact(tmp_path: Path, same: str, exact: EngineOptions, suffix:
     source = noise(37, 53, channels)
     options = LOSSLESS_WEBP if suffix == ".webp" else ()
     out, result = convert(tmp_path, f"a{suffix}", encode(suffix, source, options), exact)
-    assert result.converted == 1 and not result.failures and not result.losses
+    assert result.converted == 1 and not result.failures and not result.dropped
     written = decode_picture(out.read_bytes())
     assert written.format == {".tiff": "tiff"}.get(suffix, suffix[1:])
     assert np.array_equal(written.pixels, source[:, :, :3])
@@ -54,7 +54,7 @@ def test_8_bit_is_exact(tmp_path: Path, same: str, exact: EngineOptions, suffix:
 def test_16_bit_is_exact(tmp_path: Path, same: str, exact: EngineOptions, suffix: str, channels: int) -> None:
     source = noise(31, 22, channels, np.uint16)
     out, result = convert(tmp_path, f"a{suffix}", encode(suffix, source), exact)
-    assert not result.losses
+    assert not result.dropped
     written = read_rgb(out)
     assert written.dtype == np.uint16 and np.array_equal(written, source)
 
@@ -64,7 +64,7 @@ def test_avif_of_10_and_12_bits_is_exact(tmp_path: Path, same: str, exact: Engin
     source = noise(24, 40, 3, np.uint16) >> (16 - depth)
     options = (cv2.IMWRITE_AVIF_QUALITY, 100, cv2.IMWRITE_AVIF_DEPTH, depth)
     out, result = convert(tmp_path, "a.avif", encode(".avif", source, options), exact, quality=100)
-    assert not result.losses
+    assert not result.dropped
     written = read_rgb(out)
     assert written.max() < 1 << depth and np.array_equal(written, source)
 
@@ -77,7 +77,9 @@ def test_avif_with_alpha_is_exact_without_being_asked(
     out, _ = convert(tmp_path, "a.avif", data, exact)
     assert np.array_equal(read_rgb(out), source)
     out, result = convert(tmp_path, "b.avif", data, exact, quality=60)
-    assert [loss.what for loss in result.losses] == ["exact alpha (AVIF at quality 60 stores it with losses)"]
+    assert [part.what for part in result.dropped] == [
+        "exact alpha (AVIF at quality 60 stores it with losses)"
+    ]
 
 
 @pytest.mark.parametrize(("suffix", "bound"), [(".jpg", 38.0), (".webp", 36.0), (".avif", 38.0)])
@@ -200,7 +202,7 @@ def test_what_a_format_cannot_hold_is_said(
 ) -> None:
     source = noise(32, 32, 4, np.uint16)
     written, result = convert(tmp_path, "a.png", png(source, 6, 16), exact, out=out, quality=100)
-    assert [loss.what for loss in result.losses] == words
+    assert [part.what for part in result.dropped] == words
     pixels = decode_picture(written.read_bytes()).pixels
     if out == "a.bmp":
         assert np.array_equal(pixels, np.rint(source[:, :, :3] / 257.0))

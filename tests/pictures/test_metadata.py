@@ -134,7 +134,7 @@ def test_all_metadata_is_carried(
     tmp_path: Path, same: str, exact: EngineOptions, source: str, target: str
 ) -> None:
     out, result = convert(tmp_path, f"a{source}", source_file(source, 6), exact, out=f"a{target}")
-    assert not result.losses
+    assert not result.dropped
     data = out.read_bytes()
     block, xmp, icc = blocks_in(data, target)
     assert icc == profile()
@@ -181,10 +181,10 @@ def test_large_profiles_and_blocks(tmp_path: Path, same: str, exact: EngineOptio
     icc = profile(size=200_000)
     out, result = convert(tmp_path, "a.jpg", jpeg_with(smooth(16, 16), icc=icc), exact)
     written = read_metadata(out.read_bytes(), read_header(out.read_bytes()))
-    assert written.icc == icc and not result.losses
+    assert written.icc == icc and not result.dropped
     large = exif(1, 16, 16) + bytes(70_000)
     out, result = convert(tmp_path, "b.png", png_with(smooth(16, 16), exif=large), exact, out="b.jpg")
-    assert [loss.what for loss in result.losses] == [
+    assert [part.what for part in result.dropped] == [
         f"EXIF data of {len(large)} bytes, more than a JPEG holds"
     ]
 
@@ -195,14 +195,14 @@ def test_a_profile_of_other_colours_is_left_out_and_named(
 ) -> None:
     out, result = convert(tmp_path, "a.png", png_with(noise(8, 8), icc=profile(space)), exact)
     assert b"iCCP" not in dict(png_chunks(out.read_bytes()))
-    assert [loss.what for loss in result.losses] == [
+    assert [part.what for part in result.dropped] == [
         f"a {word} colour profile, which says nothing of a colour picture"
     ]
 
 
 def test_bmp_holds_none_and_says_so(tmp_path: Path, same: str, exact: EngineOptions) -> None:
     _, result = convert(tmp_path, "a.jpg", source_file(".jpg", 1), exact, out="a.bmp")
-    assert [loss.what for loss in result.losses] == [
+    assert [part.what for part in result.dropped] == [
         f"{kind} data, which BMP does not hold" for kind in ("EXIF", "XMP", "ICC")
     ]
 
@@ -220,14 +220,14 @@ def test_png_keeps_its_resolution_texts_and_colour_tags(
     out, result = convert(tmp_path, "a.png", data, exact)
     assert [part for part in png_chunks(out.read_bytes()) if part[0] not in (b"IHDR", b"IEND")] == kept
     _, result = convert(tmp_path, "b.png", data, exact, out="b.jpg")
-    assert [loss.what for loss in result.losses] == ["PNG chunks cICP, tEXt"]
+    assert [part.what for part in result.dropped] == ["PNG chunks cICP, tEXt"]
 
 
 def test_a_picture_without_metadata_gets_none() -> None:
     for kind in ("jpeg", "png", "webp", "tiff", "avif", "bmp"):
-        data, losses = encode_picture(decode_picture(png(smooth(16, 16), 2)), kind)
+        data, dropped = encode_picture(decode_picture(png(smooth(16, 16), 2)), kind)
         written = read_metadata(data, read_header(data))
-        assert (written.exif, written.xmp, written.icc, losses) == (None, None, None, ())
+        assert (written.exif, written.xmp, written.icc, dropped) == (None, None, None, ())
 
 
 def avif_turned_by_its_boxes(pixels: np.ndarray, turn: int, block: bytes) -> bytes:
@@ -308,8 +308,8 @@ def density_in(data: bytes, suffix: str) -> tuple[int, ...]:
 )
 def test_the_density_is_kept(source: str, given: tuple[int, ...], target: str, expected: tuple) -> None:
     picture = decode_picture(with_density(source, *given))
-    data, losses = encode_picture(picture, {".jpg": "jpeg", ".tif": "tiff"}.get(target, target[1:]))
-    assert (density_in(data, target), losses) == (expected, ())
+    data, dropped = encode_picture(picture, {".jpg": "jpeg", ".tif": "tiff"}.get(target, target[1:]))
+    assert (density_in(data, target), dropped) == (expected, ())
 
 
 def test_a_density_that_a_format_does_not_hold_is_named() -> None:

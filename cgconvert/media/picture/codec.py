@@ -47,7 +47,7 @@ class Picture:
     """One upright picture: `pixels` uint8 or uint16 RGB (H, W, 3), `alpha` (H, W) of the same type or None.
 
     uint16 always spans 0 to 65535; `depth` is how many bits the file has of it (8, 10, 12, 16). `format`
-    and `lossless` say how the file stores it. `losses`: what of the file is not in here, in words.
+    and `lossless` say how the file stores it. `dropped`: what of the file is not in here, in words.
     """
 
     pixels: np.ndarray
@@ -56,7 +56,7 @@ class Picture:
     format: str = "png"
     lossless: bool = True
     depth: int = 8
-    losses: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_pixels(self.pixels, 3)
@@ -227,7 +227,7 @@ def encode_picture(picture: Picture, kind: str, quality: int | None = None) -> t
     height, width = picture.pixels.shape[:2]
     if max(height, width) > _EDGE_LIMITS.get(kind, 1 << 30):
         raise InputError(f"{width}x{height}: {kind.upper()} holds at most {_EDGE_LIMITS[kind]} pixels a side")
-    picture, losses = _fitted(picture, kind, quality)
+    picture, dropped = _fitted(picture, kind, quality)
     if picture.alpha is None:
         raw = cv2.cvtColor(picture.pixels, cv2.COLOR_RGB2BGR)
     else:
@@ -240,9 +240,9 @@ def encode_picture(picture: Picture, kind: str, quality: int | None = None) -> t
     options = _encode_options(picture, kind, quality, depth)
     metadata = picture.metadata
     if kind in ("webp", "avif"):
-        return _encode(kind, raw, options, metadata), losses
+        return _encode(kind, raw, options, metadata), dropped
     encoded, lost = embed(_encode(kind, raw, options, Metadata()), kind, metadata, picture.alpha is not None)
-    return encoded, losses + lost
+    return encoded, dropped + lost
 
 
 def _encode(kind: str, raw: np.ndarray, options: list[int], metadata: Metadata) -> bytes:
@@ -264,28 +264,28 @@ def _encode(kind: str, raw: np.ndarray, options: list[int], metadata: Metadata) 
 
 def _fitted(picture: Picture, kind: str, quality: int | None) -> tuple[Picture, tuple[str, ...]]:
     """The picture as the format can hold it, and what that took away."""
-    losses: list[str] = []
+    dropped: list[str] = []
     alpha = picture.alpha
     if alpha is not None and kind == "jpeg":
-        losses.append("alpha, which JPEG does not hold")
+        dropped.append("alpha, which JPEG does not hold")
         alpha = None
     elif alpha is not None and kind == "avif" and quality is not None and quality < 100:
-        losses.append(f"exact alpha (AVIF at quality {quality} stores it with losses)")
+        dropped.append(f"exact alpha (AVIF at quality {quality} stores it with losses)")
     pixels, depth = picture.pixels, picture.depth
     if pixels.dtype == np.uint16 and kind in ("jpeg", "webp", "bmp"):
-        losses.append(f"{depth} bits a sample, of which {kind.upper()} holds 8")
+        dropped.append(f"{depth} bits a sample, of which {kind.upper()} holds 8")
         pixels, alpha, depth = to_8_bit(pixels), None if alpha is None else to_8_bit(alpha), 8
     elif depth == 16 and kind == "avif":
-        losses.append("16 bits a sample, of which AVIF holds 12")
+        dropped.append("16 bits a sample, of which AVIF holds 12")
     if picture.metadata.chunks and kind != "png":
         kept = {name for name, _ in picture.metadata.chunks} - {b"sRGB", b"gAMA", b"cHRM"}
         if kept:
-            losses.append(f"PNG chunks {', '.join(sorted(name.decode('latin-1') for name in kept))}")
+            dropped.append(f"PNG chunks {', '.join(sorted(name.decode('latin-1') for name in kept))}")
     density, block = picture.metadata.density, picture.metadata.exif
     kept_elsewhere = block is not None and has_density(block)
     if density and kind in ("webp", "avif") and density.per("inch") != COMMON_DENSITY and not kept_elsewhere:
-        losses.append(f"the density ({density.describe()}), which {kind.upper()} does not hold")
-    return replace(picture, pixels=pixels, alpha=alpha, depth=depth), tuple(losses)
+        dropped.append(f"the density ({density.describe()}), which {kind.upper()} does not hold")
+    return replace(picture, pixels=pixels, alpha=alpha, depth=depth), tuple(dropped)
 
 
 def to_8_bit(samples: np.ndarray) -> np.ndarray:
