@@ -11,6 +11,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "cgconvert needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test "$$(uname)" != Linux || command -v nvidia-smi >/dev/null || $(BIN)/python -c 'import torch' 2>/dev/null || \
+	  echo "There is no NVIDIA GPU here, and pip may fetch PyTorch with gigabytes of CUDA: docs/install.md avoids that."
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,openvino,onnx,train]'
 	@touch $@
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -43,6 +44,10 @@ def main(folder: Path, model: str) -> None:
     cv2.imwrite(str(picture), pair[:, :, ::-1])
     for what, path in (("source", source), ("result", result), ("side by side", picture)):
         print(f"{what:13}{path}")
+    # Beside this Python, as pip puts it there; on the user's PATH only in an activated environment.
+    command = Path(sys.executable).with_name("cgconvert")
+    print(f"your own     {os.path.relpath(command)} video YOUR.mp4")
+    print(f"or, to type cgconvert alone: source {os.path.relpath(command.with_name('activate'))}")
 
 
 if __name__ == "__main__":
