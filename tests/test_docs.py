@@ -144,3 +144,14 @@ def test_the_commands_of_the_readme_run(inputs: Path, capsys: pytest.CaptureFixt
         "a.webp",
         "b.webp",
     ]
+
+
+def test_each_way_through_the_code_is_three_files() -> None:
+    """What `docs/architecture.md` names for a frame, a picture and a training batch."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| (a [a-z ]+) \| (`.*`.*) \|$", page.split("## Where to read")[1], re.MULTILINE)
+    assert [name for name, _ in rows] == ["a frame of a video", "a picture of a folder", "a training batch"]
+    for name, text in rows:
+        files = re.findall(r"`([^`]+)`", re.sub(r"\(.*?\)", "", text))
+        assert len(files) == 3, name
+        assert all((ROOT / file).is_file() for file in files), name
