@@ -46,12 +46,12 @@ def test_gpu_and_cpu_take_the_same_step() -> None:
     for device in ("cpu", "cuda"):
         torch.manual_seed(0)
         config = Config().with_changes(
-            {**SMALL, "run.device": device, "run.precision": "fp32", "loss.pool": 0}
+            {**SMALL, "run.device": device, "run.precision": "fp64", "loss.pool": 0}
         )
         made = build_method(config, choose_precision(config.run))
         results.append({name: float(value) for name, value in made.train_step(data).items()})
     for name, value in results[0].items():
-        assert results[1][name] == pytest.approx(value, rel=1e-3)
+        assert results[1][name] == pytest.approx(value, rel=1e-9)
 
 
 def test_a_run_goes_on_on_the_gpu(tmp_path: Path, domains: dict[str, str]) -> None:
