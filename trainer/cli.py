@@ -217,6 +217,7 @@ def export(
 )
 @click.option("--count", type=click.IntRange(0), default=0, help="Number of pictures of each folder; 0: all.")
 @click.option("--device", default="cpu", show_default=True, help="Where the networks run.")
+@click.option("--learned", is_flag=True, help="Adds our own distance on pretrained features, no KID.")
 @click.option("--inception", default="", help="A TorchScript Inception file; adds KID and FID.")
 @click.option("--inception-sha256", default="", help="The SHA-256 that this file must have.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
@@ -230,7 +231,13 @@ def evaluate(models: tuple[str, ...], source: str, target: str, **options: Any) 
             raise UsageError(f"{video}: no such video")
     size = options["size"]
     settings = EvaluateOptions(
-        size, size, options["count"], options["device"], options["inception"], options["inception_sha256"]
+        size,
+        size,
+        options["count"],
+        options["device"],
+        options["inception"],
+        options["inception_sha256"],
+        options["learned"],
     )
     table = measure(models, source, target, settings, options["back"], options["paired"])
     videos: dict[str, dict[str, dict[str, float]]] = {}

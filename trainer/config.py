@@ -226,6 +226,9 @@ class WatchConfig:
     metric_size: int = _setting(256, "edge of the squares compared with the target domain", minimum=32)
     tensorboard: bool = _setting(False, "write TensorBoard files too (pip install 'cgconvert[train]')")
     collapse: bool = _setting(True, "notice NaN and collapse: go back once, then stop")
+    learned: bool = _setting(
+        False, "the learned metric, precision and recall join the metrics; needs cgconvert[train]"
+    )
     inception: str = _setting("", "a TorchScript Inception file: FID and KID join the metrics")
     inception_sha256: str = _setting("", "its checksum, if it is to be verified")
 

@@ -21,8 +21,7 @@ from trainer.data.loading import evenly, load_pictures
 from trainer.data.pairing import matched
 from trainer.data.pictures import Domain, scan_domain
 from trainer.metrics.colour import ReinhardTransfer
-from trainer.metrics.inception import Inception
-from trainer.metrics.measures import Metrics, measure_generator, measure_results, measure_truth
+from trainer.metrics.measures import Metrics, measure_generator, measure_results, measure_truth, open_networks
 from trainer.metrics.motion import WarpError, warp_error
 
 log = logging.getLogger("trainer")
@@ -49,6 +48,7 @@ class EvaluateOptions:
     device: str = "cpu"
     inception: str = ""
     inception_sha256: str = ""
+    learned: bool = False
 
 
 def _in_pairs(sources: Domain, targets: Domain) -> tuple[Domain, Domain]:
@@ -95,9 +95,7 @@ def evaluate(
     """
     device = choose_device(options.device)
     sources, targets = _sets(source, target, options, paired)
-    inception = None
-    if options.inception:
-        inception = Inception(Path(options.inception), device, options.inception_sha256 or None)
+    networks = open_networks(options.inception, options.inception_sha256, options.learned, device)
     return_way = load_model(back) if back else None
     if return_way is not None:
         return_way.generator.to(device)
@@ -112,7 +110,7 @@ def evaluate(
             options.edge,
             return_way.convert if return_way else None,
             targets if paired else (),
-            inception,
+            networks,
         )
     transfer = ReinhardTransfer(targets)
     baselines = {
@@ -121,7 +119,7 @@ def evaluate(
         "colour transfer": [transfer.convert(pixels, index + 1) for index, pixels in enumerate(sources)],
     }
     for name, results in baselines.items():
-        rows[name] = measure_results(sources, results, targets, options.edge, inception)
+        rows[name] = measure_results(sources, results, targets, options.edge, networks)
         if paired:
             rows[name] |= measure_truth(results, targets)
     return Table(rows, len(sources), len(targets), target, options.edge)

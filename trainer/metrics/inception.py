@@ -81,9 +81,11 @@ class Inception:
 def kid(first: Features, second: Features, seed: int = 0) -> tuple[float, float]:
     """Kernel Inception distance (Binkowski et al. 2018): mean and standard deviation over random subsets.
 
-    Unbiased squared MMD with the kernel (x y / D + 1)^3; may be negative for equal distributions.
+    Unbiased squared MMD with the kernel (x y / D + 1)^3; may be negative for equal distributions. Subsets are
+    of 100 samples, of half the smaller set where that is less: subsets that are all the same have no spread.
     """
-    size = min(SUBSET, len(first), len(second))
+    smaller = min(len(first), len(second))
+    size = min(SUBSET, max(2, smaller // 2))
     random = np.random.default_rng(seed)
     values = []
     for _ in range(SUBSETS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from trainer.data.augment import Pixels
 from trainer.metrics.grid import grid_power
 from trainer.metrics.inception import Inception
+from trainer.metrics.learned import LearnedMetric
 from trainer.metrics.motion import shift_error
 from trainer.metrics.ssim import psnr, ssim_luminance
 from trainer.metrics.swd import sliced_wasserstein
@@ -19,17 +21,39 @@ from trainer.metrics.swd import sliced_wasserstein
 Metrics = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Networks:
+    """Pretrained networks that metrics are measured with, each of them if it was asked for."""
+
+    inception: Inception | None = None
+    learned: LearnedMetric | None = None
+
+
+NO_NETWORKS = Networks()
+
+
+def open_networks(inception: str, sha256: str, learned: bool, device: torch.device) -> Networks:
+    """The networks asked for: an Inception file by its path and checksum, and the learned metric's own.
+
+    Raises `ModelError`, `UnavailableError`.
+    """
+    return Networks(
+        Inception(Path(inception), device, sha256 or None) if inception else None,
+        LearnedMetric(device) if learned else None,
+    )
+
+
 def measure_results(
     sources: Sequence[Pixels],
     results: Sequence[Pixels],
     targets: Sequence[Pixels],
     edge: int,
-    inception: Inception | None = None,
+    networks: Networks = NO_NETWORKS,
 ) -> Metrics:
     """Distance of results to the target domain, grid, and structure kept of their sources.
 
-    SSIM and grid are of the pictures as they are; the distance is of squares of `edge` pixels. With an
-    Inception network KID and FID join, and its checksum.
+    SSIM and grid are of the pictures as they are; the distance is of squares of `edge` pixels. What the
+    networks measure joins.
     """
     distance = sliced_wasserstein(results, targets, edge)
     metrics: Metrics = {
@@ -40,8 +64,12 @@ def measure_results(
         "grid": grid_power(results, edge),
         "ssim": float(np.mean([ssim_luminance(s, r) for s, r in zip(sources, results, strict=True)])),
     }
-    if inception is not None:
-        scores = inception.scores(results, targets)
+    if networks.learned is not None:
+        learned = networks.learned.scores(results, targets)
+        metrics |= {"learned": learned.distance, "learned_spread": learned.spread}
+        metrics |= {"precision": learned.precision, "recall": learned.recall}
+    if networks.inception is not None:
+        scores = networks.inception.scores(results, targets)
         metrics |= {"kid": scores.kid, "kid_spread": scores.kid_spread, "fid": scores.fid}
         metrics["inception"] = scores.inception_sha256
     return metrics
@@ -54,7 +82,7 @@ def measure_generator(
     edge: int,
     back: Callable[[Pixels], Pixels] | None = None,
     truths: Sequence[Pixels] = (),
-    inception: Inception | None = None,
+    networks: Networks = NO_NETWORKS,
     teacher: Callable[[Pixels], Pixels] | None = None,
 ) -> Metrics:
     """All metrics of a generator on hold-out pictures: `measure_results`, and what needs the generator.
@@ -63,7 +91,7 @@ def measure_generator(
     with the `truths` of pairs (L1 in [0, 255]), `teacher_l1` and `teacher_ssim` with a teacher's results.
     """
     results = [convert(pixels) for pixels in sources]
-    metrics = measure_results(sources, results, targets, edge, inception)
+    metrics = measure_results(sources, results, targets, edge, networks)
     metrics["shift"] = shift_error(sources[:8], convert)
     if back is not None:
         metrics["cycle_psnr"] = float(
@@ -84,8 +112,3 @@ def measure_truth(results: Sequence[Pixels], truths: Sequence[Pixels]) -> Metric
         "l1": float(np.mean([np.abs(r.astype(int) - t.astype(int)).mean() for r, t in pairs])),
         "truth_ssim": float(np.mean([ssim_luminance(r, t) for r, t in pairs])),
     }
-
-
-def open_inception(path: str, sha256: str, device: torch.device) -> Inception | None:
-    """The Inception file, or None where none is named."""
-    return Inception(Path(path), device, sha256 or None) if path else None

@@ -84,10 +84,14 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of the thousand ImageNet classes, (N, 1000); images of about 224 pixels."""
+        return self.classifier(self.pooled(images))
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """The features that the classes are told by, their mean over all places: (N, 1280)."""
         x = F.relu6(self.stem(images))
         for block in self.blocks:
             x = block(x)
-        return self.classifier(F.relu6(self.head(x)).mean(dim=(2, 3)))
+        return F.relu6(self.head(x)).mean(dim=(2, 3))
 
     def features(self, images: Tensor, levels: int = len(READ)) -> list[Tensor]:
         """What the stages give at strides 4, 8, 16 and 32, or at the first `levels` of them.

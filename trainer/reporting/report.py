@@ -40,6 +40,10 @@ MEANINGS = {
     "truth_ssim": "structure of the truth; 1 is all",
     "teacher_l1": "distance to the teacher, of 255; lower is nearer",
     "teacher_ssim": "structure of the teacher's results; 1 is all",
+    "learned": "our own kernel distance on EfficientNet features x 1000, no KID; lower is nearer",
+    "learned_spread": "its standard deviation over subsets",
+    "precision": "share of the results that are like the target domain; 1 is all",
+    "recall": "share of the target domain that the results are like; 1 is all",
     "kid": "x 1000; lower is nearer",
     "fid": "lower is nearer",
 }

@@ -15,7 +15,7 @@ from trainer.data.augment import Pixels
 from trainer.data.domains import PAIRED, TrainingData
 from trainer.data.loading import evenly, load_pictures
 from trainer.methods import Method
-from trainer.metrics.measures import Metrics, measure_generator, open_inception
+from trainer.metrics.measures import NO_NETWORKS, Metrics, measure_generator, open_networks
 from trainer.reporting.board import Board
 from trainer.reporting.report import write_report
 from trainer.reporting.samples import grid, sample_rows, write_picture
@@ -43,7 +43,9 @@ class Watch:
         self._pictures: dict[str, list[Pixels]] = {}
         # Opened before the first step, so that a wrong file is not found hours later.
         inception, sha256 = absolute(config.watch.inception, folder.path), config.watch.inception_sha256
-        self._features = open_inception(inception, sha256, method.device) if first else None
+        self._networks = NO_NETWORKS
+        if first:
+            self._networks = open_networks(inception, sha256, config.watch.learned, method.device)
         self._board = Board(folder.path / "tensorboard") if config.watch.tensorboard and first else None
         self._paired = config.run.method in PAIRED
         self._sampled = self._measured_at = -1
@@ -169,7 +171,7 @@ class Watch:
             settings.metric_size,
             back,
             targets if self._paired else (),
-            self._features,
+            self._networks,
             teacher,
         )
 

@@ -61,6 +61,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "optimizer.disc_lr": 2e-4,
         "optimizer.beta1": 0.0,
         "optimizer.beta2": 0.99,
+        "watch.learned": True,
         "watch.sample_every": 2_000,
         "watch.metrics_every": 4_000,
         "watch.checkpoint_every": 2_000,
