@@ -30,8 +30,8 @@ def test_pictures_of_one_kind_are_nearer() -> None:
     assert near.distance < 0.3 * far.distance
     assert near.spread > 1e-3
     static = [random.integers(0, 256, (48, 64, 3), dtype=np.uint8) for _ in range(6)]
-    assert metric.scores(static, warm[6:]).precision == 0.0
-    assert near.precision > 0.5
+    assert metric.scores(static, warm[6:]).recall == 0.0
+    assert near.recall > 0.5
     assert metric.features(warm[:2]).shape == (2, 1280)
     joined, alone = metric.features(warm)[:9], metric.features(warm[:9])
     assert np.allclose(joined, alone, atol=1e-4), "whatever the batches"
