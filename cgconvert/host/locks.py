@@ -25,7 +25,8 @@ def locked(
     """
     from filelock import FileLock, Timeout  # here, since plans and lists of models need no lock
 
-    lock = FileLock(path, fallback_to_soft=False)
+    # The block may be left in another thread than it was entered in.
+    lock = FileLock(path, fallback_to_soft=False, thread_local=False)
     held = True
     try:
         lock.acquire(blocking=False)

@@ -29,6 +29,7 @@ from cgconvert.host.memory import available_memory
 from cgconvert.media.picture.codec import Picture, checked_header, decode_picture, encode_picture, read_file
 from cgconvert.options import EngineOptions, ImageOptions
 from cgconvert.pictures.batching import Groups
+from cgconvert.pictures.claims import Claims, Elsewhere, state_of
 from cgconvert.pictures.files import ImageFailure, ImageJob, is_finished
 from cgconvert.pictures.plan import ImagePlan, plan_dir, plan_images, write_marker
 from cgconvert.pictures.result import Dropped, ImagesResult, Tally
@@ -92,22 +93,50 @@ def run_images(
     workers = Workers(jobs, decoded, translated, memory)
     relayed = Relayed(workers, progress)
 
+    claims = Claims()
+
+    def skip(job: ImageJob) -> None:
+        tally.skip(job)
+        relayed.advance(tally.done)
+
     def find() -> None:
-        """The pictures that have no result yet."""
+        """The pictures that have no result yet; those that another run is at when it is done with them."""
         marked = False
+        elsewhere: list[Elsewhere] = []
+
+        def look_elsewhere() -> None:
+            for other in elsewhere.copy():
+                settled = other.settle(claims, skip)
+                if settled is not None:
+                    elsewhere.remove(other)
+                if settled is False:
+                    jobs.put(Item(other.job))
+
         found = watched(plan, tally.skip, tally.fail) if watch else plan.jobs(tally.failures)
         for job in found:
             workers.check()
             if job is None:  # nothing new in a watched folder
+                look_elsewhere()
                 time.sleep(PATIENCE)
-            elif not watch and is_finished(job, options):
-                tally.skip(job)
-                relayed.advance(tally.done)
+                continue
+            if not watch and is_finished(job, options):
+                skip(job)
+                continue
+            if not marked:
+                write_marker(plan)
+                marked = True
+            before = state_of(job.output)
+            if not claims.take(job.output):
+                elsewhere.append(Elsewhere(job, before))
+            elif not watch and is_finished(job, options):  # since the look before
+                claims.give_back(job.output)
+                skip(job)
             else:
-                if not marked:
-                    write_marker(plan)
-                    marked = True
                 jobs.put(Item(job))
+        while elsewhere:
+            workers.check()
+            look_elsewhere()
+            time.sleep(PATIENCE)
         jobs.close()
 
     def decode() -> None:
@@ -182,6 +211,7 @@ def run_images(
                     dropped, item.picture = (*item.picture.dropped, *dropped), None
                     workers.check()  # a run that is broken off begins no file
                     write_atomically(item.job.output, data, options.overwrite or watch)
+                claims.give_back(item.job.output)
                 tally.convert(item.job, dropped)
                 memory.give_back(item.charged)
                 relayed.advance(tally.done, clock.busiest)
@@ -198,6 +228,7 @@ def run_images(
             tally.fail(
                 item.job.source, "not enough memory to decode or encode it" if is_short else str(error)
             )
+            claims.give_back(item.job.output)
             memory.give_back(item.charged)
             relayed.advance(tally.done, clock.busiest)
 
@@ -225,6 +256,7 @@ def run_images(
     except OutputError as error:
         raise OutputError(f"{error}; {finished_so_far()}") from error
     finally:
+        claims.close()
         progress.finish()
         tally.stop(complete)
     return tally.result()
