@@ -1,4 +1,4 @@
-"""cgconvert: videos and folders of images into another look, with CycleGAN-family generators.
+"""cgconvert converts videos and folders of pictures to another look with CycleGAN-family generators.
 
     import cgconvert
     report = cgconvert.convert_video("in.mp4", model="photo2monet")

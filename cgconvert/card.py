@@ -1,4 +1,4 @@
-"""The model card: all that a model says of itself, stored as JSON in its file's header."""
+"""The model card: the description of a model, stored as JSON in the header of its file."""
 
 from __future__ import annotations
 

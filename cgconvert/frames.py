@@ -1,4 +1,4 @@
-"""Frames, batches of frames and what a video says of itself: types that check themselves once, at birth."""
+"""Frames, batches of frames and the description of a video: types that check their values when made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Imports go down the house only, and heavy libraries stay in their rooms."""
+"""Imports go down the levels only, and each heavy library is imported in one package only."""
 
 from __future__ import annotations
 

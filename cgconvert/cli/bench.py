@@ -1,4 +1,4 @@
-"""`cgconvert bench`: pictures a second by engine and precision on this machine, beside what it could do."""
+"""`cgconvert bench` measures each engine and precision, and their share of this machine's limits."""
 
 from __future__ import annotations
 

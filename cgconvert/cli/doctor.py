@@ -1,4 +1,4 @@
-"""`cgconvert doctor`: what really works on this machine, each thing tried, and why the rest does not."""
+"""`cgconvert doctor` tries everything that could work on this machine and prints why the rest does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`cgconvert compile` and `cgconvert engines`: engines built ahead of time, and what is kept of them."""
+"""`cgconvert compile` builds engines ahead of time; `cgconvert engines` lists and removes them."""
 
 from __future__ import annotations
 

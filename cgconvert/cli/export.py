@@ -1,4 +1,4 @@
-"""`cgconvert models export`: a model in the format of others."""
+"""`cgconvert models export` writes a model in the format of other software."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`cgconvert jobs`: conversions that were broken off, to be listed, resumed or removed."""
+"""`cgconvert jobs` lists, continues and removes interrupted conversions."""
 
 from __future__ import annotations
 

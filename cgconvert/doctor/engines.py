@@ -1,4 +1,4 @@
-"""Engines tried on a tiny network and picture: what works on this machine, and why the rest does not."""
+"""Tries each engine on a tiny network and picture, and finds out why some do not work."""
 
 from __future__ import annotations
 

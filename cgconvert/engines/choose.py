@@ -1,4 +1,4 @@
-"""From what was asked for to an engine: the device, the precision and the engine that run a job."""
+"""Chooses the device, the precision and the engine of a job from what was asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A generator's layers in bf16 as a CPU likes them: the same arithmetic with less of everything around it.
+"""Replaces a generator's layers in bf16 on a CPU by equal ones that take less time.
 
 For networks that run layer by layer in channels_last memory; compilers and runtimes have their own ways.
 Each was measured before it was kept; `docs/engines.md` has the figures.

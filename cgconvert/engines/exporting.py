@@ -1,4 +1,4 @@
-"""Models in the formats of others: ONNX, TorchScript, and the original implementation's checkpoints.
+"""Exports models as ONNX, as TorchScript, and as checkpoints of the original implementation.
 
 What is written is read back and compared with the plain float32 network, in sizes and batches other than
 the one that it was traced with; only then does it appear at its name.

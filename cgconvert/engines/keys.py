@@ -1,4 +1,4 @@
-"""What makes a built engine the one it is: the parts of its name in the cache."""
+"""The parts of the name under which a built engine is kept in the cache."""
 
 from __future__ import annotations
 

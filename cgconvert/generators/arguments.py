@@ -1,4 +1,4 @@
-"""Which arguments an architecture takes, checked before anything is built from a file's own words."""
+"""Checks the arguments of an architecture before anything is built from the words of a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The generator that changes nothing: it shows what the pipeline around a network loses."""
+"""The generator that changes nothing and so shows what the pipeline around a network changes."""
 
 from __future__ import annotations
 

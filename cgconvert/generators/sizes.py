@@ -1,4 +1,4 @@
-"""The picture sizes that each architecture accepts: what a model card promises to the converter."""
+"""The picture sizes that each architecture accepts."""
 
 from __future__ import annotations
 

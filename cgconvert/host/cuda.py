@@ -1,4 +1,4 @@
-"""Whether this machine has an NVIDIA card, asked of its driver: torch takes seconds to be imported."""
+"""Counts NVIDIA GPUs by asking the driver, because importing torch takes seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A lock between processes that the system releases when its holder dies, however it dies."""
+"""A lock between processes that the system releases when the process that holds it ends in any way."""
 
 from __future__ import annotations
 

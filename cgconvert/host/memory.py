@@ -1,4 +1,4 @@
-"""The machine's memory: how much can be had, and keeping what was had. Needs no torch."""
+"""How much memory is free, and keeping freed memory for the next use. No torch."""
 
 from __future__ import annotations
 

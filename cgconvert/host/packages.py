@@ -1,4 +1,4 @@
-"""What is installed beside us."""
+"""Which packages are installed."""
 
 from __future__ import annotations
 

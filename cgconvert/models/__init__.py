@@ -1,4 +1,4 @@
-"""Models: what they say of themselves (card), where they are (catalog), and how they are loaded safely.
+"""Models: their cards, where they are found, and how they are loaded safely.
 
 Nothing here imports torch; `cgconvert.models.loading` and `cgconvert.models.importing` do.
 """

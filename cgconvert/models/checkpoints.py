@@ -1,4 +1,4 @@
-"""Reads checkpoints from other hands without running anything in them, and says what a wrong file is."""
+"""Reads checkpoints of other software without running anything in them, and recognises wrong files."""
 
 from __future__ import annotations
 

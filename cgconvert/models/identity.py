@@ -1,4 +1,4 @@
-"""The shipped model that changes nothing: what it was converted with shows what the pipeline loses.
+"""The shipped model that changes nothing and so shows what the pipeline itself changes.
 
 `python -m cgconvert.models.identity` writes its file anew, the same bytes each time.
 """

@@ -1,4 +1,4 @@
-"""Brings checkpoints of the original CycleGAN/pix2pix implementation in as cgconvert models."""
+"""Installs checkpoints of the original CycleGAN and pix2pix implementation as models."""
 
 from __future__ import annotations
 

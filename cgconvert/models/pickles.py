@@ -1,4 +1,4 @@
-"""Looks at a pickle before it is read: what would take for ever, or bring the program down, is refused.
+"""Examines a pickle before it is read and refuses what would take forever or exhaust the memory.
 
 `torch.load(weights_only=True)` runs nothing that is in a file, but it builds whatever the file describes. A
 file of some kilobytes can describe nested tuples of 2 ** 60 parts, which nobody can hash, or of a depth at

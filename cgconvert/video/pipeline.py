@@ -68,7 +68,7 @@ def convert_video(
     engine_options: EngineOptions | None = None,
     progress: Progress | None = None,
 ) -> VideoReport:
-    """Put a video into another look; sound, subtitles, chapters and every time stamp stay as they are.
+    """Convert a video to another look; sound, subtitles, chapters and all timestamps stay as they are.
 
     `output` None: beside the source, as NAME.MODEL.EXT. The result appears whole or not at all. Raises
     `CgconvertError` subclasses; `Interrupted` on Ctrl-C.

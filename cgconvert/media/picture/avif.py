@@ -1,4 +1,4 @@
-"""What an AVIF file says of its picture: size, turning, depth and metadata. OpenCV then decodes it."""
+"""Reads size, rotation, depth and metadata of an AVIF file. OpenCV then decodes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""EXIF blocks: which way up the picture is, and the block that fits the picture after it was turned upright.
+"""EXIF blocks: reads the orientation, and writes the block that fits the upright picture.
 
 A block is the TIFF structure itself, without the `Exif\\0\\0` that JPEG puts before it. Edits are made in
 place, because makers' private notes point to places in the block and break when anything moves.

@@ -1,4 +1,4 @@
-"""What a picture's file says before it is decoded: format, size, number of pictures. Bytes only."""
+"""Reads format, size and number of pictures from the bytes of a file before it is decoded."""
 
 from __future__ import annotations
 

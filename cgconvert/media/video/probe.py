@@ -1,4 +1,4 @@
-"""What a video says of itself before it is converted, and pictures from all over it."""
+"""Reads from a video what its plan needs, and sample pictures from all over it."""
 
 from __future__ import annotations
 

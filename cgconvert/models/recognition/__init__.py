@@ -1,4 +1,4 @@
-"""What a state dict is, read off its names and shapes alone. Nothing here imports torch.
+"""Recognises the network of a state dict by names and shapes alone. Nothing here imports torch.
 
 `recognise` gives the architecture and its arguments; whether every tensor then has its place is for the
 caller to compare with the network itself.

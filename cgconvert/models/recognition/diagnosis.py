@@ -1,4 +1,4 @@
-"""What a state dict that is no supported generator looks like: the families that people mistake for one."""
+"""Recognises state dicts that are no supported generator, to say what they are."""
 
 from __future__ import annotations
 
