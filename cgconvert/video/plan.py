@@ -170,8 +170,13 @@ def plan_video(
 
 
 def _encoding(codec: VideoCodec, info: StreamInfo, size: tuple[int, int], options: VideoOptions) -> Encoding:
-    """How frames of the result are encoded; side by side they are twice as wide."""
+    """How frames of the result are encoded; side by side they are twice as wide. Raises `UsageError`."""
     encoded = (size[0] * 2, size[1]) if options.compare == "side" else size
+    if encoded[0] < codec.least_width:
+        raise UsageError(
+            f"{codec.encoder} needs frames of {codec.least_width} pixels in width or more, and these have "
+            f"{encoded[0]}: use another `codec`, such as h264, or a larger `size`"
+        )
     return Encoding(
         codec,
         *encoded,

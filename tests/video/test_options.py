@@ -150,6 +150,11 @@ def test_plans_that_cannot_work_are_refused(tmp_path: Path, exact: EngineOptions
 
     with pytest.raises(UsageError, match="did you mean h265"):
         plan(codec="h256")
+    with pytest.raises(
+        UsageError, match="libx265 needs frames of 64 pixels in width or more, and these have 48"
+    ):
+        plan(codec="h265", size="48x32")  # x265 corrupted the heap here, and the process was aborted
+    plan(codec="h265", size="48x32", compare="side")  # is encoded 96 wide
     with pytest.raises(UsageError, match="cannot hold prores"):
         plan(codec="prores")
     with pytest.raises(UsageError, match=r"cannot write \.gif"):

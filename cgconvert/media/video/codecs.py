@@ -21,7 +21,7 @@ class VideoCodec:
     `encoder` is FFmpeg's name for what writes it, `codec` for what is written. `quality_option` is what
     `--crf` sets ("" if the encoder has no such thing) within `quality_range`; `quality` and `preset` are
     defaults, chosen to be hard to tell from the source; `presets` are those there are. `odd_sizes`: takes
-    subsampled chroma where a side is odd.
+    subsampled chroma where a side is odd. `least_width`: pixels that a frame must have in width.
     """
 
     encoder: str
@@ -33,6 +33,7 @@ class VideoCodec:
     preset: str | None = None
     presets: tuple[str, ...] = ()
     odd_sizes: bool = False
+    least_width: int = 1
     options: dict[str, str] = field(default_factory=dict)
 
 
@@ -56,6 +57,7 @@ VIDEO_CODECS: dict[str, VideoCodec] = {
         quality=20,
         preset="medium",
         presets=_X26X,
+        least_width=64,  # x265 writes beyond its own memory for narrower frames, which ends the process
         options={"x265-params": "log-level=error"},
     ),
     "av1": VideoCodec(
