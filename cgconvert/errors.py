@@ -49,9 +49,9 @@ class Interrupted(CgconvertError):
 
 
 def first_line(error: BaseException, most: int = 160) -> str:
-    """The first line of what an error says, at most `most` characters; its kind where it says nothing.
+    """Return the first line of an error's text, cut to `most` characters, or its type's name without a text.
 
-    Of an error of the system or of FFmpeg only what went wrong: with which file, our own messages say.
+    Errors of the system and of FFmpeg give only their reason, since our own messages name the file.
     """
     text = str(getattr(error, "strerror", None) or error).strip()
     return (text.splitlines() or [type(error).__name__])[0][:most]

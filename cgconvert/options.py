@@ -1,19 +1,19 @@
-"""What can be asked for, as frozen types; the command line and the Python functions share them. No torch."""
+"""Options of conversions as frozen types, shared by the command line and the Python functions. No torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-"""The arithmetic that a conversion can have inside the network."""
+"""Number formats in which the network can compute."""
 
 EXPORT_SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "pth": ".pth"}
-"""What a model can be exported as, and the suffix of such a file."""
+"""Formats that a model can be exported to, with the suffix of each file."""
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Where and how the network runs. `batch` None: chosen by the memory at hand."""
+    """Where and how the network runs. A `batch` of None is chosen by the free memory."""
 
     device: str = "auto"
     engine: str = "auto"
@@ -25,11 +25,13 @@ class EngineOptions:
 class VideoOptions:
     """How a video is converted and written.
 
-    `codec`: h264, h265, av1, vp9, prores, ffv1 or an NVENC encoder's name; None: what the container
-    calls for. `size` and `work_size`: "WxH", "720p" or "0.5x"; None: the source's, the card's advice.
-    `start` and `end` in seconds. `compare`: "side", "split" or None. `decoder`: "auto", "cpu", or "nvdec",
-    the decoder of an NVIDIA card. `resume`: keep finished segments beside the result, so that
-    the same call goes on where it was broken off; `restart` drops what is kept and begins again.
+    `codec` is h264, h265, av1, vp9, prores, ffv1 or the name of an NVENC encoder. None takes the container's
+    usual one. `crf`, `preset` and `pix_fmt` are the encoder's own; None takes the codec's default.
+    `size` is the result's and `work_size` the network's, as "WxH", "720p" or "0.5x". None takes the source's
+    size for the one and the model's advice for the other. `start` and `end` are seconds from the beginning.
+    `compare` shows source and result in one picture: "side" or "split". `decoder` is "auto", "cpu" or
+    "nvdec", the decoder of an NVIDIA card. `strict` stops at the first damage. `resume` keeps finished
+    segments beside the result, so that the same call continues an interrupted run, and `restart` drops them.
     """
 
     codec: str | None = None
@@ -50,7 +52,11 @@ class VideoOptions:
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """How images are written. `format` None: the source's; `quality` 1 to 100, None: the format's."""
+    """How images are written.
+
+    A `format` of None keeps the source's. `quality` is 1 to 100, and None takes the format's default.
+    `overwrite` converts again what has a result. `watch` keeps converting what arrives in a folder.
+    """
 
     format: str | None = None
     quality: int | None = None

@@ -16,22 +16,22 @@ TEMPORARY_PREFIX = ".cgconvert-"
 
 
 def real_path(path: Path) -> Path:
-    """The absolute path with its links followed, a link that goes round in circles as it is.
+    """Return the absolute path with its links followed. A link that leads back to itself stays as it is.
 
-    `Path.resolve` raises a RuntimeError for such a link, or nothing, by Python's version.
+    Whether `Path.resolve` raises a RuntimeError for such a link depends on the version of Python.
     """
     return Path(os.path.realpath(path))
 
 
 def output_error(path: Path, error: OSError) -> OutputError:
-    """The `OutputError` that says in words why `path` could not be written."""
+    """Return the `OutputError` that says why `path` could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputError(f"disk full while writing {path}: free some space, or choose another place")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return OutputError(f"no permission to write {path}: choose another place")
     if error.errno == errno.ENAMETOOLONG:
         return OutputError(f"cannot write {path}: its name is too long; choose a shorter one")
-    if error.errno == errno.EEXIST:  # what was to be made was the folder
+    if error.errno == errno.EEXIST:  # the folder was to be made, not the file
         return OutputError(f"cannot write {path}: {path.parent} is no folder, or a link that leads nowhere")
     return OutputError(f"cannot write {path}: {error.strerror or error}")
 
@@ -53,12 +53,13 @@ def flush_to_disk(path: Path) -> None:
 
 @contextmanager
 def atomic_path(target: Path, overwrite: bool = True) -> Iterator[Path]:
-    """A temporary path beside `target`, with its suffix; renamed to it on success, removed on failure.
+    """Give a temporary path beside `target` that is renamed to it on success and removed on failure.
 
-    Every process takes the same temporary name for a target, and a lock beside it: so the next one finds
-    and removes what a killed one has left, and two never write the same target at once. Raises
-    `OutputError` if another process writes the target, if it exists and `overwrite` is False (looked at
-    again just before the rename), or if the folder, the disk or the permissions do not allow it.
+    Every process uses the same temporary name for a target, and a lock beside it. So the next process
+    removes what a killed one has left, and two never write the same target at once.
+
+    Raises `OutputError` if another process writes the target, if the target exists and `overwrite` is False
+    (which is checked again before the rename), or if folder, disk or permissions do not allow it.
     """
     name = f"{TEMPORARY_PREFIX}{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}"
     temporary = target.parent / f"{name}{target.suffix}"
@@ -70,7 +71,7 @@ def atomic_path(target: Path, overwrite: bool = True) -> Iterator[Path]:
             if not held:
                 raise OutputError(f"{target} is being written by another process: wait for its end")
             try:
-                temporary.unlink(missing_ok=True)  # of a process that was killed
+                temporary.unlink(missing_ok=True)  # a killed process has left it
                 yield temporary
                 flush_to_disk(temporary)
                 if overwrite:
@@ -85,7 +86,7 @@ def atomic_path(target: Path, overwrite: bool = True) -> Iterator[Path]:
 
 
 def _rename_new(temporary: Path, target: Path) -> None:
-    """Rename that fails where the target has appeared meanwhile; falls back where links are unknown."""
+    """Rename, but fail if the target has appeared meanwhile."""
     try:
         os.link(temporary, target)
     except FileExistsError:

@@ -10,7 +10,7 @@ from pathlib import Path
 POLL_SECONDS = 0.1
 
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-"""What a file system answers that has no locks."""
+"""Errors of a file system that has no locks."""
 
 
 @contextmanager
@@ -19,11 +19,10 @@ def locked(
 ) -> Iterator[bool]:
     """Hold the lock file `path` for this block; False if another holds it and `wait` is False.
 
-    `waiting` is called once before waiting. The lock file stays, or is removed at the end of the block if
-    `remove` is True. On a file system without locks every process is taken to hold it. Raises `OSError`
-    where the file cannot be made.
+    `waiting` is called once before the wait. The lock file stays unless `remove` is True. On a file system
+    without locks the block runs as if the lock were held. Raises `OSError` if the file cannot be made.
     """
-    from filelock import FileLock, Timeout  # here, since plans and lists of models need no lock
+    from filelock import FileLock, Timeout  # imported here, since a plan needs no lock
 
     # The block may be left in another thread than it was entered in.
     lock = FileLock(path, fallback_to_soft=False, thread_local=False)
@@ -42,7 +41,7 @@ def locked(
         yield held
     finally:
         if lock.is_locked:
-            if remove:  # while it is held: who opened it meanwhile finds it gone and makes a new one
+            if remove:  # before the release: a process that waits finds it gone and makes a new one
                 with suppress(OSError):
                     path.unlink()
             lock.release()

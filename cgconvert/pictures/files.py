@@ -1,4 +1,4 @@
-"""Pictures as files: their names, what lies in a folder, where each result goes. No torch."""
+"""Files of pictures: which lie in a folder, and where each result goes. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cgconvert.options import ImageOptions
 
 @dataclass(frozen=True)
 class ImageJob:
-    """One picture: read from `source`, written to `output` as `format`."""
+    """One picture, read from `source` and written to `output` as `format`."""
 
     source: Path
     output: Path
@@ -29,17 +29,17 @@ class ImageFailure:
 
 
 def printable(path: Path | str) -> str:
-    """A path for a person or a report: line ends, control characters and undecodable bytes escaped."""
+    """Return a path as text in which line ends, control characters and undecodable bytes are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(path))
 
 
 def is_finished(job: ImageJob, options: ImageOptions) -> bool:
-    """Whether the result is there and may stay: outputs appear whole, so what is there is complete."""
+    """Whether the result is there and may stay. It is complete, since outputs appear whole."""
     return not options.overwrite and os.path.lexists(job.output)
 
 
 def output_name(name: str, wanted: str | None) -> str:
-    """The result's file name: the source's, with the suffix of the wanted format if it has another."""
+    """Return the source's file name, with another suffix if it does not fit the wanted format."""
     suffix = Path(name).suffix
     if wanted is None or SUFFIXES.get(suffix.lower()) == wanted:
         return name
@@ -52,11 +52,11 @@ def find_images(
     failures: list[ImageFailure],
     suffixes: Container[str] = SUFFIXES,
 ) -> Iterator[Path]:
-    """Paths relative to `folder` of every picture in it, by suffix, sorted within each folder.
+    """Yield the path of every picture below `folder`, relative to it and sorted within each folder.
 
-    Hidden files and folders are left out, our own temporary files with them, and so is `excluded`. Links to
-    files are followed, links to folders are not: they can go round in circles. Folders that cannot be read
-    are added to `failures`.
+    Pictures are told by their suffix. Hidden files and folders are left out, and so is `excluded`. Links to
+    files are followed. Links to folders are not, since they may lead back. Folders that cannot be read are
+    added to `failures`.
     """
     pending = [Path()]
     while pending:
@@ -80,7 +80,7 @@ def find_images(
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder or a link to one; a link in circles is none, and reading it says why."""
+    """Whether an entry is a folder or a link to one. A link to itself is neither; reading it says why."""
     try:
         return entry.is_dir()
     except OSError:
@@ -88,7 +88,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def same_file(first: Path, second: Path) -> bool:
-    """Whether both are there and one file."""
+    """Whether both paths exist and mean the same file."""
     try:
         return first.samefile(second)
     except OSError:

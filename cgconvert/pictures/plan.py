@@ -1,4 +1,4 @@
-"""From paths and options to a plan for pictures: what goes where, checked before any work. No torch."""
+"""The plan of a conversion of pictures, decided and checked before any work. Imports no torch."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from cgconvert.pictures.files import (
 )
 
 MARKER = ".cgconvert.json"
-"""In every output folder: which model made it, so that another does not pass for finished work."""
+"""A file in every output folder that names the model, so that another's results do not pass for finished."""
 
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """A run over pictures: those in `files`, or if `folder` is given every picture below it.
+    """A run over the pictures in `files`, or over every picture below `folder`.
 
-    `output` is the folder that the results go to (None: beside each file). `total` pictures were there
-    when the plan was made.
+    `output` is the folder of the results; with None each lies beside its source. `total` is the number of
+    pictures that were there when the plan was made.
     """
 
     folder: Path | None
@@ -49,7 +49,7 @@ class ImagePlan:
     notes: Sequence[str] = field(default_factory=tuple)
 
     def jobs(self, failures: list[ImageFailure] | None = None) -> Iterator[ImageJob]:
-        """Every job in order of names, one folder after the other; unreadable folders go to `failures`."""
+        """Yield every job by name, one folder after the other. Unreadable folders are added to `failures`."""
         if self.folder is None:
             yield from self.files
             return
@@ -62,13 +62,13 @@ class ImagePlan:
             )
 
     def place(self) -> str:
-        """Where the results are, for a person."""
+        """Say where the results are."""
         if self.output is not None:
             return printable(self.output)
         return printable(self.files[0].output) if len(self.files) == 1 else "beside the sources"
 
     def describe(self) -> Iterator[str]:
-        """The plan line by line, as `--dry-run` prints it."""
+        """Yield the plan line by line, as `--dry-run` prints it."""
         engine, options = self.engine, self.options
         failures: list[ImageFailure] = []
         kinds: Counter[str] = Counter()
@@ -99,12 +99,13 @@ def plan_dir(
 ) -> ImagePlan:
     """Decide everything about the conversion of a folder and check that it can work.
 
-    `output` None: `FOLDER.MODEL` beside the folder. Raises `UsageError`, `ModelError`, `OutputError`.
+    An `output` of None means `FOLDER.MODEL` beside the folder. Raises `UsageError`, `ModelError`,
+    `OutputError`.
     """
     check_options(options, engine)
     if not folder.is_dir():
         if folder.exists():
-            _kind_by_content(folder)  # raises for a video
+            _kind_by_content(folder)  # raises if it is a video
             raise UsageError(f"{printable(folder)} is a file: use `cgconvert image`")
         raise UsageError(f"no such folder: {printable(folder)}")
     model_path, card = _model(model)
@@ -154,7 +155,7 @@ def _check_folders(folder: Path, target: Path) -> None:
 
 
 def _count_without_clashes(plan: ImagePlan) -> int:
-    """How many jobs there are. Raises `UsageError` if two would write one file."""
+    """Count the jobs. Raises `UsageError` if two would write the same file."""
     total, folder = 0, None
     names: dict[str, Path] = {}
     for job in plan.jobs():
@@ -205,8 +206,8 @@ def plan_images(
 ) -> ImagePlan:
     """Decide everything about the conversion of single files and check that it can work.
 
-    `output`: a file for one file, a folder for any number; None: `NAME.MODEL.EXT` beside each. Raises
-    `UsageError`, `ModelError`, `OutputError`.
+    `output` is a file for a single source or a folder for any number of them. None means `NAME.MODEL.EXT`
+    beside each. Raises `UsageError`, `ModelError`, `OutputError`.
     """
     check_options(options, engine)
     sources = list(dict.fromkeys(files))
@@ -234,7 +235,7 @@ def plan_images(
 
 
 def _without_results(sources: list[Path], card: ModelCard, notes: list[str]) -> list[Path]:
-    """Without the results of an earlier run that a pattern like *.jpg picks up beside their sources."""
+    """Leave out results of an earlier run, which a pattern like *.jpg picks up beside their sources."""
     ending = f".{card.name}"
     given = {(path.parent, path.stem) for path in sources}
     kept = [
@@ -278,9 +279,9 @@ def _job(source: Path, output: Path | None, count: int, card: ModelCard, options
 
 
 def _kind_by_content(source: Path) -> str:
-    """The format of a file whose name does not say it; png if it is no picture, as reading it will tell.
+    """Return the format by the first bytes of a file. Raises `UsageError` for a video.
 
-    Raises `UsageError` for a video.
+    For what is no picture it is "png"; reading the file will then say what is wrong.
     """
     from cgconvert.media.picture.headers import identify, is_video
 

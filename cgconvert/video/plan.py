@@ -1,4 +1,4 @@
-"""From a video's path and options to a plan: everything decided and checked before any work. No torch."""
+"""The plan of a video's conversion, decided and checked before any work. Imports no torch for the CPU."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ DECODERS = ("auto", "cpu", "nvdec")
 
 @dataclass(frozen=True)
 class VideoPlan:
-    """One video's conversion, with nothing left to decide but what the engine is measured for.
+    """One video's conversion. Only the engine is still chosen by the run, which measures for it.
 
-    `size` is the result's, `work_size` what the network sees (width, height).
+    `size` is the result's (width, height), `work_size` that of what the network sees.
     """
 
     source: Path
@@ -54,12 +54,12 @@ class VideoPlan:
 
     @property
     def warnings(self) -> list[str]:
-        """What the result will not keep of the source, or have otherwise, in words."""
+        """What of the source the result will not keep, or will have otherwise, in words."""
         dropped = [f"stream {stream.describe()}" for stream in self.streams if stream.action == "dropped"]
         return [*self.notes, *dropped]
 
     def describe(self) -> list[str]:
-        """The plan line by line, as `--dry-run` prints it."""
+        """Return the plan line by line, as `--dry-run` prints it."""
         info, encoding = self.info, self.encoding
         about = f"{info.width}x{info.height}, {float(info.rate):.3f} frames/s, {info.pixel_format}"
         length = f", {info.duration:.1f} s" if info.duration else ""
@@ -83,9 +83,10 @@ class VideoPlan:
 
 
 def parse_size(text: str, width: int, height: int, name: str) -> tuple[int, int]:
-    """ "1280x720", "720p" (the shorter side) or "0.5x" as (width, height). Raises `UsageError`.
+    """Return "1280x720", "720p" (the shorter side) or "0.5x" as (width, height). Raises `UsageError`.
 
-    Derived sizes are rounded to even numbers, which every codec takes.
+    `name` is the parameter that the text was given for. Derived sizes are rounded to even numbers, which
+    every codec takes.
     """
     match = _SIZE.fullmatch(text.strip())
     if not match:
@@ -126,7 +127,7 @@ def plan_video(
             raise ModelError(
                 f"{card.name} has {card.in_channels} -> {card.out_channels} channels: videos need 1 or 3"
             )
-        # Where the result goes decides its container, the container the codec where none is asked for.
+        # The result's path decides its container, and the container decides the codec if none is asked for.
         target, notes = choose_target(video, output, card.name, options)
         muxer, default_codec = container_of(target)
         codec_name = options.codec or default_codec
@@ -144,7 +145,7 @@ def plan_video(
         as_stored = size == work_size == (info.width, info.height) and not (info.rotation or options.compare)
         tags, dropped = tag_options(info, codec.encoder, as_stored)
         encoding = replace(encoding, tags=tags)
-        # Encoder and container are opened once in memory: what they refuse is known before any work.
+        # Encoder and container are opened once in memory, so that what they refuse is known before the work.
         streams = plan_writable_streams(video, target, muxer, encoding)
         _check_strict(source, streams, options)
         notes += [*dropped_metadata(video, target, muxer, encoding, streams), *dropped]
@@ -165,12 +166,12 @@ def plan_video(
         route=VideoRoute("cpu"),
         notes=tuple(notes),
     )
-    # A card may decode, and encode in place of what is planned so far. What it does is tried on one frame.
+    # A card may decode, and may replace the encoder planned so far. Both are tried on one frame.
     return with_route(plan)
 
 
 def _encoding(codec: VideoCodec, info: StreamInfo, size: tuple[int, int], options: VideoOptions) -> Encoding:
-    """How frames of the result are encoded; side by side they are twice as wide. Raises `UsageError`."""
+    """Return how frames of the result are encoded, twice as wide side by side. Raises `UsageError`."""
     encoded = (size[0] * 2, size[1]) if options.compare == "side" else size
     if encoded[0] < codec.least_width:
         raise UsageError(
@@ -187,7 +188,7 @@ def _encoding(codec: VideoCodec, info: StreamInfo, size: tuple[int, int], option
 
 
 def _check_encoder_options(options: VideoOptions, codec: VideoCodec, name: str) -> None:
-    """Refuse quality and preset that the codec does not have. Raises `UsageError`."""
+    """Raise `UsageError` for a quality or preset that the codec does not have."""
     low, high = codec.quality_range
     if options.crf is not None and not codec.quality_option:
         raise UsageError(f"`crf` means nothing to {name}: leave it out")
@@ -200,7 +201,7 @@ def _check_encoder_options(options: VideoOptions, codec: VideoCodec, name: str) 
 
 
 def _check_options(options: VideoOptions, engine: EngineOptions) -> None:
-    """Refuse what makes no sense whatever the video is. Raises `UsageError`."""
+    """Raise `UsageError` for options that make no sense with any video."""
     if options.compare not in (None, *COMPARE_MODES):
         raise UsageError(f"`compare={options.compare!r}` is unknown: use {' or '.join(COMPARE_MODES)}")
     if options.decoder not in DECODERS:
@@ -227,9 +228,9 @@ def _check_strict(source: Path, streams: Sequence[StreamPlan], options: VideoOpt
 def network_size(
     asked: str | None, card: ModelCard, size: tuple[int, int], source: tuple[int, int]
 ) -> tuple[int, int]:
-    """What the network sees of a video: as asked, as the card advises for large frames, or the result's size.
+    """Return the size that the network sees: as asked, as the card advises for large frames, or the result's.
 
-    Sizes are (width, height), `size` the result's. Raises `UsageError` where `asked` is no size.
+    Sizes are (width, height); `size` is the result's. Raises `UsageError` if `asked` is no size.
     """
     if asked:
         return parse_size(asked, *source, "work_size")
@@ -239,7 +240,7 @@ def network_size(
 
 
 def encoding_as_dict(plan: VideoPlan) -> dict[str, Any]:
-    """How a plan writes its result, as plain data for the report."""
+    """Return how a plan writes its result, as plain data for the report."""
     encoding = plan.encoding
     return {
         "container": plan.muxer,

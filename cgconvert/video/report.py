@@ -1,4 +1,4 @@
-"""What happened to a video: counts, streams, seconds per stage, what `auto` chose. Printable as JSON."""
+"""The report of a video's conversion, which can be written as JSON."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class VideoReport:
 
     @property
     def frames_per_second(self) -> float:
-        """Frames for each second of translating, without the time to make ready."""
+        """Frames per second, without the time in which the engine was made ready."""
         return (self.frames_out - self.resumed_frames) / max(self.seconds - self.first_frame, 1e-9)
 
     def to_dict(self) -> dict[str, Any]:
@@ -56,13 +56,14 @@ class VideoReport:
 
 
 GROWN, LARGE = 3, 2**20
-"""How many times as large as its source, and how many bytes, a result has to be to be worth a word."""
+"""A result is called large if it is so many times larger than its source, and has so many bytes."""
 
 
 def describe_growth(source: Path, written: int, encoding: Encoding) -> list[str]:
-    """That a result of `written` bytes is much larger than its source, and what makes it smaller; or nothing.
+    """Say that a result of `written` bytes is much larger than its source, and what makes it smaller.
 
-    The default quality is made for sources that are hard to compress; small clips of phones are not.
+    The list is empty if it is not. The default quality suits sources that are hard to compress, which small
+    clips of phones are not.
     """
     before = source.stat().st_size
     if not before or written < max(GROWN * before, LARGE) or encoding.quality is None:

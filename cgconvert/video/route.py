@@ -1,4 +1,4 @@
-"""Which way a video's frames take: as RGB made on the processor, or as YUV planes to the network's device."""
+"""The route of a video's frames: as RGB made on the processor, or as YUV planes to the network's device."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VideoRoute:
-    """The way that was chosen, with what to say about it.
+    """The route that was chosen, with notes on the reasons.
 
-    `device` is torch's name of the device that the network's input lies on. `target` None: frames go as RGB.
-    `decoding_card` and `encoding_card` are CUDA device numbers, None for the processor.
+    `device` is torch's name of the device on which the network's input lies. If `target` is None, frames go
+    as RGB. `decoding_card` and `encoding_card` are CUDA device numbers, and None for the processor.
     """
 
     device: str
@@ -36,7 +36,7 @@ class VideoRoute:
 
 
 def why_not_planes(plan: VideoPlan) -> str | None:
-    """Why a video's frames cannot go as planes, whatever the device; None if they can."""
+    """Say why a video's frames cannot go as planes on any device. None means that they can."""
     if plan.options.compare:
         return "`compare` joins source and result as RGB"
     for name in (plan.info.pixel_format, plan.encoding.pixel_format):
@@ -46,10 +46,10 @@ def why_not_planes(plan: VideoPlan) -> str | None:
 
 
 def with_route(plan: VideoPlan) -> VideoPlan:
-    """The plan with the way of its frames, and with the encoder that this way ends in.
+    """Return the plan with the route of its frames, and with the encoder at the end of it.
 
-    A card is asked what it decodes and encodes, and torch is imported, only where the network may run on
-    one. Raises `UnavailableError` for a device or a `decoder="nvdec"` that cannot be had.
+    Only if the network may run on a card is torch imported, and the card asked what it decodes and encodes.
+    Raises `UnavailableError` for a device or a `decoder="nvdec"` that is not available.
     """
     asked = plan.engine.device.lower()
     if asked in ("cpu", "gpu") or (asked == "auto" and not count_cuda_devices()):
@@ -60,10 +60,10 @@ def with_route(plan: VideoPlan) -> VideoPlan:
 
 
 def choose_route(plan: VideoPlan, device: str, as_planes: bool | None = None) -> VideoPlan:
-    """The plan with the way of its frames where the network runs on `device`.
+    """Return the plan with the route of its frames if the network runs on `device`.
 
-    Planes where the device is a CUDA card and the video's formats allow them; `as_planes` True or False is
-    for tests, which take either way on any device.
+    Frames go as planes if the device is a CUDA card and the video's formats allow it. `as_planes` forces
+    either route on any device, which tests and benchmarks do.
     """
     on_cuda = device.startswith("cuda")
     reason = why_not_planes(plan) or (None if on_cuda or as_planes else f"the network runs on {device}")
@@ -87,7 +87,7 @@ def choose_route(plan: VideoPlan, device: str, as_planes: bool | None = None) ->
 
 
 def _on_cuda(plan: VideoPlan, route: VideoRoute, target: PlaneTarget) -> VideoPlan:
-    """The way with decoder and encoder in the card's memory, where card, driver and video allow it."""
+    """Return the plan with decoding and encoding in the card's memory, as far as card and video allow it."""
     import torch
 
     from cgconvert.tensors.transfers import own_device
@@ -118,7 +118,7 @@ def _on_cuda(plan: VideoPlan, route: VideoRoute, target: PlaneTarget) -> VideoPl
 
 
 def _decoding(plan: VideoPlan, index: int) -> tuple[int | None, str]:
-    """The card that decodes, if one does, and what to say. Raises `UnavailableError`."""
+    """Return the number of the card that decodes, if one does, and a note. Raises `UnavailableError`."""
     if plan.options.decoder == "cpu":
         return None, 'decoding on the processor: `decoder="cpu"`'
     reason = why_not_decoding(plan.source, plan.info, index)
@@ -130,9 +130,9 @@ def _decoding(plan: VideoPlan, index: int) -> tuple[int | None, str]:
 
 
 def why_not_nvenc(plan: VideoPlan) -> str | None:
-    """Why NVENC cannot stand in for the codec of a plan, whatever the card; None if it can.
+    """Say why NVENC cannot replace the encoder of a plan on any card. None means that it can.
 
-    It does only where the user chose nothing of the encoding and nothing is lost that libx264 would keep.
+    It may do so only if the user chose nothing of the encoding, and if it keeps all that libx264 would.
     """
     options = plan.options
     for name in ("codec", "crf", "preset", "pix_fmt"):
@@ -149,7 +149,7 @@ def why_not_nvenc(plan: VideoPlan) -> str | None:
 
 
 def _with_nvenc(encoding: Encoding) -> Encoding:
-    """The same with NVENC's H.264 at its own defaults."""
+    """Return the encoding with NVENC's H.264 at its own defaults."""
     codec = VIDEO_CODECS["h264_nvenc"]
     return replace(encoding, codec=codec, quality=codec.quality, preset=codec.preset)
 
@@ -157,7 +157,7 @@ def _with_nvenc(encoding: Encoding) -> Encoding:
 def _encoding_on_card(
     plan: VideoPlan, wanted: Encoding, device: torch.device, index: int
 ) -> tuple[Encoding | None, str]:
-    """How NVENC takes frames from the card's memory; None and the reason if it does not."""
+    """Return how NVENC takes frames from the card's memory, or None and the reason why it does not."""
     name = FORMS_ON_CARD.get(wanted.pixel_format)
     if name is None or any(side % 2 for side in plan.size):
         return None, f"not as {wanted.pixel_format} of this size"
@@ -167,7 +167,7 @@ def _encoding_on_card(
 
 
 def _try_encoding(plan: VideoPlan, encoding: Encoding, device: torch.device, index: int) -> str | None:
-    """Why the card does not encode like this; None if it took a blank frame that lies in its memory."""
+    """Say why the card does not encode like this. None means that it took a blank frame from its memory."""
     import torch
 
     from cgconvert.engines.planes import blank_planes
@@ -179,6 +179,6 @@ def _try_encoding(plan: VideoPlan, encoding: Encoding, device: torch.device, ind
     try:
         blank = PlaneFrame(blank_planes(form, height, width, device), form, width, height, 0, 0, True)
         torch.cuda.synchronize(device)
-    except RuntimeError as error:  # short of memory, among others: the run itself will tell
+    except RuntimeError as error:  # memory may be short, of which the run itself will tell
         return f"no frame could be made on {device} ({first_line(error, 100)})"
     return why_not_encoding(encoding, plan.info, blank, index)

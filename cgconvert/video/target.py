@@ -26,9 +26,10 @@ from cgconvert.options import VideoOptions
 def choose_target(
     video: VideoProbe, output: Path | None, model: str, options: VideoOptions
 ) -> tuple[Path, list[str]]:
-    """The result's path, and what there is to say about its container.
+    """Return the result's path and notes on its container.
 
-    `output` None: beside the source; a folder: in it; as NAME.MODEL.EXT. Raises `OutputError`, `UsageError`.
+    An `output` of None puts it beside the source, a folder puts it there, both times as NAME.MODEL.EXT.
+    Raises `OutputError`, `UsageError`.
     """
     source = video.path
     notes: list[str] = []
@@ -48,9 +49,9 @@ def choose_target(
 
 
 def _choose_suffix(video: VideoProbe, options: VideoOptions) -> tuple[str, list[str]]:
-    """The source's own suffix if its container can hold codec and streams, else another one and why."""
+    """Return the source's suffix if its container holds codec and streams, else another with the reason."""
     suffix = video.path.suffix.lower()
-    # Of the containers that can hold the codec, the one that drops the fewest streams.
+    # The fallback is the container that drops the fewest streams of those that can hold the codec.
     able = [other for other in FALLBACK_SUFFIXES if _holds_codec(other, options)]
     fallback = min(able, key=lambda other: _count_dropped(video, other))
     if suffix not in CONTAINERS:
@@ -75,9 +76,9 @@ def _count_dropped(video: VideoProbe, suffix: str) -> int:
 def plan_writable_streams(
     video: VideoProbe, target: Path, muxer: str, encoding: Encoding
 ) -> tuple[StreamPlan, ...]:
-    """What happens to every stream, tried on the container: what it refuses after all is dropped.
+    """Plan what happens to every stream, and try it on the container. Streams that it refuses are dropped.
 
-    Raises `UnavailableError` where the converted video itself cannot be written.
+    Raises `UnavailableError` if the converted video itself cannot be written.
     """
     streams = plan_streams(video.streams, muxer)
     try:
@@ -100,7 +101,7 @@ def plan_writable_streams(
 def dropped_metadata(
     video: VideoProbe, target: Path, muxer: str, encoding: Encoding, streams: Sequence[StreamPlan]
 ) -> list[str]:
-    """What the result cannot keep of the source, other than whole streams, in words."""
+    """Say in words what of the source the result cannot keep, apart from whole streams."""
     info = video.info
     notes: list[str] = []
     if has_alpha(info.pixel_format) or info.alpha_beside:

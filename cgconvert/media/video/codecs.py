@@ -1,4 +1,4 @@
-"""Codecs and containers: which encoder stands for a codec's name, what it takes, what a container holds."""
+"""Codecs and containers: the encoder behind a codec's name, what it takes, and what a container holds."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from cgconvert.frames import StreamInfo
 class VideoCodec:
     """A codec as users name it.
 
-    `encoder` is FFmpeg's name for what writes it, `codec` for what is written. `quality_option` is what
-    `--crf` sets ("" if the encoder has no such thing) within `quality_range`; `quality` and `preset` are
-    defaults, chosen to be hard to tell from the source; `presets` are those there are. `odd_sizes`: takes
-    subsampled chroma where a side is odd. `least_width`: pixels that a frame must have in width.
+    `encoder` and `codec` are FFmpeg's names for what writes it and for what is written. `quality_option` is
+    the encoder's option that the parameter `crf` sets, within `quality_range`; "" means that it has none.
+    `quality` and `preset` are defaults at which results are hard to tell from their source. `presets` lists
+    all presets. With `odd_sizes` the encoder takes subsampled chroma even if a side is odd.
+    `least_width` is the fewest pixels that a frame must have in width.
     """
 
     encoder: str
@@ -97,15 +98,15 @@ CONTAINERS: dict[str, tuple[str, str]] = {
     ".mkv": ("matroska", "h264"),
     ".webm": ("webm", "vp9"),
 }
-"""Suffix -> FFmpeg's muxer and the codec written into it when none is asked for."""
+"""FFmpeg's muxer by suffix, and the codec that is written into it if none is asked for."""
 
 FALLBACK_SUFFIXES = (".mp4", ".mkv")
-"""Where the source's own container cannot be written: the first that holds every stream. MP4 keeps times
-exactly, Matroska rounds them to milliseconds and holds everything."""
+"""Containers for sources whose own cannot be written. MP4 keeps times exactly; Matroska rounds them to
+milliseconds, but holds every stream."""
 
 
 def find_codec(name: str) -> VideoCodec:
-    """The codec of this name. Raises `UsageError` naming the nearest."""
+    """Return the codec of this name. Raises `UsageError`, which names the nearest."""
     try:
         return VIDEO_CODECS[name.lower()]
     except KeyError:
@@ -115,7 +116,7 @@ def find_codec(name: str) -> VideoCodec:
 
 
 def container_of(path: Path) -> tuple[str, str]:
-    """Muxer and default codec for an output path. Raises `UsageError` for a suffix we cannot write."""
+    """Return muxer and default codec for an output path. Raises `UsageError` for an unknown suffix."""
     try:
         return CONTAINERS[path.suffix.lower()]
     except KeyError:
@@ -126,30 +127,30 @@ def container_of(path: Path) -> tuple[str, str]:
 
 
 REFUSED = {"mov": {"av1", "vp9"}}
-"""What a muxer claims to hold, and refuses when it comes to writing."""
+"""Codecs that a muxer claims to hold but refuses to write."""
 
 
 @functools.cache
 def held_by(muxer: str) -> frozenset[str]:
-    """Names of the codecs that a container format can hold."""
+    """Return the names of the codecs that a container format can hold."""
     with av.open(os.devnull, "w", format=muxer) as container:
         names = set(container.supported_codecs)
     return frozenset(names | {_canonical(name) for name in names}) - REFUSED.get(muxer, set())
 
 
 def _canonical(name: str) -> str:
-    """FFmpeg lists some codecs by their decoder ("pgssub"); streams go by the codec ("hdmv_pgs_subtitle")."""
+    """Return a codec's own name ("hdmv_pgs_subtitle") for one that FFmpeg lists by its decoder ("pgssub")."""
     try:
         return av.codec.Codec(name, "r").canonical_name
-    except ValueError:  # UnknownCodecError: nothing here decodes it, so the name is the codec's own
+    except ValueError:  # UnknownCodecError: no decoder has this name, so it is the codec's own
         return name
 
 
 def pixel_format_for(codec: VideoCodec, info: StreamInfo, asked: str | None, size: tuple[int, int]) -> str:
-    """The encoder's pixel format: as asked, or the one it has that is nearest to the source's.
+    """Return the encoder's pixel format: as asked, or that of its formats which is nearest to the source's.
 
-    Nearest keeps bit depth first, then chroma. Where a side of `size` is odd, encoders that need even sides
-    for subsampled chroma get a format without it. Raises `UsageError` if what is asked for is not supported.
+    The nearest keeps bit depth first, then chroma. If a side of `size` is odd, encoders that need even sides
+    for subsampled chroma get a format without it. Raises `UsageError` if `asked` is not supported.
     """
     supported = [video_format.name for video_format in av.codec.Codec(codec.encoder, "w").video_formats or []]
     if asked is not None:
@@ -169,7 +170,7 @@ def pixel_format_for(codec: VideoCodec, info: StreamInfo, asked: str | None, siz
 
 
 def _distance(source: av.VideoFormat, target: av.VideoFormat) -> tuple[int, ...]:
-    """How far a pixel format is from the source's: lost depth, lost chroma, RGB or not, waste, alpha."""
+    """Rank how far a pixel format is from the source's, by what it loses first and by what it wastes next."""
     depth, chroma = sample_depth(source), _chroma(source)
     return (
         max(0, depth - sample_depth(target)),
@@ -191,7 +192,7 @@ def _divides(target: av.VideoFormat, size: tuple[int, int]) -> bool:
 
 
 def sample_depth(video_format: str | av.VideoFormat) -> int:
-    """Bits of the deepest channel of a pixel format."""
+    """Return the bits of the deepest channel of a pixel format."""
     if isinstance(video_format, str):
         video_format = av.VideoFormat(video_format, 16, 16)
     return max(component.bits for component in video_format.components)
@@ -203,7 +204,7 @@ def has_alpha(pixel_format: str) -> bool:
 
 
 def _chroma(video_format: av.VideoFormat) -> int:
-    """Chroma samples for each 16x16 block of pixels."""
+    """Count the chroma samples of a block of 16x16 pixels."""
     if video_format.is_rgb or len(video_format.components) < 3:
         return 0 if len(video_format.components) < 3 else 256
     return video_format.chroma_width(16) * video_format.chroma_height(16)

@@ -1,7 +1,7 @@
-"""Decoded frames to RGB pixels and back: matrix, range and bit depth of the source are honoured.
+"""Decoded frames to RGB pixels and back, by the matrix, range and bit depth of the source.
 
-The conversion itself is swscale's. Its fast paths shift colours by up to two levels, so they are switched
-off; what remains is rounding, and the averaging of chroma where the format subsamples it.
+swscale converts. Its fast paths shift colours by up to two levels, so they are switched off. What remains
+is rounding, and the averaging of chroma in formats that subsample it.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ HD_HEIGHT = 720
 
 
 def matrix(info: StreamInfo) -> Colorspace:
-    """The YUV matrix of a stream, guessed by its height where it is untagged."""
+    """Return the YUV matrix of a stream. An untagged stream's is guessed by its height."""
     guess = Colorspace.ITU709 if info.height >= HD_HEIGHT else Colorspace.ITU601
     return MATRIX_OF_TAG.get(info.colorspace, guess)
 
 
 def yuv_range(info: StreamInfo) -> ColorRange:
-    """Full or limited range of a stream; untagged means limited, but for the yuvj formats."""
+    """Return the range of a stream. Untagged streams are limited, except in the yuvj formats."""
     full = info.color_range == ColorRange.JPEG or info.pixel_format.startswith("yuvj")
     return ColorRange.JPEG if full else ColorRange.MPEG
 
@@ -53,12 +53,12 @@ def is_rgb(pixel_format: str) -> bool:
 
 
 def rgb_format(bit_depth: int) -> str:
-    """The pixel format of our pixels: 8 bits a channel, or 16 for anything deeper."""
+    """Return the pixel format of our pixels: 8 bits a channel, or 16 for deeper sources."""
     return "rgb24" if bit_depth <= 8 else "rgb48le"
 
 
 def _stored_range(info: StreamInfo, pixel_format: str) -> ColorRange:
-    """The range of the result: RGB is always full, YUV as the source is."""
+    """Return the range of the result. RGB is always full, YUV has the source's."""
     return ColorRange.JPEG if is_rgb(pixel_format) else yuv_range(info)
 
 
@@ -70,7 +70,7 @@ def tag(
     time_base: Fraction,
     duration: int,
 ) -> av.VideoFrame:
-    """The frame of this pixel format with its time and the source's colours written on it."""
+    """Set a frame's time and colour tags to those of the source, and return it."""
     frame.pts, frame.time_base, frame.duration = pts, time_base, duration
     frame.colorspace = 0 if is_rgb(pixel_format) else info.colorspace
     frame.color_range = _stored_range(info, pixel_format) if info.color_range else ColorRange.UNSPECIFIED
@@ -79,7 +79,7 @@ def tag(
 
 
 class ToPixels:
-    """Decoded frames to upright RGB pixels of one size; keeps its scaler between frames."""
+    """Converts decoded frames to upright RGB pixels of one size. It keeps its scaler between frames."""
 
     def __init__(self, info: StreamInfo, width: int, height: int) -> None:
         turned = info.rotation in (90, 270)
@@ -88,7 +88,7 @@ class ToPixels:
         self.reformatter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        """uint8 or uint16 RGB (H, W, 3)."""
+        """Return uint8 or uint16 RGB (H, W, 3)."""
         colours = matrix(self.info)
         source_range = ColorRange.JPEG if is_rgb(frame.format.name) else yuv_range(self.info)
         rgb = self.reformatter.reformat(
@@ -110,7 +110,7 @@ class ToPixels:
 
 
 class FromPixels:
-    """RGB pixels to frames in the encoder's format and size, tagged with the source's colours."""
+    """Converts RGB pixels to frames in the encoder's format and size, tagged with the source's colours."""
 
     def __init__(self, info: StreamInfo, width: int, height: int, pixel_format: str) -> None:
         self.info = info
@@ -119,7 +119,7 @@ class FromPixels:
         self.reformatter = VideoReformatter()
 
     def __call__(self, pixels: np.ndarray, pts: int, time_base: Fraction, duration: int) -> av.VideoFrame:
-        """A frame with this time, ready to encode."""
+        """Return a frame with this time, ready to encode."""
         source = av.VideoFrame.from_ndarray(pixels, "rgb24" if pixels.dtype == np.uint8 else "rgb48le")
         source = self.siting(source)
         colours = matrix(self.info)

@@ -8,9 +8,9 @@ from cgconvert.media.picture.resize import resized
 
 
 def compare(source: np.ndarray, result: np.ndarray, mode: str) -> np.ndarray:
-    """Source on the left and result on the right: whole pictures ("side"), or halves of one ("split").
+    """Show the source left and the result right, as whole pictures ("side") or as halves of one ("split").
 
-    The result is brought to the source's size. Between halves stands a white line.
+    The result is brought to the source's size. A white line separates the halves.
     """
     height, width, _ = source.shape
     result = resized(result, width, height)

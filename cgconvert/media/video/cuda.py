@@ -1,4 +1,4 @@
-"""Decoding and encoding in the memory of an NVIDIA card: whether it can be done here, tried on one frame."""
+"""Decoding and encoding in the memory of an NVIDIA card, tried on one frame to see whether it works."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from cgconvert.media.video.open import main_video_stream, open_video
 from cgconvert.media.video.planes import FromPlanes, stored_size, yuv_format
 
 FORMS_ON_CARD = {"yuv420p": "nv12", "nv12": "nv12", "p010le": "p010le", "yuv420p10le": "p010le"}
-"""Pixel formats that a card holds, and what they are called there."""
+"""Pixel formats that a card can hold, with their names there."""
 
 
 def card_access(index: int, fallback: bool = False) -> HWAccel:
-    """FFmpeg's way to CUDA device number `index`, in the context that torch has made current in this thread.
+    """Return FFmpeg's access to CUDA device number `index`, in the context that torch has made current.
 
-    FFmpeg's own way to that context refuses the flags that torch gave it. `fallback`: what the card cannot
-    decode is decoded on the processor.
+    FFmpeg's own access to that context refuses the flags that torch gave it. With `fallback` the processor
+    decodes what the card cannot.
     """
     options: dict[str, object] = {"primary_ctx": "0", "current_ctx": "1"}
     return HWAccel("cuda", str(index), fallback, options, is_hw_owned=True)
 
 
 def why_not_decoding(path: Path, info: StreamInfo, index: int) -> str | None:
-    """Why this video cannot be decoded on CUDA device number `index`; None if its first frame was."""
+    """Say why CUDA device number `index` cannot decode this video. None means that it decoded a frame."""
     if "cuda" not in hwdevices_available():
         return "this build of PyAV has no NVDEC"
     if info.pixel_format not in ("yuv420p", "yuvj420p", "yuv420p10le", "nv12", "p010le"):
@@ -54,7 +54,7 @@ def why_not_decoding(path: Path, info: StreamInfo, index: int) -> str | None:
 
 
 def why_not_encoding(encoding: Encoding, info: StreamInfo, blank: PlaneFrame, index: int) -> str | None:
-    """Why an encoder cannot take frames from the card's memory; None if it took `blank`, a frame there."""
+    """Say why an encoder cannot take frames from the card's memory. None means that it took `blank`."""
     try:
         with av.open(io.BytesIO(), "w", format="matroska") as container:
             stream = container.add_stream(

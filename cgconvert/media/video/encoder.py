@@ -1,4 +1,4 @@
-"""Frames to encoded packets: the settings of an encoder, its stream in a container, its packets."""
+"""An encoder: its settings, its stream in a container, and the packets that it makes of frames."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ OWN_TAGS = {"encoder", "duration", "major_brand", "minor_version", "compatible_b
 """Metadata that describes the old file rather than its content."""
 
 ENCODING_ERRORS = (av.error.FFmpegError, OSError)
-"""What encoders and muxers raise."""
+"""Errors that encoders and muxers raise."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How frames are encoded: all decided, nothing left to choose. Sizes in pixels.
+    """How frames are encoded, with sizes in pixels.
 
     `tags` are options that keep what the source's frames are tagged with (`media.video.tags`).
     """
@@ -42,7 +42,7 @@ class Encoding:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def options(self) -> dict[str, str]:
-        """The encoder's options as FFmpeg takes them."""
+        """Return the encoder's options as FFmpeg takes them."""
         options = dict(self.codec.options)
         if self.quality is not None:
             options[self.codec.quality_option] = f"{self.quality:g}"
@@ -54,7 +54,7 @@ class Encoding:
 
 
 def video_metadata(metadata: dict[str, str]) -> dict[str, str]:
-    """Metadata worth keeping: all but what describes the old file or the old encoding."""
+    """Return the metadata without what describes the old file or the old encoding."""
     return {
         key: value
         for key, value in metadata.items()
@@ -63,7 +63,7 @@ def video_metadata(metadata: dict[str, str]) -> dict[str, str]:
 
 
 LEAST_FOR_X265 = 3
-"""Of fewer frames x265 never sets a dts: FFmpeg hands on what lay in its memory, and muxers refuse that."""
+"""With fewer frames x265 never sets a dts. FFmpeg hands on what lay in memory, which muxers refuse."""
 
 
 class FrameEncoder:
@@ -80,11 +80,11 @@ class FrameEncoder:
         self._durations: dict[int, int] = {}
         self.stream: av.VideoStream | None = None
         self.frames = 0
-        """Frames that went in: an encoder that saw none has nothing to be drained of."""
+        """The frames that went in. An encoder that has seen none cannot be drained."""
 
     def add_to(self, container: OutputContainer, template: Any) -> av.VideoStream:
-        """The encoder's stream in a container, with metadata and disposition of the source's stream."""
-        os.environ.setdefault("SVT_LOG", "1")  # or SVT-AV1 prints its banner into our messages
+        """Add the encoder's stream to a container, with metadata and disposition of the source's stream."""
+        os.environ.setdefault("SVT_LOG", "1")  # else SVT-AV1 prints its banner among our messages
         stream = container.add_stream(
             self.encoding.codec.encoder,
             rate=self.info.rate,
@@ -95,7 +95,7 @@ class FrameEncoder:
         context = stream.codec_context
         context.width, context.height = self.encoding.width, self.encoding.height
         context.pix_fmt = self.encoding.pixel_format
-        # The source's own units of time: with any other the encoder would round the time stamps.
+        # The source's own units of time, since with any other the encoder would round the time stamps.
         context.time_base = stream.time_base = self.info.time_base
         if self.info.sample_aspect_ratio:
             context.sample_aspect_ratio = self.info.sample_aspect_ratio
@@ -108,7 +108,10 @@ class FrameEncoder:
         return stream
 
     def encode(self, frame: Frame | PlaneFrame | None) -> list[av.Packet[Any]]:
-        """The packets that are ready after this frame; None drains the encoder. Raises FFmpeg's errors."""
+        """Encode a frame and return the packets that are ready. None drains the encoder.
+
+        Raises FFmpeg's errors.
+        """
         picture: av.VideoFrame | None = None
         if isinstance(frame, PlaneFrame):
             picture = self.from_planes(frame, self.info.time_base)
@@ -123,7 +126,7 @@ class FrameEncoder:
             for packet in packets:
                 packet.dts = packet.pts
         for packet in packets:
-            # Not every encoder hands durations on; without them the last frame would have none.
+            # Not every encoder hands durations on, and without them the last frame would have none.
             if packet.pts is not None and not packet.duration:
                 packet.duration = self._durations.get(packet.pts, 0)
             self._durations.pop(packet.pts or 0, None)

@@ -1,4 +1,4 @@
-"""Opening a video, and which of its streams is converted."""
+"""Opens a video and chooses the stream to convert."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ MAX_PIXELS = 16384 * 16384
 """Frames larger than this are taken for an attack on memory, not for a video."""
 
 OPEN_OPTIONS = {"protocol_whitelist": "file,crypto,data", "max_pixels": str(MAX_PIXELS)}
-"""A video is a local file: a playlist inside it cannot make us fetch anything."""
+"""Only local files are opened, so that a playlist inside a video cannot make us fetch anything."""
 
 PICTURE_BRANDS = ("avif", "heic", "heix", "mif1")
-"""What AVIF and HEIF pictures call themselves, which FFmpeg reads as it reads MP4."""
+"""Brands of AVIF and HEIF pictures, which FFmpeg reads with its MP4 demuxer."""
 
 LISTS = {"concat", "hls", "dash"}
-"""Formats that only name other files, which whoever wrote the list may choose."""
+"""Formats that only name other files. Whoever wrote the list could name any file."""
 
 
 def open_video(path: Path, card: HWAccel | None = None) -> InputContainer:
-    """Open a video for reading, its video to be decoded on `card` if there is one.
+    """Open a video for reading. If there is a `card`, it decodes the video stream.
 
     Raises `UsageError`, `InputError`.
     """
@@ -58,13 +58,13 @@ def open_video(path: Path, card: HWAccel | None = None) -> InputContainer:
 
 
 def _holds_a_picture(container: InputContainer) -> bool:
-    """Whether a file is a single picture, of which FFmpeg would make a video of one frame."""
+    """Whether a file is a single picture, which FFmpeg would read as a video of one frame."""
     is_picture = container.format.name.endswith("_pipe") or container.format.name.startswith("image2")
     return is_picture or container.metadata.get("major_brand") in PICTURE_BRANDS
 
 
 def main_video_stream(container: InputContainer, path: Path) -> av.VideoStream:
-    """The video stream to convert: the one FFmpeg would play, never a cover picture. Raises `InputError`."""
+    """Return the stream that FFmpeg would play, but never a cover picture. Raises `InputError`."""
     pictures = av.stream.Disposition.attached_pic
     candidates = [s for s in container.streams.video if not s.disposition & pictures and s.codec_context]
     best = container.streams.best("video")

@@ -1,4 +1,4 @@
-"""Frames of the decoder as planes, and planes as frames of the encoder: nothing is computed on the way."""
+"""Planes of decoded frames, and frames for the encoder made of planes, without any computing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SUBSAMPLING = {"20": (2, 2), "22": (2, 1), "44": (1, 1)}
 
 
 def yuv_format(name: str, info: StreamInfo) -> YuvFormat | None:
-    """How a pixel format of a stream's colours holds pictures; None for what is no plain YUV."""
+    """Return how a pixel format holds pictures in a stream's colours, or None if it is not plain YUV."""
     kr, kb = WEIGHTS[matrix(info)]
     full = yuv_range(info) == ColorRange.JPEG
     if name in ("nv12", "p010le"):
@@ -43,16 +43,16 @@ def yuv_format(name: str, info: StreamInfo) -> YuvFormat | None:
 
 
 def stored_size(info: StreamInfo) -> tuple[int, int]:
-    """Width and height of a stream's pictures as they are stored, before they are turned upright."""
+    """Return width and height of a stream's pictures as stored, before they are turned upright."""
     return (info.height, info.width) if info.rotation in (90, 270) else (info.width, info.height)
 
 
 class ToPlanes:
-    """Decoded frames to `PlaneFrame`s, in the form and size of the stream's first frame.
+    """Converts decoded frames to `PlaneFrame`s, in the form and size of the stream's first frame.
 
-    Planes in host memory are views of the decoder's own memory. Of that of a card it has only a little:
-    `take_over` copies a plane from there, within the card. Frames of another size or pixel format in
-    mid-video are brought to the first one's by swscale.
+    Planes in host memory are views of the decoder's memory. On a card the decoder has few frames, so
+    `take_over` copies each plane within the card. If size or pixel format change in mid-video, swscale brings
+    the frames to those of the first.
     """
 
     def __init__(self, info: StreamInfo, take_over: Callable[[Any], Any] | None = None) -> None:
@@ -65,7 +65,7 @@ class ToPlanes:
         self.reformatter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame, pts: int, duration: int) -> PlaneFrame:
-        """The frame's planes with this time."""
+        """Return the frame's planes with this time."""
         fits = (frame.width, frame.height) == (self.width, self.height)
         stored = frame.sw_format
         if stored is not None and fits and self.take_over is not None:
@@ -98,7 +98,7 @@ class ToPlanes:
 
 
 def samples(plane: av.video.plane.VideoPlane, form: YuvFormat) -> np.ndarray:
-    """The samples of a plane in host memory as (rows, samples of a row with padding), not copied."""
+    """Return a view of a plane in host memory: (rows, samples of a row with its padding)."""
     dtype = np.dtype(np.uint8 if form.depth <= 8 else "<u2")
     rows = np.frombuffer(memoryview(plane), dtype).reshape(
         plane.height, abs(plane.line_size) // dtype.itemsize
@@ -107,14 +107,14 @@ def samples(plane: av.video.plane.VideoPlane, form: YuvFormat) -> np.ndarray:
 
 
 class FromPlanes:
-    """`PlaneFrame`s to frames of the encoder, tagged with the source's colours."""
+    """Converts `PlaneFrame`s to frames for the encoder, tagged with the source's colours."""
 
     def __init__(self, info: StreamInfo, pixel_format: str) -> None:
         self.info, self.pixel_format = info, pixel_format
         self.context: av.video.frame.CudaContext | None = None
 
     def __call__(self, frame: PlaneFrame, time_base: Fraction) -> av.VideoFrame:
-        """A frame with this time, ready to encode: written plane by plane, or on the card as it is."""
+        """Return a frame with this time. Planes in host memory are copied, planes on a card are not."""
         picture = self._on_card(frame) if frame.on_card else self._written(frame)
         return tag(picture, self.info, self.pixel_format, frame.pts, time_base, frame.duration)
 
@@ -126,9 +126,9 @@ class FromPlanes:
         return picture
 
     def _on_card(self, frame: PlaneFrame) -> av.VideoFrame:
-        """Planes in the card's memory, which the frame keeps alive until the encoder has read them."""
+        """Return a frame of planes on the card, which it keeps alive until the encoder has read them."""
         if self.context is None:
-            # The context that torch has made: FFmpeg's own way to the primary one refuses torch's flags.
+            # The context that torch has made, since FFmpeg's access to the primary one refuses torch's flags.
             device = frame.planes[0].__dlpack_device__()[1]
             self.context = av.video.frame.CudaContext(device, primary_ctx=False, current_ctx=True)
         return av.VideoFrame.from_dlpack(

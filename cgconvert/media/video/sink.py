@@ -1,4 +1,4 @@
-"""Writes a video: translated frames encoded anew, packets of the other streams as they were."""
+"""Writes a video of newly encoded frames and copied packets of the other streams."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from cgconvert.media.video.source import WHOLE, CopiedPacket, Cut, Damage
 from cgconvert.media.video.streams import StreamPlan, read_cover
 
 MILLISECONDS = 1000
-"""Units a second in which MP4 and MOV store where a track begins, if nothing else is asked for."""
+"""Units per second in which MP4 and MOV store where a track begins, unless told otherwise."""
 
 MOST_UNITS = 2**31 - 1
 
 PICTURE_TYPES = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
-"""What covers are called as attachments, by codec."""
+"""Names and media types of covers as attachments, by codec."""
 
 
 def _muxer_options(
     muxer: str, source: InputContainer, info: StreamInfo, plans: Sequence[StreamPlan]
 ) -> dict[str, str]:
-    """MP4 and MOV: the index in front, and a clock that every track's beginning is a whole number of."""
+    """Put the index of MP4 and MOV first, and choose units in which all tracks begin at whole numbers."""
     if muxer not in ("mp4", "mov"):
         return {}
     units = MILLISECONDS
@@ -49,13 +49,13 @@ def _muxer_options(
 
 
 class VideoSink:
-    """Writes one video to `path`, a temporary name whose renaming to `target` is the caller's.
+    """Writes one video to `path`, a temporary name that the caller renames to `target`.
 
-    `path` None writes into memory: how `check_writable` finds out whether codec and container agree. The
-    streams of `plans` that are not dropped are created in the source's order. With `card` the encoder takes
-    frames from the memory of that card. Frames must come in order of pts. Use: `write` and `copy`, then
-    `finish`; `abort` leaves an unusable file to be removed. What was wrong with packets to copy goes into
-    `damage`.
+    With a `path` of None it writes into memory, by which `check_writable` tries codec and container. Streams
+    of `plans` that are not dropped are created in the source's order. With `card` the encoder takes frames
+    from the memory of that card. Frames come in order of pts by `write`, packets by `copy`, and `finish`
+    completes the file. `abort` leaves an unusable file, which the caller removes. `damage` counts what was
+    wrong with copied packets.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class VideoSink:
         self.encoder = FrameEncoder(info, encoding, card)
         self.frames = 0
         self.written = 0
-        """Bytes of the finished file."""
+        """The size of the finished file in bytes."""
         self.copies: dict[int, CopiedStream] = {}
         try:
             self.container = av.open(
@@ -121,7 +121,7 @@ class VideoSink:
         return stream
 
     def _mark_the_video(self, plans: Sequence[StreamPlan]) -> None:
-        """Of several videos in one file, the converted one is what a player is to show."""
+        """Mark the converted one of several video streams as the one that players show."""
         videos = [plan for plan in plans if plan.kind == "video" and plan.index in self.outputs]
         if len(videos) < 2:
             return
@@ -132,7 +132,7 @@ class VideoSink:
             stream.disposition = others | default if plan.action == "converted" else others
 
     def _copy_chapters(self, source: InputContainer, cut: Cut) -> None:
-        """The chapters, as far as they lie within the cut."""
+        """Copy the chapters that lie within the cut."""
         chapters = source.chapters()
         for chapter in chapters:
             base = chapter["time_base"] or Fraction(1, av.time_base)
@@ -187,12 +187,12 @@ class VideoSink:
             self.written = self.path.stat().st_size
 
     def abort(self) -> None:
-        """Give up: close the file as far as that is possible; what is in it is not to be used."""
+        """Close the file as far as that is possible. What is in it is not to be used."""
         with contextlib.suppress(av.error.FFmpegError, OSError, ValueError):
             self.container.close()
 
     def _check(self) -> None:
-        """Read the file back, without decoding it, and count what each stream holds."""
+        """Read the file back without decoding it, and count the packets of each stream."""
         assert self.path is not None
         index_of = {stream.index: source for source, stream in self.outputs.items()}
         expected = {self.video.index: self.frames}
@@ -213,7 +213,7 @@ class VideoSink:
 def check_writable(
     video: VideoProbe, target: Path, muxer: str, encoding: Encoding, plans: Sequence[StreamPlan]
 ) -> None:
-    """Open encoder and container as the run will, in memory, so that what cannot work fails before it.
+    """Open encoder and container in memory as the run will, so that what cannot work fails before it.
 
     Raises `UnavailableError` with what the encoder or the container says.
     """

@@ -1,4 +1,4 @@
-"""Where subsampled chroma sits: FFmpeg's frames know it, PyAV does not show it, swscale acts on it."""
+"""The place of subsampled chroma. FFmpeg's frames hold it, but PyAV does not show it; swscale uses it."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ NAMES = {
     (0.0, 1.0): "bottomleft",
     (0.5, 1.0): "bottom",
 }
-"""Luma pixels right of and below the middle of the first pixel -> FFmpeg's name. MPEG-2, H.264 and H.265 are
-"left" unless they say otherwise; what says nothing is taken as "center", as swscale takes it."""
+"""FFmpeg's name by luma pixels right of and below the middle of the first pixel. MPEG-2, H.264 and H.265 are
+"left" unless they say otherwise. Frames that say nothing are "center", as swscale takes them."""
 
 EDGE = 16
 SLOPE = 16
 
 
 def siting_of(frame: av.VideoFrame) -> tuple[float, float]:
-    """Where the chroma of a decoded frame sits, as a key of `NAMES`.
+    """Return where the chroma of a decoded frame sits, as a key of `NAMES`.
 
-    PyAV has no attribute for it, so swscale is asked: a ramp in a small frame with the same properties is
-    brought to full resolution, where its height shows by how much it was moved.
+    PyAV has no attribute for it. So swscale brings a ramp in a small frame with the same properties to full
+    resolution, and the values there show how far the ramp has moved.
     """
     if len(frame.format.components) < 3 or frame.format.is_rgb or "pal" in frame.format.name:
         return CENTRE
     edge = EDGE if (frame.width, frame.height) != (EDGE, EDGE) else 2 * EDGE
-    # The result carries the frame's properties; its samples are our own to write.
+    # The result has the frame's properties, and samples that may be overwritten.
     carrier = VideoReformatter().reformat(frame, edge, edge, "yuv420p", threads=1)
     ramp = (8 + SLOPE * np.arange(edge // 2)).clip(0, 255).astype(np.uint8)
     for plane, values in zip(carrier.planes[1:], (ramp[None, :], ramp[:, None]), strict=True):
@@ -45,14 +45,14 @@ def siting_of(frame: av.VideoFrame) -> tuple[float, float]:
     _, blue, red = full.to_ndarray().astype(float)
     middle = EDGE // 2
     across = middle - 2 * (blue[middle, middle] - 8) / SLOPE
-    # Fields are brought to full resolution one by one, each from a place of its own.
+    # swscale upsamples each field by itself, from a place of its own.
     down = 0.5 if frame.interlaced_frame else middle - 2 * (red[middle, middle] - 8) / SLOPE
     found = round(2 * across) / 2, round(2 * down) / 2
     return found if found in NAMES else CENTRE
 
 
 class Siting:
-    """Marks frames with a place of chroma, which swscale then honours when it subsamples them."""
+    """Marks frames with a place of chroma, by which swscale then subsamples them."""
 
     def __init__(self, siting: tuple[float, float]) -> None:
         self.name = NAMES[siting]
@@ -60,7 +60,7 @@ class Siting:
         self.kind: tuple[int, int, str] | None = None
 
     def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """The same picture with the mark; its samples are not copied."""
+        """Return the same picture with the mark, without copying its samples."""
         if self.name == NAMES[CENTRE]:
             return frame
         kind = frame.width, frame.height, frame.format.name

@@ -1,4 +1,4 @@
-"""A video as a stream of frames to translate and packets to copy, in the order of the file."""
+"""Reads a video as frames to translate and packets to copy, in the order of the file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cgconvert.media.video.probe import stream_duration
 from cgconvert.media.video.times import PacketTimes
 
 INDEXED = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
-"""Formats in which seeking reaches the keyframe before a time. In others it may miss by seconds, or fail."""
+"""Formats in which a seek reaches the keyframe before a time. In others it may miss by seconds or fail."""
 
 EARLY_END = 0.5
 """Seconds that may be missing at the end before a file counts as cut short."""
@@ -31,7 +31,7 @@ EARLY_END = 0.5
 
 @dataclass(frozen=True)
 class CopiedPacket:
-    """A packet of another stream, to be written as it is; `stream` is its index in the source."""
+    """A packet of another stream that is copied. `stream` is the stream's index in the source."""
 
     packet: av.Packet[Any]
     stream: int
@@ -44,7 +44,7 @@ class CopiedPacket:
 
 @dataclass(frozen=True)
 class Cut:
-    """The part of a video that is converted, in seconds of its own clock: from `start` to before `end`."""
+    """The part of a video that is converted, from `start` until before `end`, in seconds of its clock."""
 
     start: Fraction = Fraction(0)
     end: Fraction | None = None
@@ -57,8 +57,9 @@ WHOLE = Cut()
 class Damage:
     """What was wrong with the source, counted while it was read and copied.
 
-    Packets are those of streams that are copied: `repaired` where time stamps went back, `untimed` where they
-    had none and were placed, `refused` by the result's container, `dropped` where they had no place in time.
+    Packets are those of copied streams. `repaired` ones had time stamps that went back, `untimed` ones had
+    none and were placed, `refused` ones the result's container did not take, and `dropped` ones had no place
+    in time.
     """
 
     corrupt_frames: int = 0
@@ -76,25 +77,25 @@ class Damage:
         return bool(self.messages)
 
     def become(self, other: Damage) -> None:
-        """Hold what `other` holds."""
+        """Take over all values of `other`."""
         for name, value in asdict(other).items():
             setattr(self, name, value)
 
     def note(self, message: str) -> None:
-        """Remember a message once; a thousand damaged frames need one line, not a thousand."""
+        """Remember a message once, since a thousand damaged frames need only one line."""
         if message not in self.messages and len(self.messages) < 20:
             self.messages.append(message)
 
 
 class VideoSource:
-    """Reads a video once, from `start` to `end` (seconds from its beginning; None: all of it).
+    """Reads a video once, from `start` to `end` in seconds from its beginning. None means its ends.
 
-    Iterating yields `Frame`s of the main video stream, at `width` x `height`, and `CopiedPacket`s of the
-    streams in `copied`. Time stamps stay as they are, but a video that is cut at its start begins at zero.
-    The size of the `Frame.source` kept beside is `source_size`, None for none. With `as_planes` the pictures
-    come as `PlaneFrame`s of the stored size instead, decoded on `card` as far as that can, from whose memory
-    `take_over` copies a plane. With `after` the frames follow the one that has this pts, as they would have
-    followed it without a break, and `damage` goes on from `earlier`. What was wrong is in `damage`.
+    Iterating yields `Frame`s of the main video stream at `size`, and `CopiedPacket`s of the streams in
+    `copied`. Time stamps stay as they are, but a video that is cut at its start begins at zero. With
+    `source_size` each frame keeps its source at that size. With `as_planes` pictures come as `PlaneFrame`s of
+    the stored size, decoded on `card` if it can decode them, from whose memory `take_over` copies a plane.
+    With `after` the frames are those that follow the one with this pts, and `damage` continues from
+    `earlier`. `damage` counts what was wrong.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class VideoSource:
         jumps = av.format.Flags.ts_discont in av.format.Flags(self.container.format.flags)
         self.times = PacketTimes(jumps, self.damage)
         if card is None:
-            self.stream.thread_type = "AUTO"  # also makes decoders flag frames that they had to conceal
+            self.stream.thread_type = "AUTO"  # it also makes decoders flag frames that they had to conceal
         self.to_planes = ToPlanes(info, take_over) if as_planes else None
         self.to_pixels = ToPixels(info, *size)
         self.to_source = ToPixels(info, *source_size) if source_size not in (None, size) else None
@@ -134,7 +135,7 @@ class VideoSource:
         self.last_end = Fraction(0)
         self.last_pts: int | None = None
         self.passed = after is None
-        """Whether the frame after which to go on has come by."""
+        """Whether the frame `after` has been read."""
         self.stored_size: tuple[int, int] | None = None
 
     def __enter__(self) -> VideoSource:
@@ -154,9 +155,9 @@ class VideoSource:
         yield from self._read()
 
     def _continued(self) -> Iterator[Frame | PlaneFrame | CopiedPacket]:
-        """Frames after the one with pts `after`, reached by seeking or else by decoding from the beginning.
+        """Yield what follows the frame with pts `after`, by seeking or else by decoding from the beginning.
 
-        Repaired time stamps depend on the frames before, so that after seeking the very frame must come by.
+        Repaired time stamps depend on earlier frames, so a seek counts only if this very frame is read.
         """
         assert self.after is not None
         if self.container.format.name in INDEXED:
@@ -171,7 +172,7 @@ class VideoSource:
             raise InputError(f"{self.path}: the frame after which to go on is no longer in it; use `restart`")
 
     def _read(self) -> Iterator[Frame | PlaneFrame | CopiedPacket]:
-        """What comes from here on, up to the end of the cut or of the file."""
+        """Yield frames and packets from here to the end of the cut or of the file."""
         streams = [s for s in self.container.streams if s == self.stream or s.index in self.copied]
         finished: set[int] = set()
         for packet in self._packets(streams):
@@ -188,14 +189,14 @@ class VideoSource:
         self._look_for_early_end()
 
     def packets_to_copy(self) -> Iterator[CopiedPacket]:
-        """The packets of the streams in `copied` alone, in the order of the file; nothing is decoded."""
+        """Yield only the packets of the streams in `copied`, in the order of the file, without decoding."""
         if self.first_pts is not None and self.container.format.name in INDEXED:
             self.container.seek(self.first_pts, stream=self.stream)
         streams = [s for s in self.container.streams if s.index in self.copied]
         finished: set[int] = set()
         if not streams:
             return
-        # Where clocks may begin anew, the others are moved with the main stream's.
+        # If clocks may begin anew, the other streams follow the main stream's.
         read = [*streams, self.stream] if self.times.may_jump else streams
         for packet in self._packets(read):
             self.times(packet)
@@ -205,7 +206,7 @@ class VideoSource:
                 break
 
     def _packets(self, streams: list[Any]) -> Iterator[av.Packet[Any]]:
-        """Packets up to the end of the file or to where it cannot be read on."""
+        """Yield packets up to the end of the file, or to where it cannot be read further."""
         try:
             yield from self.container.demux(*streams)
         except (av.error.FFmpegError, OSError) as error:
@@ -213,7 +214,7 @@ class VideoSource:
             yield from self._drain()
 
     def _drain(self) -> Iterator[av.Packet[Any]]:
-        """An empty packet, which makes the decoder give out the frames that it still holds."""
+        """Yield an empty packet, which makes the decoder return the frames that it still holds."""
         last: av.Packet[Any] = av.Packet()
         last.stream = self.stream
         yield last
@@ -238,7 +239,7 @@ class VideoSource:
                 assert self.after is not None
                 if pts >= self.after:
                     self.passed = pts == self.after
-                    self.damage.become(self.earlier)  # what lies before was counted in its time
+                    self.damage.become(self.earlier)  # earlier damage is counted in it
                 if pts > self.after:
                     finished.add(self.stream.index)
                     return
@@ -249,7 +250,7 @@ class VideoSource:
             yield self._frame(picture, pts - (self.first_pts or 0))
 
     def _timestamp(self, picture: av.VideoFrame) -> int:
-        """The frame's pts; where it has none or goes back, the next possible one, and that is counted."""
+        """Return the frame's pts. If it is missing or goes back, the next one replaces it and is counted."""
         step = picture.duration or max(1, round(1 / (self.info.rate * self.info.time_base)))
         pts = picture.pts
         if pts is None or (self.last_pts is not None and pts <= self.last_pts):
@@ -274,7 +275,7 @@ class VideoSource:
         return Frame(pixels, pts, picture.duration or 0, source)
 
     def _copy(self, packet: av.Packet[Any], finished: set[int]) -> Iterator[CopiedPacket]:
-        """The packet, moved in time if the video is cut; subtitles that span a cut begin or end at it."""
+        """Yield the packet, moved if the video is cut at its start. Subtitles that span a cut end at it."""
         index, base = packet.stream.index, packet.time_base
         assert base is not None
         if packet.stream.disposition & av.stream.Disposition.attached_pic:
@@ -282,7 +283,7 @@ class VideoSource:
             yield CopiedPacket(packet, index)
             return
         is_text = packet.stream.type == "subtitle"
-        if is_text and packet.is_discard:  # before the beginning, by an edit list
+        if is_text and packet.is_discard:  # an edit list puts it before the beginning
             return
         if not self.times.place(packet):
             return
@@ -305,11 +306,11 @@ class VideoSource:
         yield CopiedPacket(packet, index)
 
     def _look_for_early_end(self) -> None:
-        """Compare what was read with what the container promises: some formats end early without an error."""
+        """Compare the length read with the length stated, since some formats end early without an error."""
         if self.end_time is not None or not self.container.duration:
             return
         promised = Fraction(self.container.duration, av.time_base)
-        if self.container.format.name != "matroska,webm":  # whose duration counts from zero already
+        if self.container.format.name != "matroska,webm":  # its duration counts from zero already
             promised += max(Fraction(self.container.start_time or 0, av.time_base), Fraction(0))
         streams = {self.stream.index, *self.copied}
         if len(streams) < len(self.container.streams):

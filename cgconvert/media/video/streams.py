@@ -1,4 +1,4 @@
-"""The other streams of a video: which of them a container can take over unchanged, and why not the rest."""
+"""The other streams of a video: which of them a container can hold unchanged, and why not the others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TIME_CODE = "from its time code"
 
 @dataclass(frozen=True)
 class StreamPlan:
-    """What happens to a stream of the source: `converted`, `copied`, `rewritten` or `dropped`, and why."""
+    """What happens to a stream of the source, converted, copied, rewritten or dropped, and why."""
 
     index: int
     kind: str
@@ -27,11 +27,11 @@ class StreamPlan:
     reason: str = ""
 
     def goes_into_header(self, muxer: str) -> bool:
-        """Whether it is written with the beginning of the file: attachments, in Matroska covers as well."""
+        """Whether it is part of the file's header, as attachments are, and covers in Matroska."""
         return self.kind == "attachment" or (self.kind == "cover" and muxer == "matroska")
 
     def describe(self) -> str:
-        """For a person: `#2 subtitle (mov_text): dropped, webm cannot hold it`."""
+        """Return a line such as `#2 subtitle (mov_text): dropped, webm cannot hold it`."""
         why = f", {self.reason}" if self.reason else ""
         return f"#{self.index} {self.kind} ({self.codec}): {self.action}{why}"
 
@@ -40,9 +40,9 @@ class StreamPlan:
 class SourceStream:
     """A stream of the source as its container describes it.
 
-    `kind` is FFmpeg's name for the type, or "cover". `is_main`: the video that is converted.
-    `begins` is the earliest time of its first packets in seconds, None if they have none.
-    `origin`: what a QuickTime data track can be written anew from, "" for everything else.
+    `kind` is FFmpeg's name for the type, or "cover". `is_main` marks the video that is converted. `begins` is
+    the earliest time of its first packets in seconds, or None. `origin` says from what a QuickTime data track
+    can be written again, and is "" for all other streams.
     """
 
     index: int
@@ -54,7 +54,7 @@ class SourceStream:
 
 
 def describe_stream(stream: Any, container: InputContainer, is_main: bool) -> SourceStream:
-    """What a container says of one of its streams."""
+    """Describe one stream of a container."""
     is_cover = stream.disposition & av.stream.Disposition.attached_pic
     context = stream.codec_context
     origin = ""
@@ -73,7 +73,7 @@ def describe_stream(stream: Any, container: InputContainer, is_main: bool) -> So
 
 
 def plan_streams(streams: Sequence[SourceStream], muxer: str) -> list[StreamPlan]:
-    """What to do with every stream of a video that goes into a container format."""
+    """Plan what happens to every stream of a video in a container format."""
     return [
         StreamPlan(stream.index, stream.kind, stream.codec, *_action(stream, muxer, held_by(muxer)))
         for stream in streams
@@ -81,7 +81,7 @@ def plan_streams(streams: Sequence[SourceStream], muxer: str) -> list[StreamPlan
 
 
 def _action(stream: SourceStream, muxer: str, supported: frozenset[str]) -> tuple[str, str]:
-    """What happens to a stream, and why."""
+    """Return what happens to a stream, and why."""
     if stream.is_main:
         return "converted", ""
     if stream.kind == "attachment":
@@ -98,7 +98,7 @@ def _action(stream: SourceStream, muxer: str, supported: frozenset[str]) -> tupl
 
 
 def read_cover(url: str, index: int) -> bytes:
-    """The picture file that a cover stream holds, empty if it holds none."""
+    """Return the picture file in a cover stream, or no bytes if there is none."""
     with av.open(url, "r", options=dict(OPEN_OPTIONS), metadata_errors="replace") as container:
         for packet in container.demux(container.streams[index]):
             if packet.size:

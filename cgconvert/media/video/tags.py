@@ -1,4 +1,4 @@
-"""What frames are tagged with beside their colours: read from the source, handed to the encoder as options.
+"""Tags of frames other than their colours, read from the source and given to the encoder as options.
 
 HDR10 metadata is SMPTE ST 2086 (mastering display) and CTA-861.3 (light levels).
 """
@@ -16,14 +16,14 @@ from cgconvert.frames import StreamInfo
 from cgconvert.media.video.siting import CENTRE, NAMES
 
 SITED_DECODERS = ("h264", "hevc", "mjpeg")
-"""Decoders that give chroma a place even where the file says nothing. Of others, the centre may mean that."""
+"""Decoders that always give chroma a place. From others, the centre may mean that the file says nothing."""
 
 FIELD_ORDERS = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
-"""AVFieldOrder, by the field that is shown first: the top one or the bottom one."""
+"""The field shown first, top or bottom, by FFmpeg's AVFieldOrder."""
 
 
 def read_hdr(frame: av.VideoFrame) -> tuple[tuple[Fraction, ...], tuple[int, ...]]:
-    """Mastering display and light levels of a decoded frame, empty where it says nothing.
+    """Return mastering display and light levels of a decoded frame, empty if it has none.
 
     The first has 10 numbers: x and y of red, green, blue and white (CIE 1931), the least and the largest
     luminance in cd/m2. The second has MaxCLL and MaxFALL in cd/m2.
@@ -43,14 +43,14 @@ def read_hdr(frame: av.VideoFrame) -> tuple[tuple[Fraction, ...], tuple[int, ...
 
 
 def read_field_order(stream: Any, frame: av.VideoFrame) -> str:
-    """ "tff" or "bff" where frames hold two fields, by the one that is shown first; "" for whole pictures."""
+    """Return "tff" or "bff" by the field shown first, or "" if frames hold whole pictures."""
     if not frame.interlaced_frame:
         return ""
     return FIELD_ORDERS.get(int(stream.codec_context.field_order or 0), "tff")
 
 
 class HdrParameters(NamedTuple):
-    """How an encoder is told HDR10 metadata: FFmpeg's option for its parameters, their names and units.
+    """How an encoder takes HDR10 metadata: FFmpeg's option for its parameters, their names and units.
 
     Coordinates are given in units of 1 / `coordinate`, luminances in units of 1 / `luminance` cd/m2.
     """
@@ -62,7 +62,7 @@ class HdrParameters(NamedTuple):
     luminance: int
 
     def describe(self, info: StreamInfo) -> list[str]:
-        """The parameters for what a source says."""
+        """Return the parameters for a source's metadata."""
         told: list[str] = []
         if info.mastering_display:
             xy = [self._number(value, self.coordinate) for value in info.mastering_display[:8]]
@@ -86,9 +86,9 @@ HDR_ENCODERS = {
 
 
 def tag_options(info: StreamInfo, encoder: str, with_fields: bool) -> tuple[dict[str, str], list[str]]:
-    """The encoder's options that keep the tags of a source's frames, and in words what it cannot keep.
+    """Return the encoder's options that keep the tags of a source's frames, and in words what is dropped.
 
-    `with_fields`: pictures reach the encoder line by line as the source has them.
+    `with_fields` says that pictures reach the encoder line by line as in the source.
     """
     options: dict[str, str] = {}
     dropped: list[str] = []
