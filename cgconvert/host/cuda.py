@@ -9,7 +9,7 @@ DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
 
 def count_cuda_devices() -> int:
-    """CUDA devices that the driver shows to this process; `CUDA_VISIBLE_DEVICES` is honoured."""
+    """Count the CUDA devices that the driver shows to this process, which honours `CUDA_VISIBLE_DEVICES`."""
     try:
         driver = ctypes.CDLL(DRIVER)
     except OSError:

@@ -11,15 +11,16 @@ from cgconvert.errors import InputError
 
 ORIENTATION = 0x0112
 
-# Pillow writes this on the terminal, without the file's name. The picture is converted all the same.
+# Pillow prints this without the file's name, and the picture is converted all the same.
 warnings.filterwarnings("ignore", "Corrupt EXIF data", module="PIL")
 
 
 @dataclass(frozen=True)
 class AvifInfo:
-    """Size in pixels as stored; `orientation` as EXIF numbers it (1 to 8), from the file's own turning.
+    """What an AVIF file says of its picture. Sizes are in pixels as stored.
 
-    The EXIF block is not in here: Pillow may write it anew, where OpenCV gives it as it is in the file.
+    `orientation` is the file's own turning in the numbers of EXIF (1 to 8). The EXIF block is not in here,
+    because Pillow may rewrite it. OpenCV returns it as it is in the file.
     """
 
     width: int
@@ -39,9 +40,9 @@ def is_avif(data: bytes) -> bool:
 
 
 def read_avif(data: bytes) -> AvifInfo:
-    """Read what the file says of its picture; no pixel is decoded. Raises `InputError`."""
-    # Imported here, since few pictures need it. The class rather than `Image.open`, whose limit on pixels is
-    # one setting for the whole process; ours is looked at before the picture is decoded.
+    """Read what the file says of its picture, without decoding it. Raises `InputError`."""
+    # Imported here, since few pictures need it. `Image.open` has one limit on pixels for the whole process,
+    # so the class is used instead. Our own limit is checked before the picture is decoded.
     from PIL.AvifImagePlugin import AvifImageFile
 
     try:
@@ -54,7 +55,7 @@ def read_avif(data: bytes) -> AvifInfo:
 
 
 def _depth(data: bytes) -> int:
-    """Bits a sample by the first AV1 configuration in the file, which Pillow does not show."""
+    """Return the bits of a sample by the first AV1 configuration in the file, which Pillow does not show."""
     at = data.find(b"av1C")
     if at < 0 or at + 6 >= len(data):
         return 8

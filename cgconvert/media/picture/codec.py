@@ -26,28 +26,28 @@ from cgconvert.media.picture.metadata import TIFF_EXTRA_SAMPLES, Metadata, embed
 from cgconvert.media.picture.tiff_tags import Directory
 
 PIXEL_LIMIT = 400_000_000
-"""Pixels of one picture; a header that says more is taken for damage or a trap."""
+"""The most pixels of one picture. A header that says more is taken for damage or an attack."""
 BYTES_LIMIT = 4 << 30
 JPEG_QUALITY, WEBP_QUALITY, AVIF_QUALITY = 95, 90, 90
-AVIF_SPEED = 9  # a seventh of the time of speed 8 for the same size and 0.4 dB
+AVIF_SPEED = 9  # takes a seventh of the time of speed 8, for the same size and 0.4 dB less
 
 COMMON_DENSITY = (72, 72)
-"""Pixels an inch that programs write where nobody has asked for any; to lose it is worth no word."""
+"""The density that programs write by default, in pixels per inch. Its loss is not reported."""
 
 _EDGE_LIMITS = {"jpeg": 65500, "webp": 16383}
 
-# Our pools are the threads; a codec that starts its own would only take time from the network. Its complaints
-# arrive as errors with the file's name, so it need not write its own on the terminal.
+# Pictures are decoded in our own threads, so threads of a codec would only take time from the network. Its
+# errors arrive with the file's name, so it must not print them itself.
 cv2.setNumThreads(1)
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One upright picture: `pixels` uint8 or uint16 RGB (H, W, 3), `alpha` (H, W) of the same type or None.
+    """One upright picture. `pixels` are uint8 or uint16 RGB (H, W, 3); `alpha` (H, W) has their type.
 
-    uint16 always spans 0 to 65535; `depth` is how many bits the file has of it (8, 10, 12, 16). `format`
-    and `lossless` say how the file stores it. `dropped`: what of the file is not in here, in words.
+    uint16 always spans 0 to 65535, and `depth` is how many of the bits the file has (8, 10, 12 or 16).
+    `format` and `lossless` say how the file stores it. `dropped` says in words what of the file is missing.
     """
 
     pixels: np.ndarray
@@ -65,14 +65,14 @@ class Picture:
             raise ValueError(f"alpha {alpha.dtype} {alpha.shape} does not fit pixels {self.pixels.shape}")
 
     def with_pixels(self, pixels: np.ndarray) -> Picture:
-        """The same picture with other pixels of the same shape and type."""
+        """Return the picture with other pixels of the same shape and type."""
         return replace(self, pixels=pixels)
 
 
 def read_file(path: Path) -> bytes:
-    """All bytes of a picture's file. Raises `InputError` that says why it cannot be had."""
+    """Return all bytes of a picture's file. Raises `InputError` with the reason why it cannot be read."""
     try:
-        # Not blocking, so that a pipe with a picture's name is refused instead of waited for.
+        # Non-blocking, so that a pipe with a picture's name is refused at once.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
@@ -88,15 +88,15 @@ def read_file(path: Path) -> bytes:
 
 
 def read_picture(path: Path, pixel_limit: int = PIXEL_LIMIT) -> Picture:
-    """Read and decode one picture. Raises `InputError` (without the file's name)."""
+    """Read and decode one picture. Raises `InputError`, whose text does not name the file."""
     data = read_file(path)
     return decode_picture(data, checked_header(data, pixel_limit))
 
 
 def checked_header(data: bytes, pixel_limit: int = PIXEL_LIMIT) -> ImageHeader:
-    """The header of a picture that may be decoded; the format is what the bytes say.
+    """Return the header of a picture that may be decoded. The format is told by the content.
 
-    Raises `InputError` for what is unknown, animated, of several pages or larger than `pixel_limit` pixels.
+    Raises `InputError` for unknown formats, animations, several pages and more than `pixel_limit` pixels.
     """
     header = read_header(data)
     if header.width * header.height > pixel_limit:
@@ -110,10 +110,9 @@ def checked_header(data: bytes, pixel_limit: int = PIXEL_LIMIT) -> ImageHeader:
 
 
 def decode_picture(data: bytes, header: ImageHeader | None = None) -> Picture:
-    """Decode a picture from the bytes of its file, of which `checked_header` has read the header.
+    """Decode a picture from the bytes of its file. `header` is what `checked_header` returned for them.
 
-    Raises `InputError` for what is damaged or of a kind of sample that an 8 or 16 bit RGB picture cannot
-    stand for.
+    Raises `InputError` for damaged files and for samples that 8 or 16 bit RGB cannot represent.
     """
     header = header or checked_header(data)
     flags = _decode_flags(header)
@@ -135,7 +134,7 @@ def decode_picture(data: bytes, header: ImageHeader | None = None) -> Picture:
     depth = 16 if raw.dtype == np.uint16 else 8
     if header.avif is not None and raw.dtype == np.uint16:
         depth = 12 if header.avif.depth == 12 or raw.max(initial=0) > 1023 else 10
-        raw = (raw << (16 - depth)) | (raw >> (2 * depth - 16))  # spread so that each comes back exactly
+        raw = (raw << (16 - depth)) | (raw >> (2 * depth - 16))  # this can be undone exactly
     if raw.dtype not in (np.uint8, np.uint16):
         raise InputError(f"samples of type {raw.dtype}: save it with 8 or 16 bit integers first")
     pixels, alpha = _split(raw, header.gray_key)
@@ -149,14 +148,14 @@ def decode_picture(data: bytes, header: ImageHeader | None = None) -> Picture:
 
 
 def _decode_avif(data: bytes) -> tuple[np.ndarray | None, bytes | None]:
-    """The samples of an AVIF and its EXIF block as it is in the file, None without one."""
+    """Return the samples of an AVIF, and its EXIF block byte for byte, or None without one."""
     raw, types, blocks = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), flags=cv2.IMREAD_UNCHANGED)
     block = dict(zip(types, blocks, strict=True)).get(cv2.IMAGE_METADATA_EXIF)
     return raw, None if block is None else np.asarray(block).tobytes()
 
 
 def _decode_flags(header: ImageHeader) -> int:
-    """How OpenCV must decode it. Raises `InputError` for TIFFs that it would take for something else."""
+    """Return OpenCV's flags for a picture. Raises `InputError` for TIFFs that it would misread."""
     tiff = header.tiff
     if tiff is None:
         return cv2.IMREAD_UNCHANGED
@@ -170,13 +169,16 @@ def _decode_flags(header: ImageHeader) -> int:
     sample_format = tiff.number(0x0153, 1)
     if sample_format not in (1, 4) or max(tiff.numbers(0x0102), default=1) > 16:
         raise InputError("a TIFF of float or 32-bit samples: save it with 8 or 16 bit integers first")
-    if photometric in (5, 8):  # CMYK and Lab: as RGB, or their samples would be taken for colours and alpha
+    if photometric in (
+        5,
+        8,
+    ):  # CMYK and Lab are read as RGB
         return cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     return cv2.IMREAD_UNCHANGED
 
 
 def _alpha_kept_apart(data: bytes, tiff: Directory | None) -> bytes:
-    """The file with its alpha declared associated, so that libtiff does not multiply it into the colours."""
+    """Return the file with its alpha marked as associated, so that libtiff does not multiply it in again."""
     tag = tiff.tags.get(TIFF_EXTRA_SAMPLES) if tiff else None
     if tiff is None or tag is None or tag.type != 3 or tiff.number(TIFF_EXTRA_SAMPLES) != 2:
         return data
@@ -186,10 +188,10 @@ def _alpha_kept_apart(data: bytes, tiff: Directory | None) -> bytes:
 
 
 def _split(raw: np.ndarray, gray_key: int | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """What OpenCV decoded, as RGB and alpha."""
+    """Split what OpenCV decoded into RGB and alpha."""
     if raw.ndim == 2:
         alpha = None
-        if gray_key is not None:  # OpenCV does not look at the transparent value of a gray PNG
+        if gray_key is not None:  # OpenCV ignores the transparent value of a gray PNG
             alpha = np.where(raw == gray_key, 0, np.iinfo(raw.dtype).max).astype(raw.dtype)
         return cv2.cvtColor(raw, cv2.COLOR_GRAY2RGB), alpha
     if raw.shape[2] == 3:
@@ -200,14 +202,14 @@ def _split(raw: np.ndarray, gray_key: int | None) -> tuple[np.ndarray, np.ndarra
 
 
 def _unassociated(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Colours as they were before alpha was multiplied into them; black where alpha is 0."""
+    """Divide colours by the alpha that was multiplied into them. They are black where alpha is 0."""
     peak = np.iinfo(pixels.dtype).max
     divisor = np.maximum(alpha, 1).astype(np.float64)[:, :, None]
     return np.clip(np.rint(pixels * (peak / divisor)), 0, peak).astype(pixels.dtype)
 
 
 def turned_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Pixels (H, W) or (H, W, C) turned and mirrored as EXIF `orientation` (1 to 8) says; a view."""
+    """Return a view of pixels (H, W) or (H, W, C), turned and mirrored by EXIF `orientation` (1 to 8)."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
@@ -220,8 +222,8 @@ def turned_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 def encode_picture(picture: Picture, kind: str, quality: int | None = None) -> tuple[bytes, tuple[str, ...]]:
     """Encode a picture with its alpha and metadata as `kind` (a key of `FORMATS`).
 
-    `quality` 1 to 100 for JPEG, WebP and AVIF (100 is lossless for WebP and AVIF); None: as good as its
-    source. Returns the file's bytes and what of the picture they do not hold, in words. Raises
+    `quality` is 1 to 100 for JPEG, WebP and AVIF, of which the last two are lossless at 100. None takes the
+    format's default. Returns the file's bytes, and in words what of the picture they do not hold. Raises
     `InputError` if the format cannot hold a picture of this size.
     """
     height, width = picture.pixels.shape[:2]
@@ -263,7 +265,7 @@ def _encode(kind: str, raw: np.ndarray, options: list[int], metadata: Metadata) 
 
 
 def _fitted(picture: Picture, kind: str, quality: int | None) -> tuple[Picture, tuple[str, ...]]:
-    """The picture as the format can hold it, and what that took away."""
+    """Return the picture as the format can hold it, and in words what is missing then."""
     dropped: list[str] = []
     alpha = picture.alpha
     if alpha is not None and kind == "jpeg":
@@ -289,7 +291,7 @@ def _fitted(picture: Picture, kind: str, quality: int | None) -> tuple[Picture, 
 
 
 def to_8_bit(samples: np.ndarray) -> np.ndarray:
-    """Samples of uint8 as they are, of uint16 rounded to uint8."""
+    """Return uint8 samples as they are, and uint16 samples rounded to uint8."""
     if samples.dtype == np.uint8:
         return samples
     return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
@@ -297,16 +299,16 @@ def to_8_bit(samples: np.ndarray) -> np.ndarray:
 
 def _encode_options(picture: Picture, kind: str, quality: int | None, depth: int) -> list[int]:
     if kind == "jpeg":
-        # Full colour resolution: the result's strokes are new, the source's sampling says nothing of them.
+        # Full colour resolution, because the source's sampling says nothing of the new strokes.
         sampling = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
         return [cv2.IMWRITE_JPEG_QUALITY, quality or JPEG_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
     if kind == "png":
-        # Run lengths after the "sub" filter: a third less time than deflate 1, for files a tenth larger.
+        # Run lengths after the "sub" filter take a third less time than deflate 1, for files a tenth larger.
         rle, sub = cv2.IMWRITE_PNG_STRATEGY_RLE, cv2.IMWRITE_PNG_FILTER_SUB
         return [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, rle, cv2.IMWRITE_PNG_FILTER, sub]
     if kind == "webp":
         if quality == 100 or (quality is None and picture.format == "webp" and picture.lossless):
-            # Colours under full transparency too, which WebP otherwise throws away.
+            # Keep colours under full transparency, which WebP otherwise discards.
             return [cv2.IMWRITE_WEBP_LOSSLESS_MODE, cv2.IMWRITE_WEBP_LOSSLESS_PRESERVE_COLOR]
         return [cv2.IMWRITE_WEBP_QUALITY, quality or WEBP_QUALITY]
     if kind == "avif":

@@ -27,7 +27,7 @@ ORIENTATION, X_RESOLUTION = 0x0112, 0x011A
 _WIDTHS, _HEIGHTS = (0x0100, 0xA002), (0x0101, 0xA003)
 _THUMBNAIL_AT, _THUMBNAIL_SIZE = 0x0201, 0x0202
 
-# What describes the picture in the main directory of a TIFF file, as opposed to how its pixels are stored.
+# Tags in the main directory of a TIFF file that describe the picture, not how its pixels are stored.
 DESCRIPTIVE_TAGS = (
     0x010D,
     0x010E,
@@ -51,7 +51,7 @@ def _main_directory(block: bytes) -> Directory:
 
 
 def orientation(block: bytes) -> int:
-    """The EXIF orientation, 1 to 8; 1 if the block has none or is broken."""
+    """Return the EXIF orientation, 1 to 8, or 1 if the block has none or is broken."""
     try:
         value = _main_directory(block).number(ORIENTATION, 1)
     except TagError:
@@ -60,7 +60,7 @@ def orientation(block: bytes) -> int:
 
 
 def has_density(block: bytes) -> bool:
-    """Whether the block says how many pixels lie along a unit."""
+    """Whether the block states the density of the picture."""
     try:
         return X_RESOLUTION in _main_directory(block).tags
     except TagError:
@@ -68,10 +68,10 @@ def has_density(block: bytes) -> bool:
 
 
 def made_upright(block: bytes, width: int, height: int) -> bytes:
-    """The block for an upright picture of `width` x `height`: orientation 1, its sizes true, no thumbnail.
+    """Return the block for an upright picture of `width` x `height`.
 
-    The thumbnail shows the picture as it was before, so it goes. A block that cannot be read is returned
-    as it is.
+    The orientation becomes 1, and the sizes are set. The thumbnail is removed, since it shows the source. A
+    block that cannot be read is returned as it is.
     """
     try:
         main = _main_directory(block)
@@ -112,9 +112,9 @@ def _without_thumbnail(block: bytearray, main: Directory) -> bytearray:
 
 
 def from_tiff(data: bytes) -> bytes | None:
-    """An EXIF block of what the first directory of a TIFF file says of its picture; None if that is nothing.
+    """Make an EXIF block of the descriptive tags in a TIFF's first directory, or None if there are none.
 
-    Makers' private notes are copied, but places that they point to are not known and may be lost.
+    Makers' private notes are copied, but what they point to is unknown and may be lost.
     """
     try:
         order, big, offset = first_offset(data)
@@ -129,7 +129,7 @@ def from_tiff(data: bytes) -> bytes | None:
 
 
 def tags_for_tiff(block: bytes) -> tuple[dict[int, Tag], dict[int, dict[int, Tag]]]:
-    """The descriptive tags of an EXIF block, and those of its EXIF and GPS directories by pointer tag."""
+    """Return the descriptive tags of an EXIF block, and those of its sub-directories by pointer tag."""
     try:
         main = _main_directory(block)
     except TagError:

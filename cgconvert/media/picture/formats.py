@@ -10,7 +10,7 @@ FORMATS = {
     "avif": (".avif",),
     "bmp": (".bmp", ".dib"),
 }
-"""Every format that is read and written, with the suffixes it is known by; the first is the usual one."""
+"""Every format that is read and written, with its suffixes. The first is the usual one."""
 
 SUFFIXES = {suffix: name for name, suffixes in FORMATS.items() for suffix in suffixes}
 LOSSY = ("jpeg", "webp", "avif")
@@ -18,7 +18,7 @@ VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg"),
     *(".wmv", ".flv", ".3gp", ".ogv", ".mxf", ".gif"),
 )
-"""Suffixes of what `cgconvert video` converts, to say so where pictures are looked for."""
+"""Suffixes of videos, for the hint that `cgconvert video` converts them."""
 
 FOREIGN_SUFFIXES = (".gif", ".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".pdf", ".exr", ".ppm", ".pgm")
 """Suffixes of pictures that are neither read nor written."""

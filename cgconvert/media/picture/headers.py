@@ -16,10 +16,11 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """`width` and `height` in pixels as stored, before any turning; `frames` pictures or pages in the file.
+    """What a file says of its picture. `width` and `height` are pixels as stored, before any turning.
 
-    `lossless`: the file's compression loses nothing. `gray_key`: the gray value that a PNG calls
-    transparent. `tiff`: the first directory of a TIFF file; `avif`: what the boxes of an AVIF file say.
+    `frames` counts the pictures or pages. `lossless` says whether the compression is. `gray_key` is the gray
+    value that a PNG calls transparent. `tiff` is the first directory of a TIFF file, and `avif` what an AVIF
+    file says.
     """
 
     format: str
@@ -33,7 +34,7 @@ class ImageHeader:
 
 
 def identify(data: bytes) -> str | None:
-    """The format by content: jpeg, png, webp, tiff, avif, bmp; None for anything else."""
+    """Return the format by content (jpeg, png, webp, tiff, avif or bmp), or None for anything else."""
     if data[:3] == b"\xff\xd8\xff":
         return "jpeg"
     if data[:8] == PNG_SIGNATURE:
@@ -81,7 +82,7 @@ def is_video(data: bytes) -> bool:
 
 
 def describe_unknown(data: bytes) -> str:
-    """Why bytes that `identify` does not know are no input."""
+    """Say why bytes that `identify` does not know are no input."""
     if not data:
         return "the file is empty"
     if is_video(data):
@@ -93,7 +94,7 @@ def describe_unknown(data: bytes) -> str:
 
 
 def read_header(data: bytes) -> ImageHeader:
-    """Read the header of a picture's file. Raises `InputError` (without the file's name)."""
+    """Read the header of a picture's file. Raises `InputError`, whose text does not name the file."""
     kind = identify(data)
     if kind is None:
         raise InputError(describe_unknown(data))
@@ -108,7 +109,7 @@ def read_header(data: bytes) -> ImageHeader:
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """The segments of a JPEG before its pixels: marker, offset of the marker, payload."""
+    """Yield the segments of a JPEG before its pixels as marker, offset of the marker, and payload."""
     at = 2
     while at + 4 <= len(data):
         if data[at] != 0xFF:
@@ -136,7 +137,7 @@ def _jpeg(data: bytes) -> ImageHeader:
 
 
 def png_chunks(data: bytes, checked: bool = False) -> Iterator[tuple[bytes, bytes]]:
-    """Type and payload of every chunk of a PNG; `checked`: with a look at each checksum.
+    """Yield type and payload of every chunk of a PNG. With `checked` every checksum is verified.
 
     Raises `InputError` if the file is cut short or a checksum is wrong.
     """
@@ -158,9 +159,9 @@ def png_chunks(data: bytes, checked: bool = False) -> Iterator[tuple[bytes, byte
 
 
 def png_pixels_only(data: bytes) -> bytes:
-    """A PNG with nothing but what its pixels are decoded from; `png_chunks` has found it whole.
+    """Return a PNG with only those chunks that its pixels are decoded from. `png_chunks` has checked it.
 
-    libpng writes what it thinks of other chunks on the terminal, without the file's name.
+    libpng prints warnings about other chunks without the file's name.
     """
     with_key = data[25] in (0, 2, 3)  # colour types that may have a transparent colour
     kept, at = [memoryview(data)[:8]], 8
@@ -189,7 +190,7 @@ def _png(data: bytes) -> ImageHeader:
 
 
 def webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Type and payload of every chunk of a WebP file."""
+    """Yield type and payload of every chunk of a WebP file."""
     at = 12
     while at + 8 <= len(data):
         kind, length = data[at : at + 4], struct.unpack_from("<I", data, at + 4)[0]
@@ -222,7 +223,7 @@ def _tiff(data: bytes) -> ImageHeader:
     pages = read_directories(data)
     if not pages:
         raise InputError("damaged: a TIFF without a picture")
-    # Reduced copies and masks (NewSubfileType) are no pages of their own.
+    # Reduced copies and masks (NewSubfileType) do not count as pages.
     frames = sum(not page.number(0x00FE) & 0b101 for page in pages) or 1
     first = pages[0]
     lossless = first.number(0x0103, 1) not in (6, 7, 34712, 50001, 50002)

@@ -1,8 +1,8 @@
-"""EXIF, XMP and ICC profile of picture files: read from every format, put into those that hold them.
+"""Reads EXIF, XMP, ICC profile and density from picture files, and puts them into results.
 
-Byte for byte, apart from what turning the picture upright makes untrue (`for_result`). OpenCV hands out
-only part of this and refuses a profile that libpng does not like, so JPEG, PNG and TIFF are done here; for
-WebP and AVIF OpenCV's writers carry all three (`cgconvert.media.picture.codec` hands them over).
+They are kept byte for byte, except for what is no longer true of an upright picture (`for_result`). OpenCV
+returns only part of them and refuses profiles that libpng does not like. So they are read and written here
+for JPEG, PNG and TIFF. OpenCV writes them into WebP and AVIF, for `cgconvert.media.picture.codec`.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>\s*))[1-8]")
 
 @dataclass(frozen=True)
 class Density:
-    """How many pixels lie along a unit, across and down. `unit`: "inch", "cm", "m" or "" for a mere ratio."""
+    """Pixels per unit, across and down. `unit` is "inch", "cm" or "m", or "" if only their ratio is known."""
 
     x: int
     y: int
     unit: str = ""
 
     def per(self, unit: str) -> tuple[int, int]:
-        """The same in another unit, rounded to whole pixels; a ratio stays one."""
+        """Return the pixels per another unit, rounded. A ratio stays as it is."""
         metres = {"inch": 0.0254, "cm": 0.01, "m": 1.0}
         if not self.unit or unit == self.unit:
             return self.x, self.y
@@ -49,12 +49,12 @@ class Density:
         return round(self.x * factor), round(self.y * factor)
 
     def coded(self) -> tuple[int, int, int]:
-        """Unit (0 none, 1 inch, 2 cm, as JPEG numbers them; TIFF adds 1), x and y."""
+        """Return unit, x and y. Units are numbered as in JPEG: 0 none, 1 inch, 2 cm. TIFF adds 1."""
         unit = "inch" if self.unit == "m" else self.unit
         return ("", "inch", "cm").index(unit), *self.per(unit)
 
     def describe(self) -> str:
-        """ "300x300 per inch"."""
+        """Return words such as "300x300 per inch"."""
         x, y = self.per("inch")
         return f"{x}x{y} per inch" if self.unit else f"pixels of {self.y}:{self.x}"
 
@@ -63,8 +63,8 @@ class Density:
 class Metadata:
     """What a picture's file carries beside its pixels.
 
-    `orientation`: how the stored pixels must be turned (EXIF numbers). `chunks`: PNG chunks that only PNG
-    holds. `left_out`: what there was and cannot be carried, in words.
+    `orientation` says in the numbers of EXIF how the stored pixels must be turned. `chunks` are PNG chunks
+    that only PNG can hold. `left_out` says in words what the file has and the result cannot have.
     """
 
     exif: bytes | None = None
@@ -77,9 +77,9 @@ class Metadata:
 
 
 def read_metadata(data: bytes, header: ImageHeader) -> Metadata:
-    """The metadata of a file whose header has been read. Never raises: damaged parts count as absent."""
+    """Return the metadata of a file. Damaged parts count as absent, so it never raises."""
     if header.avif is not None:
-        # The EXIF block comes with the pixels. Of the orientations only the one in the boxes counts.
+        # The EXIF block comes with the pixels. Only the orientation in the boxes counts.
         return Metadata(None, header.avif.xmp, header.avif.icc, header.avif.orientation)
     readers = {
         "jpeg": _from_jpeg,
@@ -96,7 +96,7 @@ def read_metadata(data: bytes, header: ImageHeader) -> Metadata:
 
 
 def for_result(metadata: Metadata, width: int, height: int) -> Metadata:
-    """The metadata of the result: an upright colour picture of `width` x `height` pixels."""
+    """Return the metadata for a result that is an upright colour picture of `width` x `height` pixels."""
     block = metadata.exif and exif.made_upright(metadata.exif, width, height)
     xmp = metadata.xmp and _XMP_ORIENTATION.sub(rb"\g<1>1", metadata.xmp)
     icc, left_out = metadata.icc, metadata.left_out
@@ -110,7 +110,7 @@ def for_result(metadata: Metadata, width: int, height: int) -> Metadata:
 
 
 def embed(encoded: bytes, kind: str, metadata: Metadata, alpha: bool) -> tuple[bytes, tuple[str, ...]]:
-    """Put metadata into an encoded JPEG, PNG, TIFF or BMP; also what it could not hold, in words."""
+    """Put metadata into an encoded JPEG, PNG, TIFF or BMP. Also returns in words what it cannot hold."""
     if kind == "jpeg":
         return _into_jpeg(encoded, metadata)
     if kind == "png":
@@ -149,7 +149,7 @@ def _from_jpeg(data: bytes) -> Metadata:
 
 
 def _density(unit: int, x: int, y: int, units: tuple[str, ...]) -> Density | None:
-    """A density whose unit is a number of a format; None if it says nothing: no pixels, or square ones."""
+    """Return a density by the number of its unit in `units`, or None if it only means square pixels."""
     if not (x > 0 and y > 0) or unit >= len(units) or (not units[unit] and x == y):
         return None
     return Density(x, y, units[unit])
@@ -176,7 +176,7 @@ def _from_png(data: bytes) -> Metadata:
 
 
 def _international_text(payload: bytes) -> bytes:
-    """The text of an iTXt chunk: keyword, compressed or not, language, translated keyword, text."""
+    """Return the text of an iTXt chunk, which follows keyword, flags, language and translated keyword."""
     rest = payload[payload.index(b"\0") + 1 :]
     compressed = rest[0] == 1
     text = rest[2:].split(b"\0", 2)[2]
@@ -194,7 +194,7 @@ def _from_webp(data: bytes) -> Metadata:
 def _from_tiff(data: bytes) -> Metadata:
     tags = read_directories(data, limit=1)[0].tags
     parts = [tags[number].data if number in tags else None for number in (TIFF_XMP, TIFF_ICC)]
-    # The decoder has turned the pixels. The density is in the EXIF block, as it is where TIFF is written.
+    # The decoder has turned the pixels. The density is in the EXIF block, from which TIFF is written too.
     return Metadata(exif.from_tiff(data), parts[0], parts[1])
 
 
@@ -233,7 +233,7 @@ def _into_jpeg(encoded: bytes, metadata: Metadata) -> tuple[bytes, tuple[str, ..
 
 
 def png_chunk(kind: bytes, payload: bytes) -> bytes:
-    """One chunk with its length and checksum."""
+    """Return a chunk with its length and checksum."""
     return struct.pack(">I", len(payload)) + kind + payload + struct.pack(">I", zlib.crc32(kind + payload))
 
 
@@ -241,7 +241,7 @@ def _into_png(encoded: bytes, metadata: Metadata) -> bytes:
     chunks: list[tuple[bytes, bytes]] = []
     if metadata.icc:
         chunks.append((b"iCCP", b"icc\0\0" + zlib.compress(metadata.icc)))
-    # A profile and an sRGB tag exclude each other.
+    # A file has either a profile or an sRGB tag.
     chunks += [chunk for chunk in metadata.chunks if not (metadata.icc and chunk[0] == b"sRGB")]
     if metadata.density:
         chunks.append((b"pHYs", struct.pack(">IIB", *metadata.density.per("m"), bool(metadata.density.unit))))
@@ -254,7 +254,7 @@ def _into_png(encoded: bytes, metadata: Metadata) -> bytes:
 
 
 def _into_tiff(encoded: bytes, metadata: Metadata, alpha: bool) -> bytes:
-    """Append a directory with all tags and let the header point to it; the old directory is dead space."""
+    """Append a directory with all tags and let the header point to it. The old directory stays unused."""
     tags = dict(read_directories(encoded, limit=1)[0].tags)
     children: dict[int, dict[int, Tag]] = {}
     if metadata.exif:

@@ -24,7 +24,7 @@ TYPE_SIZES = {
     17: 8,
     18: 8,
 }
-"""Bytes of one value, by the type number of a directory entry."""
+"""The bytes of one value, by the type number of a directory entry."""
 
 _SWAP_UNIT = {3: 2, 8: 2, 4: 4, 9: 4, 11: 4, 13: 4, 5: 4, 10: 4, 12: 8, 16: 8, 17: 8, 18: 8}
 _INTEGERS = {1: "B", 3: "H", 4: "I", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
@@ -41,7 +41,7 @@ class TagError(ValueError):
 
 @dataclass(frozen=True)
 class Tag:
-    """One entry: its type number, its value's bytes in the file's byte order, and where they are."""
+    """One entry: its type number, the bytes of its value in the file's byte order, and their offset."""
 
     type: int
     data: bytes
@@ -50,7 +50,7 @@ class Tag:
 
 @dataclass(frozen=True)
 class Directory:
-    """The entries of one directory by tag number, in byte order `order` ("<" or ">")."""
+    """The entries of one directory by tag number. `order` is their byte order, "<" or ">"."""
 
     order: str
     tags: Mapping[int, Tag]
@@ -58,7 +58,7 @@ class Directory:
     next_position: int = 0
 
     def numbers(self, tag: int) -> tuple[int, ...]:
-        """The values of an integer tag; empty if it is absent or of another type."""
+        """Return the values of an integer tag, or none if it is absent or of another type."""
         entry = self.tags.get(tag)
         if entry is None or entry.type not in _INTEGERS:
             return ()
@@ -66,12 +66,12 @@ class Directory:
         return struct.unpack(f"{self.order}{count}{_INTEGERS[entry.type]}", entry.data)
 
     def number(self, tag: int, default: int = 0) -> int:
-        """The first value of an integer tag."""
+        """Return the first value of an integer tag."""
         return next(iter(self.numbers(tag)), default)
 
 
 def first_offset(data: bytes) -> tuple[str, bool, int]:
-    """Byte order, whether it is BigTIFF, and where the first directory is. Raises `TagError`."""
+    """Return byte order, whether it is BigTIFF, and the first directory's offset. Raises `TagError`."""
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None or len(data) < 8:
         raise TagError("no TIFF header")
@@ -84,7 +84,7 @@ def first_offset(data: bytes) -> tuple[str, bool, int]:
 
 
 def read_directory(data: bytes, order: str, offset: int, big: bool = False) -> Directory:
-    """The directory at `offset`; entries that point outside of the bytes are left out. Raises `TagError`."""
+    """Read the directory at `offset`, without entries that point outside the bytes. Raises `TagError`."""
     count_format, entry_size, offset_format, inline = ("Q", 20, "Q", 8) if big else ("H", 12, "I", 4)
     try:
         count = struct.unpack_from(order + count_format, data, offset)[0]
@@ -111,7 +111,7 @@ def read_directory(data: bytes, order: str, offset: int, big: bool = False) -> D
 
 
 def read_directories(data: bytes, limit: int = 10_000) -> list[Directory]:
-    """The chain of main directories (the pages of a TIFF file), at most `limit`. Raises `TagError`."""
+    """Read the chain of main directories (the pages of a TIFF), at most `limit`. Raises `TagError`."""
     order, big, offset = first_offset(data)
     found: list[Directory] = []
     seen: set[int] = set()
@@ -123,7 +123,7 @@ def read_directories(data: bytes, limit: int = 10_000) -> list[Directory]:
 
 
 def sub_directory(data: bytes, parent: Directory, pointer: int, big: bool = False) -> Directory | None:
-    """The directory that tag `pointer` of `parent` points to; None if there is none or it is broken."""
+    """Read the directory that tag `pointer` of `parent` points to, or return None without a readable one."""
     offset = parent.number(pointer)
     try:
         return read_directory(data, parent.order, offset, big) if offset else None
@@ -132,7 +132,7 @@ def sub_directory(data: bytes, parent: Directory, pointer: int, big: bool = Fals
 
 
 def little_endian(tag: Tag, order: str) -> Tag:
-    """The same value in little-endian bytes."""
+    """Return the same value in little-endian bytes."""
     unit = _SWAP_UNIT.get(tag.type, 1)
     if order == "<" or unit == 1:
         return tag
@@ -141,17 +141,17 @@ def little_endian(tag: Tag, order: str) -> Tag:
 
 
 def short(*values: int) -> Tag:
-    """A tag of 16-bit numbers, little-endian."""
+    """Return a tag of little-endian 16-bit numbers."""
     return Tag(3, struct.pack(f"<{len(values)}H", *values), 0)
 
 
 def long(*values: int) -> Tag:
-    """A tag of 32-bit numbers, little-endian."""
+    """Return a tag of little-endian 32-bit numbers."""
     return Tag(4, struct.pack(f"<{len(values)}I", *values), 0)
 
 
 def write_directory(tags: Mapping[int, Tag], base: int) -> bytes:
-    """A little-endian directory, with its values behind it, to stand at offset `base` (even) of a file."""
+    """Return a little-endian directory followed by its values, for the even offset `base` of a file."""
     entries, values = bytearray(), bytearray()
     values_at = base + 2 + 12 * len(tags) + 4
     for number in sorted(tags):
@@ -167,7 +167,7 @@ def write_directory(tags: Mapping[int, Tag], base: int) -> bytes:
 
 
 def write_tree(tags: Mapping[int, Tag], children: Mapping[int, Mapping[int, Tag]], base: int) -> bytes:
-    """A directory at `base` and its sub-directories: `children` by the number of their pointer tag."""
+    """Return a directory for `base` and its sub-directories, the `children` by their pointer tags."""
     pointers = {number: long(0) for number, child in children.items() if child}
     size = len(write_directory({**tags, **pointers}, base))
     parts: list[bytes] = []

@@ -12,7 +12,7 @@ from cgconvert.media.picture.formats import FORMATS
 
 
 def try_pictures() -> Iterator[tuple[str, str | None]]:
-    """Each format's suffix with None if a picture could be written and read again, or with the reason."""
+    """Yield each format's suffix, with the reason if no picture can be written and read in it, else None."""
     pixels = np.arange(32 * 32 * 3, dtype=np.uint8).reshape(32, 32, 3)
     for kind, suffixes in FORMATS.items():
         try:

@@ -23,14 +23,14 @@ from cgconvert.media.video.streams import describe_stream
 from cgconvert.media.video.tags import read_field_order, read_hdr
 
 LOOK_AHEAD = 200
-"""Packets within which every stream should have begun."""
+"""The number of packets within which every stream should have begun."""
 
 
 class VideoProbe:
-    """A video that is looked at before it is converted; the file is opened once.
+    """A video opened once to plan its conversion.
 
     `info` describes the main video stream and its first frame, `streams` every stream in the order of the
-    file. `container` is open within the `with` block. Raises `UsageError`, `InputError`.
+    file. `container` stays open within the `with` block. Raises `UsageError`, `InputError`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,9 +59,9 @@ class VideoProbe:
         self.container.close()
 
     def first_time(self, kept: Collection[int]) -> Fraction:
-        """The earliest time, in seconds, at which any of the kept streams begins; zero if none says.
+        """Return the earliest time in seconds at which a kept stream begins, or zero if none says.
 
-        In Matroska it is zero. The sound that it has before that is declared as delay and comes back as such.
+        In Matroska it is zero, since sound before that is declared as delay and copied as such.
         """
         if self.container.format.name == "matroska,webm":
             return Fraction(0)
@@ -70,7 +70,7 @@ class VideoProbe:
 
 
 def probe(path: Path) -> StreamInfo:
-    """What the main stream and its first frame say of themselves. Raises `UsageError`, `InputError`."""
+    """Describe the main stream of a video and its first frame. Raises `UsageError`, `InputError`."""
     with VideoProbe(path) as video:
         return video.info
 
@@ -78,7 +78,7 @@ def probe(path: Path) -> StreamInfo:
 def _read_beginning(
     container: InputContainer, main: av.VideoStream, path: Path
 ) -> tuple[av.VideoFrame, dict[int, Fraction]]:
-    """The first frame of the main stream, and where each stream of sound or video begins.
+    """Return the first frame of the main stream, and the times at which streams of sound and video begin.
 
     Sound that an edit list hides counts, since it is kept for decoders that need it. Hidden subtitles do not.
     """
@@ -110,7 +110,7 @@ def _read_beginning(
 
 
 def _describe_video(container: InputContainer, stream: av.VideoStream, frame: av.VideoFrame) -> StreamInfo:
-    """The main stream's own words, with the first frame's where that knows better."""
+    """Describe the main stream by its container and its first frame, which knows its format and colours."""
     assert stream.time_base is not None
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
     duration = stream_duration(container, stream)
@@ -143,7 +143,7 @@ def _describe_video(container: InputContainer, stream: av.VideoStream, frame: av
 
 
 def stream_duration(container: InputContainer, stream: av.VideoStream) -> float | None:
-    """Seconds of a stream as its container says them, None if it says nothing."""
+    """Return the seconds of a stream by its container, or None if that says nothing."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     tag = next((value for key, value in stream.metadata.items() if key.upper() == "DURATION"), "")
@@ -157,9 +157,9 @@ def stream_duration(container: InputContainer, stream: av.VideoStream) -> float 
 
 
 def sample_pixels(path: Path, info: StreamInfo, size: tuple[int, int], count: int) -> list[np.ndarray]:
-    """Up to `count` pictures (H, W, 3) spread evenly over a video, at `size` (width, height).
+    """Return up to `count` pictures (H, W, 3) spread evenly over a video, at `size` (width, height).
 
-    What cannot be reached or decoded is left out; a video without a known length gives its first pictures.
+    Pictures that cannot be reached or decoded are left out. A video of unknown length gives its first ones.
     """
     pictures: list[np.ndarray] = []
     with open_video(path) as container:

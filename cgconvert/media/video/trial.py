@@ -14,13 +14,13 @@ from cgconvert.errors import first_line
 from cgconvert.media.video.codecs import VIDEO_CODECS, VideoCodec
 
 EDGE = 256
-"""Pixels; hardware encoders refuse much smaller pictures."""
+"""The edge in pixels. Hardware encoders refuse much smaller pictures."""
 
 FRAMES = 3
 
 
 def try_codecs() -> Iterator[tuple[str, str | None]]:
-    """Each codec's name with None if three frames could be written and read again, or with the reason."""
+    """Yield each codec's name, with the reason if frames cannot be written and read in it, else None."""
     for name, codec in VIDEO_CODECS.items():
         try:
             data = _encode(codec)
@@ -32,7 +32,7 @@ def try_codecs() -> Iterator[tuple[str, str | None]]:
 
 
 def _encode(codec: VideoCodec, pixel_format: str | None = None) -> bytes:
-    os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder talks on standard error otherwise
+    os.environ.setdefault("SVT_LOG", "1")  # else the AV1 encoder prints on standard error
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="matroska") as container:
         stream = container.add_stream(codec.encoder, rate=25, options=codec.options)
@@ -61,7 +61,7 @@ def _reason(encoder: str, error: Exception) -> str:
 
 
 def try_hardware_decoders() -> Iterator[tuple[str, str | None]]:
-    """Each hardware decoder of this build with None if it decoded a clip of h264, or with the reason."""
+    """Yield each hardware decoder of this build, with the reason if it decodes no h264, else None."""
     names = hwdevices_available()
     try:
         data = _encode(VIDEO_CODECS["h264"], "yuv420p") if names else b""
@@ -73,9 +73,9 @@ def try_hardware_decoders() -> Iterator[tuple[str, str | None]]:
 
 
 def _why_not_in_hardware(name: str, data: bytes) -> str | None:
-    """Why a kind of device does not decode a clip of h264; None if every frame came back."""
+    """Say why a kind of device does not decode h264. None means that every frame came back."""
     level = av.logging.get_level()
-    av.logging.set_level(av.logging.PANIC)  # FFmpeg and drivers talk on standard error otherwise
+    av.logging.set_level(av.logging.PANIC)  # else FFmpeg and drivers print on standard error
     try:
         count = _decode(data, HWAccel(name, allow_software_fallback=False))
     except (av.FFmpegError, ValueError, OSError, RuntimeError, NotImplementedError) as error:
