@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import os
 import sys
 import threading
@@ -41,10 +42,17 @@ PLUGIN_GROUP = "cgconvert.commands"
 
 
 def find_plugins() -> dict[str, EntryPoint]:
-    """Commands of other packages by name."""
+    """Commands of other packages by name; one whose module is gone must not take `--help` with it."""
     from importlib.metadata import entry_points
 
-    return {point.name: point for point in entry_points(group=PLUGIN_GROUP)}
+    return {point.name: point for point in entry_points(group=PLUGIN_GROUP) if _is_there(point.module)}
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:  # its package is gone as well
+        return False
 
 
 class LazyGroup(click.Group):
