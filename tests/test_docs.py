@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import signal
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -95,7 +93,7 @@ def test_commands_that_are_shown_can_be_parsed(
 
 
 @pytest.fixture
-def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with small files of the names that the documentation uses; the current folder meanwhile."""
     make_clip(tmp_path / "in.mp4", Clip(frames=6))
     # 1:20 long, a keyframe each five seconds; of one frame a second, or it would take minutes
@@ -112,9 +110,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     make_domain(tmp_path / "folder_of_paintings", True)
     make_domain(tmp_path / "folder_of_photographs", False)
     monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
-    yield tmp_path
-    signal.signal(signal.SIGTERM, before)  # a command sets it for its process
+    return tmp_path
 
 
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -192,7 +192,8 @@ def resumable_run(
     """
     run = ResumableRun(output, identity, request)
     try:
-        run.folder.mkdir(parents=True, exist_ok=True)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        run.folder.mkdir(exist_ok=True)
         with locked(run.folder / LOCK, wait=False) as held:
             if not held:
                 raise OutputError(f"{output} is being converted by another process")

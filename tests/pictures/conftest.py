@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,11 +42,3 @@ def install_h2(name: str, arguments: dict[str, int]) -> str:
     card = ModelCard(name, "h2", arguments=arguments, size_multiple=4, size_minimum=16)
     write_model(installed_path(name), card, generator.state_dict())
     return name
-
-
-@pytest.fixture(autouse=True)
-def own_signals() -> Iterator[None]:
-    """Commands that run in this process set SIGTERM's handler; put it back."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
