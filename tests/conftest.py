@@ -31,7 +31,7 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 
 @pytest.fixture(autouse=True)
 def own_signals() -> Iterator[None]:
-    """What a command that runs in this process does to SIGTERM is undone: the order of tests must not matter."""
+    """What a command that runs in this process does to SIGTERM is undone, whatever the order of tests."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
