@@ -22,7 +22,7 @@ PADDING_STEP = 32
 def for_cpu(generator: nn.Module) -> nn.Module:
     """The generator, changed in place, in bf16; the results are those of bf16 within its rounding.
 
-    Takes bf16 or float32 images in channels_last memory. What `surgery.operate` does comes first.
+    Takes bf16 or float32 images in channels_last memory. What `fuse.py` does comes first.
     """
     generator = generator.to(torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if isinstance(generator, H2Generator):

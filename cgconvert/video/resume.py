@@ -28,7 +28,7 @@ SUFFIX = ".part"
 STATE = "state.json"
 LOCK = "lock"
 EDGE_BYTES = 2**20
-"""Of a source this much at its beginning and its end is hashed; all of a film would take minutes."""
+"""Of a source this much at its beginning and its end is hashed; all of a long video would take minutes."""
 
 
 @dataclass(frozen=True)
