@@ -1,6 +1,6 @@
-"""The command line: commands become a frozen plan, the plan is carried out, the outcome is an exit code.
+"""The command line. A command makes a plan and runs it, and its outcome becomes an exit code.
 
-Commands are imported when they are asked for, so that `--help` and `models list` answer at once.
+Commands are imported only when they run, so that `--help` and `models list` answer at once.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ COMMANDS = {
     "doctor": ("cgconvert.cli.doctor:doctor", "Show what works on this machine and why the rest does not."),
     "bench": ("cgconvert.cli.bench:bench", "Measure how fast each engine is on this machine."),
 }
-"""Our own commands: where each is, and its line in `cgconvert --help`."""
+"""The module and function of each command, and its line in `cgconvert --help`."""
 
 PLUGIN_GROUP = "cgconvert.commands"
 
 
 def find_plugins() -> dict[str, EntryPoint]:
-    """Commands of other packages by name; one whose module is gone must not take `--help` with it."""
+    """Return the commands of other packages by name, without those whose module is gone."""
     from importlib.metadata import entry_points
 
     return {point.name: point for point in entry_points(group=PLUGIN_GROUP) if _is_there(point.module)}
@@ -56,7 +56,7 @@ def _is_there(module: str) -> bool:
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported only when they run; others join through entry points."""
+    """A group that imports a command only when it runs. Other packages add commands by entry points."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*COMMANDS, *sorted(find_plugins())]
@@ -104,8 +104,8 @@ def main(args: list[str] | None = None) -> NoReturn:
 def run(command: click.Command, name: str, args: list[str] | None = None) -> NoReturn:
     """Run a command and exit: 0 done, 1 a job failed, 2 usage, 3 model, 4 output, 130 interrupted.
 
-    This is the one place where an error becomes a line and an exit code; the trainer's commands come
-    through here too. `CGCONVERT_DEBUG=1` shows the traceback of every error.
+    This is the only place where an error becomes a line and an exit code, for the trainer's commands too.
+    `CGCONVERT_DEBUG=1` shows the traceback of every error.
     """
     try:
         result = command.main(args=args, prog_name=name, standalone_mode=False)
@@ -124,7 +124,7 @@ def run(command: click.Command, name: str, args: list[str] | None = None) -> NoR
 
 
 def leave(code: int) -> NoReturn:
-    """Exit; at once if a thread of an interrupted run is in a library's call that cannot be ended."""
+    """Exit, without waiting for a thread of an interrupted run that is inside a library's call."""
     if any(isinstance(thread, Worker) for thread in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -94,7 +94,7 @@ def bench(
 
 
 def _candidates(device: str, names: list[str], kinds: list[str], skip: bool) -> list[Candidate]:
-    """What is to be measured; `skip` what the device does not have instead of a line that says so.
+    """Return what is to be measured. With `skip` it leaves out what the device does not have.
 
     Raises `UsageError`, `UnavailableError`.
     """
@@ -125,7 +125,7 @@ def _candidates(device: str, names: list[str], kinds: list[str], skip: bool) -> 
 
 
 def _limits(found: list[Candidate], kinds: list[str]) -> Limits:
-    """Of the device that is measured; none of an Intel GPU, which torch does not reach."""
+    """Measure the limits of the device, except those of an Intel GPU, which torch cannot reach."""
     from cgconvert.doctor.limits import Limits, measure_limits
     from cgconvert.engines.eager import EagerEngine
 
@@ -136,7 +136,7 @@ def _limits(found: list[Candidate], kinds: list[str]) -> Limits:
 
 
 def _read_list(text: str, known: tuple[str, ...], option: str) -> list[str]:
-    """ "a,b" as names that are known, "all" as all of them. Raises `UsageError`."""
+    """Return the names in "a,b", or all known ones for "all". Raises `UsageError`."""
     if text == "all":
         return list(known)
     names = [name.strip() for name in text.split(",")]

@@ -18,7 +18,7 @@ Command = Callable[..., Any]
 
 
 def _without_cache(context: click.Context, option: click.Parameter, value: bool) -> None:
-    """An environment variable, since it also holds for processes that this one starts."""
+    """Set an environment variable, which processes that this one starts will see too."""
     if value:
         os.environ[CACHE_OFF] = "1"
 
@@ -68,7 +68,7 @@ def engine_options(function: Command) -> Command:
 
 
 def check_report_path(report: Path | None, *taken: Path) -> None:
-    """Refuse a report that would replace a source, a result or another file. Raises `UsageError`."""
+    """Raise `UsageError` for a report that would replace a source, a result or another file."""
     if report is None:
         return
     if report.exists() and report.suffix.lower() != ".json" and report.stat().st_size:
@@ -92,7 +92,7 @@ def save_report(path: Path | None, data: Mapping[str, Any], outcome: str) -> Non
 
 
 def read_engine_options(device: str, engine: str, precision: str, batch: str) -> EngineOptions:
-    """The values of `engine_options` as a type. Raises `UsageError`."""
+    """Return the values of `engine_options` as `EngineOptions`. Raises `UsageError`."""
     if batch == "auto":
         count = None
     elif batch.isdigit() and int(batch) > 0:

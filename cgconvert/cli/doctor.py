@@ -24,7 +24,7 @@ def doctor(as_json: bool) -> None:
 
 
 def examine(tell: bool) -> dict[str, Any]:
-    """Everything that was tried; printed line by line as it is found if `tell`."""
+    """Return the result of every trial. With `tell` each is printed when it is known."""
     from cgconvert.doctor.engines import describe_machine, try_engines
     from cgconvert.engines.cache import cache_is_on, engines_folder, list_entries
     from cgconvert.media.picture.trial import try_pictures

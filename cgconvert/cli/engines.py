@@ -22,7 +22,7 @@ _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 
 
 def read_sizes(texts: tuple[str, ...]) -> list[tuple[int, int]]:
-    """ "1920x1080" as (height, width). Raises `UsageError`."""
+    """Return "1920x1080" as (height, width). Raises `UsageError`."""
     sizes = []
     for text in texts:
         match = _SIZE.fullmatch(text.strip().lower())
@@ -83,7 +83,7 @@ def compile_command(
 
 
 def _why_smaller(card: ModelCard, seen: tuple[int, int], size: tuple[int, int], asked: str | None) -> str:
-    """Why an engine for frames of one size is built for another, and what to do to have it otherwise."""
+    """Say why an engine for frames of one size is built for another, and how to change that."""
     if seen == size:
         return ""
     why = "as asked" if asked else f"as {card.name} advises; use --work-size 1x to build for all of it"
@@ -91,7 +91,7 @@ def _why_smaller(card: ModelCard, seen: tuple[int, int], size: tuple[int, int], 
 
 
 def _build(model, options: EngineOptions, size: tuple[int, int], progress) -> str:  # type: ignore[no-untyped-def]
-    """Build for one size; the line that says what was built.
+    """Build for one size, and return a line that says what was built.
 
     Raises `UnavailableError`, `OutOfMemoryError`.
     """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cgconvert.pictures.result import ImagesResult
 
 SHOWN = 20
-"""Failures that are printed; the report has them all."""
+"""The most failures that are printed. The report has them all."""
 
 _PATH = click.Path(path_type=Path)
 
@@ -128,7 +128,7 @@ def image(
 
 
 def _run(plan: ImagePlan, dry_run: bool, report: Path | None, quiet: bool) -> int:
-    """Carry a plan out; the exit code: 1 if a picture failed."""
+    """Carry a plan out and return the exit code, which is 1 if a picture failed."""
     if dry_run:
         for line in plan.describe():
             click.echo(worded(line))
@@ -172,7 +172,7 @@ def _print_outcome(plan: ImagePlan, result: ImagesResult, quiet: bool) -> None:
 
 
 def summary(result: ImagesResult) -> str:
-    """One line: what was done, how fast, where it is."""
+    """Say in one line what was done, how fast, and where it is."""
     if not result.converted and not result.failed:
         return f"Nothing to do: all {result.skipped} images are converted already -> {result.output}"
     if not result.converted:

@@ -162,9 +162,9 @@ def _card_lines(card: ModelCard, path: Path, size: int, parameters: int) -> list
 
 
 def _in_words(value: Any) -> str:
-    """Lists and tables of plain values as text, whatever else as JSON.
+    """Return lists and tables of plain values as text, and everything else as JSON.
 
-    These values come from anyone's file: text goes through `_safe`, JSON escapes what a terminal would obey.
+    The values come from files of others. So text goes through `_safe`, and JSON escapes control characters.
     """
     if isinstance(value, str):
         return _safe(value)
@@ -180,7 +180,7 @@ def _safe(text: str) -> str:
 
 
 def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on a terminal; aligned columns without ornament where the output is piped."""
+    """Print a table on a terminal, and aligned columns into a pipe."""
     if sys.stdout.isatty():
         from rich import box
         from rich.console import Console
@@ -199,7 +199,7 @@ def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None
 
 
 def _print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
-    """Names and values: a grid on a terminal, aligned text where the output is piped."""
+    """Print names and values as a grid on a terminal, and as aligned text into a pipe."""
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table

@@ -17,7 +17,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def sections(command: click.Command, context: click.Context) -> Iterator[str]:
-    """One section for each command below `command`, in the order of its help: its help text, as it is."""
+    """Yield a section with the help text of each command below `command`, in the order of its help."""
     if not isinstance(command, click.Group):
         return
     for name in command.list_commands(context):
@@ -31,7 +31,7 @@ def sections(command: click.Command, context: click.Context) -> Iterator[str]:
 
 
 def reference() -> str:
-    """The whole page."""
+    """Return the whole page."""
     context = click.Context(cgconvert, info_name="cgconvert", **SETTINGS)
     head = "# Commands\n\nMade by `make docs` from the commands' own help.\n"
     own = f"```\n{cgconvert.get_help(context)}\n```\n"

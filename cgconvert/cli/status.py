@@ -1,4 +1,4 @@
-"""Progress for a person: a live line on a terminal, plain lines elsewhere, nothing when quiet."""
+"""Shows progress as a live line on a terminal and as plain lines elsewhere, and nothing when quiet."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 NAME_WIDTH = 20
-"""Letters of a name on the live line, which must fit into 80 columns with all that it says."""
+"""The most letters of a name on the live line, which has to fit into 80 columns."""
 
 SETTLED = 2.0
-"""Seconds after which a rate says enough to foretell the end."""
+"""Seconds after which a rate is good enough to predict the end."""
 
 LINE_INTERVAL = 10.0
-"""Seconds between two plain lines, so that a log file stays readable."""
+"""Seconds between two plain lines, which keep a log file readable."""
 
 
 def create_progress(quiet: bool) -> Progress:
-    """What suits standard error: live on a terminal, lines in a file or pipe, nothing if quiet."""
+    """Return the progress that suits standard error: a live line on a terminal, lines in a file or pipe."""
     if quiet:
         return Silent()
     return LiveProgress() if sys.stderr.isatty() else LineProgress()
 
 
 def seconds_as_clock(seconds: float) -> str:
-    """75 -> "1:15", 4000 -> "1:06:40"."""
+    """Return seconds as on a clock: 75 as "1:15", 4000 as "1:06:40"."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
 def counted(number: int, unit: str) -> str:
-    """ "1 frame", "2 frames"."""
+    """Return "1 frame" or "2 frames"."""
     return f"{number} {unit}{'s' * (number != 1)}"
 
 
 class Pace:
-    """Units a second, counted from the first one: until then the engine is made ready and the stages fill."""
+    """Units per second, counted from the first one, since until then the engine is made ready."""
 
     def __init__(self) -> None:
         self.first: tuple[float, int] | None = None
 
     def measure(self, done: int) -> float | None:
-        """Units a second when `done` are done; None until that says enough."""
+        """Return the units per second when `done` are done, or None while that says too little."""
         now = time.monotonic()
         if self.first is None and done:
             self.first = now, done
@@ -62,7 +62,7 @@ class Pace:
 
 
 def describe_pace(done: int, total: int | None, rate: float | None) -> tuple[str, str]:
-    """Units a second and the time left, as far as they are known: ("4.0", "0:15")."""
+    """Return units per second and the time left, such as ("4.0", "0:15"), or "" for what is not known."""
     if rate is None:
         return "", ""
     left = seconds_as_clock((total - done) / rate) if total and total > done and rate else ""
@@ -70,7 +70,7 @@ def describe_pace(done: int, total: int | None, rate: float | None) -> tuple[str
 
 
 class LineProgress:
-    """One line when a task starts and one every ten seconds; of a stage, none if it is over at once."""
+    """Prints a line when a task starts and one every ten seconds. Short stages get none."""
 
     def __init__(self) -> None:
         self.over: threading.Event | None = None
@@ -85,7 +85,7 @@ class LineProgress:
             threading.Thread(target=self._tell, args=(what, self.over), daemon=True).start()
 
     def _tell(self, what: str, over: threading.Event) -> None:
-        """What a stage is once it takes longer, then how long it has taken; in a thread of its own."""
+        """Name a stage that takes longer, then print how long it has taken. Runs in its own thread."""
         started = time.monotonic()
         if over.wait(SETTLED):
             return
@@ -122,7 +122,7 @@ class LineProgress:
 
 
 class LiveProgress:
-    """A line that is drawn anew: bar, count, rate, time left, the busiest stage."""
+    """Redraws one line with bar, count, rate, time left and the busiest stage."""
 
     def __init__(self) -> None:
         self.rich: RichProgress | None = None
@@ -136,7 +136,7 @@ class LiveProgress:
         self.task = self._open().add_task(name, total=total, status="starting")
 
     def _open(self) -> RichProgress:
-        """The lines on the terminal, which draw themselves anew ten times a second."""
+        """Return the lines on the terminal, which redraw themselves ten times per second."""
         if self.rich is None:
             from rich.console import Console
             from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
@@ -145,7 +145,7 @@ class LiveProgress:
             from rich.text import Text
 
             class Status(ProgressColumn):
-                """What is known of a task; of a stage, how long it has taken."""
+                """Shows what is known of a task, or how long a stage has taken."""
 
                 def render(self, task: Task) -> Text:
                     return Text(task.fields["status"] or seconds_as_clock(task.elapsed or 0.0))

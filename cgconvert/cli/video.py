@@ -23,7 +23,7 @@ _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)")
 
 
 def parse_time(text: str | None, option: str) -> float | None:
-    """ "12.5", "1:30" or "1:02:03.5" in seconds. Raises `UsageError`."""
+    """Return "12.5", "1:30" or "1:02:03.5" in seconds. Raises `UsageError`."""
     if text is None:
         return None
     match = _CLOCK.fullmatch(text.strip())
@@ -196,7 +196,7 @@ def convert(plan: VideoPlan, report: Path | None, quiet: bool) -> None:
 
 
 def summary(result: VideoReport) -> str:
-    """One line: what was done, how fast, where it is."""
+    """Say in one line what was done, how fast, and where it is."""
     kept = sum(stream["action"] == "copied" for stream in result.streams)
     copied = f", {kept} other stream{'s' * (kept != 1)} kept" if kept else ""
     return (

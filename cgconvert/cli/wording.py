@@ -1,4 +1,4 @@
-"""What the library says, in the words of the command line.
+"""Words messages of the library for the command line.
 
 Errors and notes of the library name parameters as Python does, in backticks: `work_size`, `device="cpu"`.
 A user of the command line reads the options that set them: --work-size, --device cpu.
@@ -16,7 +16,7 @@ from cgconvert.errors import CgconvertError
 from cgconvert.options import EngineOptions, ImageOptions, VideoOptions
 
 _OF_FUNCTIONS = "best domains generator model name output teacher teacher_run"
-"""Parameters of functions, rather than fields of the option types, that an option of the same name sets."""
+"""Parameters of functions that an option of the same name sets, beside the fields of the option types."""
 
 OPTIONS = {
     name: f"--{name.replace('_', '-')}"
@@ -31,7 +31,7 @@ _PARAMETER = re.compile(r"`(?P<name>[a-z_]+)(?:=(?P<value>[^`]+))?`")
 
 
 def worded(text: str) -> str:
-    """`text` with the options of the command line in place of Python's parameters."""
+    """Return `text` with the options of the command line in place of Python's parameters."""
     return _PARAMETER.sub(_as_option, text)
 
 
@@ -48,11 +48,11 @@ def _as_option(match: re.Match[str]) -> str:
 
 
 def tell(text: str) -> None:
-    """Print a line of the library on standard error."""
+    """Print a message of the library on standard error."""
     click.echo(worded(text), err=True)
 
 
 def tell_error(error: CgconvertError) -> int:
-    """Print an error in one line; the exit code that it calls for."""
+    """Print an error in one line, and return its exit code."""
     tell(f"Error: {error}")
     return error.exit_code

@@ -47,12 +47,12 @@ REMEDIES = {
     "tensorrt": "pip install --force-reinstall 'cgconvert[tensorrt]'",
     "openvino": "pip install --force-reinstall 'cgconvert[openvino]'",
 }
-"""What to try where an engine is installed and fails all the same."""
+"""What to try if an engine is installed but fails."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One thing that was tried: what kind, its name, whether it works, and how well or why not."""
+    """One trial: its kind and name, whether it works, and how well or why not."""
 
     kind: str
     name: str
@@ -66,7 +66,7 @@ class Trial:
 
 
 def tiny_model() -> Model:
-    """A generator of a few thousand weights, random but the same each time."""
+    """Return a generator of a few thousand random weights, which are the same each time."""
     arguments = {"half_channels": 8, "channels": 16, "blocks": 1}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -77,7 +77,7 @@ def tiny_model() -> Model:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, memory, cards, drivers and the versions of what does the work."""
+    """Describe processor, memory, cards, drivers and the versions of libraries."""
     cards = []
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         device = torch.device("cuda", index)
@@ -104,7 +104,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def why_no_cards() -> str:
-    """Why torch sees no CUDA device, with what would change it."""
+    """Say why torch sees no CUDA device, and what would change that."""
     if torch.version.cuda is None:
         return (
             "this torch is built without CUDA; with an NVIDIA card, install a CUDA build of torch "
@@ -114,7 +114,7 @@ def why_no_cards() -> str:
 
 
 def try_engines() -> Iterator[Trial]:
-    """Every engine in every precision on the CPU and on the first card of each make, run and compared."""
+    """Run and compare every engine in every precision on the CPU and on the first card of each make."""
     devices = [torch.device("cpu")]
     if torch.cuda.is_available():
         devices.append(torch.device("cuda", 0))
@@ -125,11 +125,11 @@ def try_engines() -> Iterator[Trial]:
 
 
 def _try_intel_gpu() -> Iterator[Trial]:
-    """OpenVINO on an Intel GPU; nothing where it sees none."""
+    """Try OpenVINO on an Intel GPU, if it sees one."""
     host = torch.device("cpu")
     try:
         plugin = intel_gpu()
-    except Exception as error:  # as in `_run`
+    except Exception as error:  # it may raise anything, as in `_run`
         yield Trial(
             "engine", "openvino on gpu", False, _told(error, Candidate("openvino", "fp16", host, "GPU"))
         )
@@ -139,7 +139,7 @@ def _try_intel_gpu() -> Iterator[Trial]:
 
 
 def _try_engine(name: str, device: torch.device) -> Iterator[Trial]:
-    """The precisions of one engine, or one line where it does not run on this kind of device at all."""
+    """Try each precision of an engine, or say once that it does not run on this kind of device."""
     kind = engine_class(name)
     precisions = kind.precisions(device)
     if not precisions:
@@ -159,20 +159,20 @@ def _run(candidate: Candidate) -> Trial:
             result = verify(engine, pixels)
         finally:
             engine.close()
-    except Exception as error:  # a broken driver or library may raise anything; all of it is an answer
+    except Exception as error:  # a broken driver or library may raise anything
         return Trial("engine", str(candidate), False, _told(error, candidate), time.perf_counter() - started)
     detail = result.describe() if result.passed else f"{result.describe()}; {remedy(candidate)}"
     return Trial("engine", str(candidate), result.passed, detail, time.perf_counter() - started)
 
 
 def _told(error: Exception, candidate: Candidate) -> str:
-    """An error in one line, with what to do; our own errors say that themselves."""
+    """Return an error in one line with a remedy, which our own errors already have."""
     text = first_line(error, 300)
     return text if isinstance(error, CgconvertError) else f"{text}; {remedy(candidate)}"
 
 
 def remedy(candidate: Candidate) -> str:
-    """What may mend an engine that fails here, and what works without it."""
+    """Say what may repair an engine that fails here, and what works without it."""
     command = REMEDIES[candidate.engine]
     if candidate.device.type == "cuda":
         command = f"look at nvidia-smi and the driver, or {command}"

@@ -20,35 +20,35 @@ REPEATS = 5
 
 @dataclass(frozen=True)
 class Limits:
-    """Best of several runs: multiply-adds a second by precision, bytes read and written a second.
+    """The best of several runs: multiply-adds per second by precision, and bytes read and written per second.
 
-    `copy_bytes` is None where a device is not measured.
+    `copy_bytes` is None if the device is not measured.
     """
 
     macs: dict[str, float]
     copy_bytes: float | None
 
     def share(self, precision: str, macs_per_second: float) -> float | None:
-        """The part of the arithmetic's limit that a rate is; None where that was not measured (int8)."""
+        """Return a rate as a share of the arithmetic's limit, or None if that was not measured (int8)."""
         limit = self.macs.get(precision)
         return macs_per_second / limit if limit else None
 
     def memory_share(self, bytes_per_second: float) -> float | None:
-        """The part of the memory's limit that a rate of `count_bytes` is; None where that was not measured.
+        """Return a rate of `count_bytes` as a share of the memory's limit, or None if that was not measured.
 
-        What an engine fuses or keeps in the caches never goes through memory: then it is above 1.
+        It is above 1 if an engine keeps values in caches, so that they never go through memory.
         """
         return bytes_per_second / self.copy_bytes if self.copy_bytes else None
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until a device has done what it was given."""
+    """Wait until a device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def best_seconds(work: Callable[[], object], device: torch.device, repeats: int = REPEATS) -> float:
-    """Seconds of the fastest of several runs, after two to warm up."""
+    """Return the seconds of the fastest of several runs, after two runs to warm up."""
     times = []
     for run in range(2 + repeats):
         synchronise(device)
@@ -61,9 +61,9 @@ def best_seconds(work: Callable[[], object], device: torch.device, repeats: int 
 
 
 def measure_limits(device: torch.device, precisions: tuple[str, ...]) -> Limits:
-    """Measure a device. The arithmetic is that of a 3x3 convolution of 256 channels, channels last.
+    """Measure a device by a 3x3 convolution of 256 channels, channels last, and by a copy.
 
-    Precisions that torch has no convolution for, such as int8, are left out.
+    Precisions without a convolution in torch, such as int8, are left out.
     """
     macs = {name: _convolution_rate(device, DTYPES[name]) for name in precisions if name in DTYPES}
     return Limits(macs, _copy_rate(device))
@@ -81,7 +81,7 @@ def _convolution_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def _copy_rate(device: torch.device) -> float:
-    """Several times larger than any cache, so that it is memory that is measured."""
+    """Copy several times more than any cache holds, so that memory is measured."""
     size = 2**28 if device.type == "cpu" else min(2**31, free_memory(device) // 4)
     source = torch.zeros(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
@@ -89,9 +89,9 @@ def _copy_rate(device: torch.device) -> float:
 
 
 def count_macs(generator: nn.Module, channels: int, height: int, width: int) -> int:
-    """Multiply-adds of a generator for one picture of an accepted size, counted by torch without running it.
+    """Count a generator's multiply-adds for one picture of an accepted size, without running it.
 
-    A transposed convolution is counted by the multiplications it makes: one for each input pixel and tap.
+    A transposed convolution counts one for each input pixel and tap.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -102,16 +102,16 @@ def count_macs(generator: nn.Module, channels: int, height: int, width: int) -> 
 
 
 VALUE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
-"""Bytes of a value in each precision."""
+"""The bytes of a value in each precision."""
 
 
 def count_bytes(
     generator: nn.Module, channels: int, height: int, width: int, precision: str, batch: int = 1
 ) -> float:
-    """Bytes that a generator's convolutions read and write for one picture of a batch, without running it.
+    """Count the bytes that a generator's convolutions move for one picture of a batch, without running it.
 
-    Each reads its input and its weights and writes its output once, in the values of `precision`; norms,
-    activations and paddings are taken to be fused into them. A batch shares the weights.
+    Each reads its input and weights and writes its output once, in values of `precision`. Norms, activations
+    and paddings count as fused into them. A batch shares the weights.
     """
 
     values = 0

@@ -25,19 +25,18 @@ from cgconvert.progress import Progress
 from cgconvert.tensors.images import padded_size, pixels_to_images
 
 CALIBRATION_SEED, CALIBRATION_EDGE = 1, 256
-"""Of the pictures that int8 learns from: others than those that it is compared and measured on."""
+"""The seed and edge of the pictures that calibrate int8, which differ from those measured."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One engine at one size and batch; `problem` says why there are no figures.
+    """The figures of one engine at one size and batch, or the `problem` that left none.
 
-    `ready_seconds` is what it took to build, load and verify it, which is never part of a rate. `network`
-    counts images that are on the device, `convert` pixels in host memory to pixels in host memory;
-    both are pictures a second, medians. `processor_seconds` is what `convert` takes of all cores together
-    for a picture (on a GPU: of the host's), which neighbours on the same machine disturb far less than a
-    rate. `share` is the network's part of the arithmetic's measured limit, `memory_share` its part of the
-    memory's (`limits.count_bytes`).
+    `ready_seconds` is the time to build, load and verify it, which is in no rate. `network` counts images on
+    the device, and `convert` pixels from host memory to host memory. Both are median pictures per second.
+    `processor_seconds` is the time of all host cores that `convert` takes for a picture, which other
+    processes disturb far less than a rate. `share` is the network's share of the arithmetic's measured limit,
+    and `memory_share` that of the memory's (`limits.count_bytes`).
     """
 
     engine: str
@@ -61,7 +60,7 @@ class Measurement:
 
 
 def example_pixels(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Pictures with edges, gradients and some noise: what a network sees, without a file; uint8 RGB."""
+    """Make pictures with edges, gradients and some noise, uint8 RGB (count, height, width, 3)."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width].astype(np.float32)
     pictures = []
@@ -85,8 +84,8 @@ def measure(
 ) -> Measurement:
     """Make an engine ready for (height, width) and time it for about `seconds`, at least three times.
 
-    Without `samples` int8 is calibrated on examples that are not among those measured. Whatever fails is told
-    in the measurement's `problem`.
+    Without `samples` int8 is calibrated on examples other than those measured. A failure becomes the
+    measurement's `problem`.
     """
     height, width = size
     where = "gpu" if candidate.plugin else str(candidate.device)
@@ -131,13 +130,13 @@ def _short_of_memory(batch: int) -> str:
 
 
 def _calibration(height: int, width: int) -> Samples:
-    """Examples of at most this size for int8 to learn from."""
+    """Return examples of at most this size, on which int8 is calibrated."""
     edges = min(height, CALIBRATION_EDGE), min(width, CALIBRATION_EDGE)
     return lambda count: list(example_pixels(count, *edges, CALIBRATION_SEED))
 
 
 def _rates(job: EngineJob, pixels: np.ndarray, seconds: float) -> tuple[float, float, float]:
-    """Of `network` and `convert` in pictures a second, and the processor seconds of `convert` a picture."""
+    """Return the rates of `network` and `convert`, and the processor seconds per picture of `convert`."""
     engine = job.engine
     images, _ = pixels_to_images(pixels, engine.model.card, engine.device)
     network, _ = _rate(lambda: engine(images), engine.device, len(pixels), seconds / 2)
@@ -148,7 +147,7 @@ def _rates(job: EngineJob, pixels: np.ndarray, seconds: float) -> tuple[float, f
 def _rate(
     work: Callable[[], object], device: torch.device, batch: int, seconds: float
 ) -> tuple[float, float]:
-    """Pictures a second and processor seconds a picture: medians of three runs or more, after a first one."""
+    """Return pictures per second and processor seconds per picture, the medians of three runs or more."""
     work()
     times: list[float] = []
     spent: list[float] = []
