@@ -24,10 +24,14 @@ from cgconvert.tensors.transfers import Arrival, Transfers, transfers_for
 
 
 class PixelFrames:
-    """Frames whose `pixels` (H, W, 3) are of one type, and of sizes that are padded to the same one."""
+    """Frames whose `pixels` (H, W, 3) are of one type, and of sizes that are padded to the same one.
 
-    def __init__(self, card: ModelCard, transfers: Transfers) -> None:
-        self.card, self.transfers = card, transfers
+    Results are of that type too. With `depth` they are made for an encoder's samples of so many bits instead:
+    uint8 up to 8 bits, else uint16, dithered.
+    """
+
+    def __init__(self, card: ModelCard, transfers: Transfers, depth: int | None = None) -> None:
+        self.card, self.transfers, self.depth = card, transfers, depth
 
     def network_size(self, frames: Sequence[Frame]) -> tuple[int, int]:
         """Height and width of the padded images. Raises `ValueError` if the frames are no batch."""
@@ -58,9 +62,9 @@ class PixelFrames:
         return tensor_to_images(stored[0], self.card)
 
     def to_stored(self, images: Tensor, crop: Crop, frames: Sequence[Frame]) -> list[Tensor]:
-        """Images to pixels of the frames' type."""
-        dtype = torch.uint8 if frames[0].pixels.dtype == np.uint8 else torch.uint16
-        return [images_to_tensor(images, crop, dtype)]
+        """Images to pixels."""
+        is_small = frames[0].pixels.dtype == np.uint8 if self.depth is None else self.depth <= 8
+        return [images_to_tensor(images, crop, torch.uint8 if is_small else torch.uint16, self.depth)]
 
     def download(self, stored: Sequence[Tensor]) -> Arrival:
         """To host memory."""

@@ -15,6 +15,9 @@ from torch import Tensor
 from cgconvert.card import ModelCard
 from cgconvert.tensors.noise import with_noise
 
+DITHER = 0.9
+"""Of a whole step: the rest is what a value may be off and still be rounded to where it was."""
+
 LUMA_BT601 = (0.299, 0.587, 0.114)
 
 
@@ -122,18 +125,39 @@ def _channels_in(images: Tensor, card: ModelCard) -> Tensor:
     return with_noise(images, card.noise_channels, card.noise_seed)
 
 
+def dither_pattern(height: int, width: int, device: torch.device) -> Tensor:
+    """Offsets (H, W) between -0.45 and 0.45 that turn the steps of a gradient into a fine pattern.
+
+    Added to values before they are rounded to whole numbers: the mean of any 8x8 pixels then keeps what
+    rounding would take from it, and a value that is whole stays as it is, also with a small error of the
+    arithmetic before. Ordered dithering (Bayer 1973), the same in every frame, which costs a video's encoder
+    least.
+    """
+    ranks = torch.zeros(1, 1)
+    for _ in range(3):  # to 8x8
+        ranks = torch.cat(
+            [torch.cat([4 * ranks, 4 * ranks + 2], 1), torch.cat([4 * ranks + 3, 4 * ranks + 1], 1)]
+        )
+    offsets = ((ranks + 0.5) / 64 - 0.5).mul_(DITHER).to(device)
+    return offsets.repeat(-(-height // 8), -(-width // 8))[:height, :width]
+
+
 def images_to_pixels(images: Tensor, crop: Crop, dtype: np.dtype | type) -> np.ndarray:
     """Images (N, C, H', W') to pixels (N, H, W, 3) of uint8 or uint16 in host memory."""
     stored = torch.uint8 if np.dtype(dtype) == np.uint8 else torch.uint16
     return images_to_tensor(images, crop, stored).cpu().numpy()
 
 
-def images_to_tensor(images: Tensor, crop: Crop, dtype: torch.dtype) -> Tensor:
+def images_to_tensor(images: Tensor, crop: Crop, dtype: torch.dtype, depth: int | None = None) -> Tensor:
     """Images (N, C, H', W') to pixels (N, H, W, 3) of uint8 or uint16: cropped, clamped and rounded.
 
-    One output channel becomes gray RGB.
+    One output channel becomes gray RGB. `depth`: dithered for samples of so many bits, to which these pixels
+    are about to be rounded if they have more. All channels get the same offset, so that gray stays gray.
     """
     peak = 255.0 if dtype == torch.uint8 else 65535.0
     images = images[:, :, : crop.height, : crop.width].float()
-    scaled = images.mul(peak / 2).add_(peak / 2).round_().clamp_(0, peak)
+    scaled = images.mul(peak / 2).add_(peak / 2)
+    if depth is not None and 2**depth - 1 <= peak:
+        scaled.add_(dither_pattern(crop.height, crop.width, images.device), alpha=peak / (2**depth - 1))
+    scaled = scaled.round_().clamp_(0, peak)
     return scaled.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).to(dtype).contiguous()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cgconvert.frames import YuvFormat
+from cgconvert.tensors.images import dither_pattern
 
 CUBIC = 0.6
 """The parameter of swscale's bicubic filter: how far it overshoots beside an edge."""
@@ -117,7 +118,7 @@ def planes_to_rgb(planes: Sequence[Tensor], form: YuvFormat, height: int, width:
 
 
 def rgb_to_planes(images: Tensor, form: YuvFormat, height: int, width: int) -> list[Tensor]:
-    """RGB images (N, 3, H, W) in [-1, 1] to the planes of N pictures of height x width, rounded.
+    """RGB images (N, 3, H, W) in [-1, 1] to the planes of N pictures of height x width, dithered.
 
     uint8, or uint16 where `form` has more than 8 bits; clamped to what the images can be.
     """
@@ -142,12 +143,13 @@ def rgb_to_planes(images: Tensor, form: YuvFormat, height: int, width: int) -> l
 
 
 def _stored(values: Tensor, form: YuvFormat) -> Tensor:
-    """Values rounded to whole samples within their bits."""
+    """Values dithered and rounded to whole samples within their bits."""
     peak = 2.0**form.depth - 1
+    offsets = dither_pattern(values.shape[2], values.shape[3], values.device)
     if form.high_bits:
         unit = 2.0 ** (16 - form.depth)
-        values = values.div_(unit).round_().clamp_(0, peak).mul_(unit)
+        values = values.div_(unit).add_(offsets).round_().clamp_(0, peak).mul_(unit)
     else:
-        values = values.round_().clamp_(0, peak)
+        values = values.add_(offsets).round_().clamp_(0, peak)
     # By way of int32: conversions from floating point straight to uint16 are missing on some devices.
     return values.to(torch.uint8) if form.depth <= 8 else values.to(torch.int32).to(torch.uint16)

@@ -29,6 +29,8 @@ from cgconvert.host.channels import Channel, Relayed, StageClock, Workers
 from cgconvert.host.files import atomic_path
 from cgconvert.host.interrupts import listening
 from cgconvert.media.picture.resize import resized
+from cgconvert.media.video.codecs import sample_depth
+from cgconvert.media.video.colour import is_rgb
 from cgconvert.media.video.compare import compare
 from cgconvert.media.video.cuda import card_access
 from cgconvert.media.video.encoder import FrameEncoder
@@ -136,7 +138,12 @@ def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
         """Every frame through the network, in batches; the packets to copy pass them by."""
         own_device(device)
         transfers = transfers_for(device)
-        kind: Any = PixelFrames(plan.card, transfers)
+        # Dithered for the encoder's depth. Where swscale changes the size, it dithers after that; RGB of more
+        # than 8 bits it cuts off rather than rounds, so that offsets would darken it.
+        depth = sample_depth(plan.encoding.pixel_format)
+        if plan.size != plan.work_size or (depth > 8 and is_rgb(plan.encoding.pixel_format)):
+            depth = 16
+        kind: Any = PixelFrames(plan.card, transfers, None if plan.options.compare else depth)
         if route.target is not None:
             kind = PlaneFrames(route.target, plan.card, transfers)
         job: EngineJob | None = None
