@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from cgconvert.errors import UnavailableError
 from cgconvert.host.files import file_sha256, flush_to_disk, output_error
+from cgconvert.host.interrupts import Breakable
 from cgconvert.host.locks import locked
 
 Loaded = TypeVar("Loaded")
@@ -91,7 +92,8 @@ def get_or_build(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = locked(_lock_of(folder), waiting=lambda: note(waiting))
-        lock.__enter__()
+        with Breakable():  # another process may build for minutes
+            lock.__enter__()
     except OSError as error:
         note(f"engines are not kept: {_why_not_kept(folder, error)}")
         return _build_and_forget(build, load)

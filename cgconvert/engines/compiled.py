@@ -11,12 +11,13 @@ import io
 import logging
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
+from cgconvert.engines.eager import exact_float32
 from cgconvert.engines.shaped import Runner, ShapedEngine
 from cgconvert.tensors.dtypes import DTYPES
 
@@ -45,17 +46,18 @@ class CompileEngine(ShapedEngine):
         """On a CPU the number of threads, which a library holds from when it is built."""
         return {"threads": torch.get_num_threads()} if self.device.type == "cpu" else {}
 
-    def _build(self, folder: Path, example: Tensor) -> None:
+    def write(self, folder: Path, shape: Sequence[int]) -> None:
         import torch._inductor as inductor
 
         logging.getLogger("torch._inductor").setLevel(logging.ERROR)
         assert self.network is not None
         # Frozen weights can be packed for the processor's own layout; cards have no such layout.
         configs: dict[str, Any] = {"freezing": self.device.type == "cpu"}
-        program = torch.export.export(self.network, (example,))
-        # In memory first: torch's own writer ends the process where the disk is full.
-        package = io.BytesIO()
-        inductor.aoti_compile_and_package(program, package_path=package, inductor_configs=configs)
+        with torch.no_grad(), exact_float32(self.device):
+            program = torch.export.export(self.network, (self.example(shape),))
+            # In memory first: torch's own writer ends the process where the disk is full.
+            package = io.BytesIO()
+            inductor.aoti_compile_and_package(program, package_path=package, inductor_configs=configs)
         (folder / PACKAGE).write_bytes(package.getbuffer())
 
     def _load(self, folder: Path) -> Runner:

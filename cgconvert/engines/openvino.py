@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from cgconvert.engines.base import Engine
+from cgconvert.engines.building import build_apart
 from cgconvert.engines.cache import cache_is_on, engines_folder, get_or_build
 from cgconvert.engines.fuse import operate, with_plain_norms
 from cgconvert.engines.keys import engine_parts, pixels_sha256
@@ -173,6 +174,15 @@ class OpenVINOEngine(Engine):
         return engine_parts(self.model, self.name, self.device, "int8" if quantised else "fp32", **more)
 
     def _build(self, folder: Path) -> None:
+        """Have the network written: at once, or for int8, which takes long, in a process of its own."""
+        if self.precision == "int8":
+            build_apart(self, folder, self.calibration)
+        else:
+            with Breakable():
+                self.write(folder)
+
+    def write(self, folder: Path) -> None:
+        """Convert the network, quantise it for int8, and write it into a folder."""
         import openvino
 
         network = _convert(self.model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cgconvert.engines.base import Engine
 from cgconvert.engines.batches import is_out_of_memory
+from cgconvert.engines.building import build_apart
 from cgconvert.engines.cache import get_or_build
 from cgconvert.engines.eager import exact_float32
 from cgconvert.engines.fuse import operate
@@ -61,12 +62,22 @@ class ShapedEngine(Engine):
         self.network: nn.Module | None = HalfInside(network, DTYPES[precision]).eval().requires_grad_(False)
 
     @abstractmethod
-    def _build(self, folder: Path, example: Tensor) -> None:
-        """Build for inputs like `example` (float32, channels_last) and write the result into a folder."""
+    def write(self, folder: Path, shape: Sequence[int]) -> None:
+        """Build for inputs like `example(shape)` and write it into a folder; in a process of its own."""
 
     @abstractmethod
     def _load(self, folder: Path) -> Runner:
-        """What `_build` has written, ready to run."""
+        """What `write` has written, ready to run."""
+
+    def _build(self, folder: Path, shape: Shape) -> None:
+        """Have the engine for a shape written."""
+        build_apart(self, folder, shape=shape)
+
+    def example(self, shape: Sequence[int]) -> Tensor:
+        """Images of a shape (batch, height, width), as what is built takes them: float32, channels_last."""
+        count, height, width = shape
+        images = torch.zeros(count, self.model.card.network_channels, height, width, device=self.device)
+        return images.contiguous(memory_format=torch.channels_last)
 
     def _parts(self) -> dict[str, Any]:
         """What belongs to the cache key besides model, device, precision, shape and torch."""
@@ -138,16 +149,14 @@ class ShapedEngine(Engine):
         about = f"{self.model.card.name}, {self.precision}, {width}x{height}, batch {count}"
         more = {"shape": list(shape), **self._parts()}
         parts = engine_parts(self.model, self.name, self.device, self.precision, **more)
-        example = torch.zeros(count, self.model.card.network_channels, height, width, device=self.device)
-        example = example.contiguous(memory_format=torch.channels_last)
         try:
+            run = get_or_build(
+                parts, lambda folder: self._build(folder, shape), self._load, about, progress.note
+            )
+            if self.device.type != "cuda":
+                return run
             with torch.no_grad(), exact_float32(self.device):
-                run = get_or_build(
-                    parts, lambda folder: self._build(folder, example), self._load, about, progress.note
-                )
-                if self.device.type != "cuda":
-                    return run
-                recorded = record_graph(run, example)
+                recorded = record_graph(run, self.example(shape))
         except CgconvertError:
             raise
         except Exception as error:  # the compilers below fail in many ways

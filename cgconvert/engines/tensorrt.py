@@ -9,11 +9,11 @@ https://docs.pytorch.org/TensorRT/user_guide/runtime_performance/saving_models.h
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from cgconvert.engines.shaped import Runner, ShapedEngine
 from cgconvert.host.packages import package_version
@@ -45,11 +45,13 @@ class TensorRTEngine(ShapedEngine):
         names = ("torch-tensorrt", "tensorrt", "tensorrt-cu12", "tensorrt-cu13")
         return {"tensorrt": {name: package_version(name) for name in names}}
 
-    def _build(self, folder: Path, example: Tensor) -> None:
+    def write(self, folder: Path, shape: Sequence[int]) -> None:
         import torch_tensorrt
 
         assert self.network is not None
-        program = torch.export.export(self.network, (example,))
+        example = self.example(shape)
+        with torch.no_grad():
+            program = torch.export.export(self.network, (example,))
         built = torch_tensorrt.dynamo.compile(
             program,
             arg_inputs=[example],

@@ -288,6 +288,13 @@ class Workers:
                 thread.join(LOOK / 10)
 
 
+def check_worker() -> None:
+    """For what takes long in whatever thread. Raises `Aborted` in a worker whose run is over."""
+    crew = getattr(threading.current_thread(), "crew", None)
+    if crew is not None:
+        crew.check()
+
+
 class Relayed:
     """Progress that is told by workers and shown by the thread that watches them."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -52,7 +53,7 @@ class Built(ShapedEngine):
 
         return run
 
-    def _build(self, folder: Path, example: Tensor) -> None:
+    def write(self, folder: Path, shape: Sequence[int]) -> None:
         raise AssertionError("nothing is written")
 
     def _load(self, folder: Path) -> Runner:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from cgconvert.engines import batches, ready
 from cgconvert.engines.batches import (
@@ -18,6 +16,7 @@ from cgconvert.engines.batches import (
     is_out_of_memory,
     scaled_batch,
 )
+from cgconvert.engines.building import BuildError
 from cgconvert.engines.choose import CLASSES, Candidate
 from cgconvert.engines.compiled import CompileEngine
 from cgconvert.engines.eager import EagerEngine
@@ -190,21 +189,21 @@ def test_only_a_built_size_is_compared_on_the_whole_picture(
     assert card.tried == [(2, 40, 48)]
 
 
-@pytest.mark.parametrize("message", [SHORT, "CUDA driver error: out of memory"])
-def test_a_compiler_that_is_short_of_memory_is_not_taken_for_broken(message: str) -> None:
-    class Short(CompileEngine):
-        def _build(self, folder: Path, example: Tensor) -> None:
-            raise RuntimeError(message)
+def test_a_compiler_that_is_short_of_memory_is_not_taken_for_broken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(error: Exception) -> None:
+        def build(*arguments: object, **more: object) -> None:
+            raise error
 
+        monkeypatch.setattr("cgconvert.engines.shaped.build_apart", build)
+
+    fail(torch.OutOfMemoryError(SHORT))
     with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
-        Short(make_model(), CPU, "fp32").prepare(32, 32, 1)
-
-    class Broken(CompileEngine):
-        def _build(self, folder: Path, example: Tensor) -> None:
-            raise RuntimeError("no such operator")
-
+        CompileEngine(make_model(), CPU, "fp32").prepare(32, 32, 1)
+    fail(BuildError("no such operator"))
     with pytest.raises(UnavailableError, match=r"no such operator.*`engine=.eager.`"):
-        Broken(make_model(), CPU, "fp32").prepare(32, 32, 1)
+        CompileEngine(make_model(), CPU, "fp32").prepare(32, 32, 1)
 
 
 def test_an_error_that_follows_from_a_shortage_is_one() -> None:
