@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -12,11 +13,14 @@ import click
 from cgconvert.cli.common import engine_options, read_engine_options
 from cgconvert.cli.status import create_progress
 from cgconvert.errors import CgconvertError, UnavailableError, UsageError
+from cgconvert.host.channels import in_worker
 from cgconvert.models.describe import describe_bytes
 from cgconvert.options import EngineOptions
 
 if TYPE_CHECKING:
     from cgconvert.card import ModelCard
+    from cgconvert.models.loading import Model
+    from cgconvert.progress import Progress
 
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 
@@ -77,7 +81,7 @@ def compile_command(
     progress = create_progress(quiet)
     for height, width in wanted:
         seen = network_size(work_size, loaded.card, (width, height), (width, height))
-        told = _build(loaded, options, seen[::-1], progress)
+        told = in_worker("build", partial(_build, loaded, options, seen[::-1]), progress)
         if not quiet:
             click.echo(told + _why_smaller(loaded.card, seen, (width, height), work_size))
 
@@ -90,7 +94,7 @@ def _why_smaller(card: ModelCard, seen: tuple[int, int], size: tuple[int, int], 
     return f" (what the network sees of {size[0]}x{size[1]}, {why})"
 
 
-def _build(model, options: EngineOptions, size: tuple[int, int], progress) -> str:  # type: ignore[no-untyped-def]
+def _build(model: Model, options: EngineOptions, size: tuple[int, int], progress: Progress) -> str:
     """Build for one size, and return a line that says what was built.
 
     Raises `UnavailableError`, `OutOfMemoryError`.

@@ -14,6 +14,7 @@ from cgconvert.card import ModelCard
 from cgconvert.cli.export import export
 from cgconvert.cli.wording import tell
 from cgconvert.errors import UsageError
+from cgconvert.host.channels import in_worker
 from cgconvert.models.catalog import (
     InstalledModel,
     find_model,
@@ -31,6 +32,7 @@ from cgconvert.models.describe import (
     describe_sizes,
 )
 from cgconvert.models.files import count_parameters, read_card
+from cgconvert.progress import Silent
 
 HEADINGS = ("NAME", "LOOK", "NETWORK", "FILE", "FROM")
 
@@ -86,7 +88,9 @@ def import_command(file: Path, name: str, title: str | None, domains: str | None
     pair = _read_domains(domains)
     from cgconvert.models.importing import import_checkpoint
 
-    card = import_checkpoint(file, name, title, pair, overwrite)
+    card = in_worker(
+        "import", lambda progress: import_checkpoint(file, name, title, pair, overwrite), Silent()
+    )
     path = installed_path(name)
     what = describe_architecture(card.architecture, card.arguments)
     click.echo(f"{file.name}: {what}, {describe_count(count_parameters(path))} parameters")

@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
-from cgconvert.host.interrupts import Aborted, Stop, break_off
+from cgconvert.host.interrupts import Aborted, Stop, break_off, listening
 from cgconvert.progress import Progress
 
 GRACE = 2.0
@@ -39,6 +39,7 @@ class Abortable(Protocol):
 
 
 Item = TypeVar("Item", bound=Sized)
+Result = TypeVar("Result")
 
 
 class Channel(Generic[Item]):
@@ -293,6 +294,19 @@ def check_worker() -> None:
     crew = getattr(threading.current_thread(), "crew", None)
     if crew is not None:
         crew.check()
+
+
+def in_worker(name: str, work: Callable[[Progress], Result], progress: Progress) -> Result:
+    """What `work` returns, done in a worker while this thread hears interrupts.
+
+    `work` is given a progress that this thread shows. Raises what it raises, and `KeyboardInterrupt`.
+    """
+    results: list[Result] = []
+    with listening() as stop, Workers() as workers:
+        relayed = Relayed(workers, progress)
+        workers.start(name, lambda: results.append(work(relayed)))
+        workers.watch(stop)
+    return results[0]
 
 
 class Relayed:

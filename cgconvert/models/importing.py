@@ -13,6 +13,7 @@ from cgconvert.card import ModelCard, check_name
 from cgconvert.errors import ModelError, OutputError, first_line
 from cgconvert.generators import generator_shapes, size_rule
 from cgconvert.host.files import file_sha256
+from cgconvert.host.interrupts import Breakable
 from cgconvert.models.catalog import installed_path, shipped_path
 from cgconvert.models.checkpoints import read_foreign
 from cgconvert.models.describe import describe_architecture
@@ -67,16 +68,17 @@ def import_checkpoint(
     """
     path = expanded(path)
     target = _free_target(name, overwrite)
-    if _is_own_model(path):
-        card = read_card(path).with_changes(name=name)
-        tensors = read_weights(path, card)
-    else:
-        imported = recognise_checkpoint(path)
-        tensors = imported.tensors
-        card = _new_card(name, path, imported.recognised)
-    card = card.with_changes(**_words(title, domains))
-    network = _fitted(path, card, tensors)
-    _try(path, network, card)
+    with Breakable():  # nothing is written before all of it is known to be good
+        if _is_own_model(path):
+            card = read_card(path).with_changes(name=name)
+            tensors = read_weights(path, card)
+        else:
+            imported = recognise_checkpoint(path)
+            tensors = imported.tensors
+            card = _new_card(name, path, imported.recognised)
+        card = card.with_changes(**_words(title, domains))
+        network = _fitted(path, card, tensors)
+        _try(path, network, card)
     return write_model(target, card, tensors, overwrite)
 
 

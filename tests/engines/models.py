@@ -21,6 +21,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet_affine": ("resnet", {"ngf": 8, "blocks": 1, "norm": "instance_affine", "upsampling": "resize"}),
     "resnet_plain": ("resnet", {"ngf": 8, "blocks": 1, "norm": "none", "padding": "zero"}),
     "resnet_gray": ("resnet", {"ngf": 8, "blocks": 1, "in_channels": 1, "out_channels": 1}),
+    "tiny": ("resnet", {"ngf": 4, "blocks": 1}),
     "unet": ("unet", {"ngf": 4, "depth": 5}),
     "unet_instance": ("unet", {"ngf": 4, "depth": 5, "norm": "instance"}),
     "h2": ("h2", {"half_channels": 8, "channels": 16, "blocks": 2}),

@@ -153,5 +153,5 @@ def test_compile_leaves_writing_to_python(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", package)
     engine = CompileEngine(make_model(), torch.device("cpu"), "fp32")
-    engine._build(tmp_path, torch.zeros(1, 3, 64, 64))
+    engine.write(tmp_path, (1, 64, 64))
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"compiled"]

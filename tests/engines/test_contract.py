@@ -27,20 +27,27 @@ POSSIBLE = {
 }
 
 
-def cases(slow: tuple[str, ...]) -> pytest.MarkDecorator:
-    """Every engine, precision and device that there can be; the engines in `slow` take part in `test-all`."""
+BUILT_IN_A_PROCESS = {("compile", "fp32"), ("compile", "bf16"), ("openvino", "int8")}
+"""What takes a compiler, or the calibration, ten seconds and more each time."""
+
+
+def cases(quick: tuple[tuple[str, str], ...] = ()) -> pytest.MarkDecorator:
+    """Every engine, precision and device that there can be.
+
+    Those that are built in a process of their own take part in `test-all` only, but for the `quick` ones.
+    """
     parameters = []
     for name in CLASSES:
         for device, precisions in POSSIBLE[name].items():
-            marks = [CUDA] if device == "cuda" else []
-            if name in slow:
-                marks.append(pytest.mark.slow)
-            parameters += [pytest.param(name, precision, device, marks=marks) for precision in precisions]
+            for precision in precisions:
+                marks = [CUDA] if device == "cuda" else []
+                if (name, precision) in BUILT_IN_A_PROCESS.difference(quick):
+                    marks.append(pytest.mark.slow)
+                parameters.append(pytest.param(name, precision, device, marks=marks))
     return pytest.mark.parametrize(("name", "precision", "device"), parameters)
 
 
-every_case = cases(slow=("compile",))
-"""Each build of the compile engine takes a compiler ten seconds and more."""
+every_case = cases()
 
 RANDOM_BOUNDS_DB = {**BOUNDS_DB, "int8": 22.0}
 """Random weights use no more of a range than others do, but every layer's error shows; int8 suffers most."""
@@ -108,15 +115,15 @@ def test_pixels_keep_size_and_order(name: str, precision: str, device: str) -> N
     engine.close()
 
 
-@cases(slow=())
+@cases(quick=(("compile", "fp32"), ("openvino", "int8")))
 def test_close_and_reopen(name: str, precision: str, device: str) -> None:
     """The second engine, which may come from the cache, gives what the first gave."""
-    model = make_model("resnet")
-    pixels = make_pixels(2, 40, 40)
+    model = make_model("tiny")
+    pixels = make_pixels(2, 32, 32)
     results = []
     for _ in range(2):
         engine = make_engine(name, precision, device, model)
-        engine.prepare(40, 40, 2)
+        engine.prepare(32, 32, 2)
         results.append(convert(engine, pixels))
         engine.close()
     assert np.array_equal(*results)
