@@ -32,6 +32,8 @@ class VideoOptions:
     `compare` shows source and result in one picture: "side" or "split". `decoder` is "auto", "cpu" or
     "nvdec", the decoder of an NVIDIA card. `strict` stops at the first damage. `resume` keeps finished
     segments beside the result, so that the same call continues an interrupted run, and `restart` drops them.
+    `deinterlace` joins the fields of an interlaced video: "auto" to one picture a frame, "double" to one a
+    field. "off" takes frames as they are, and "refuse" takes no interlaced video.
     """
 
     codec: str | None = None
@@ -48,6 +50,7 @@ class VideoOptions:
     decoder: str = "auto"
     resume: bool = True
     restart: bool = False
+    deinterlace: str = "auto"
 
 
 @dataclass(frozen=True)

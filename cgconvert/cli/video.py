@@ -77,6 +77,14 @@ def parse_time(text: str | None, option: str) -> float | None:
     show_default=True,
     help="Where IN is decoded. nvdec: on the NVIDIA GPU that runs the network.",
 )
+@click.option(
+    "--deinterlace",
+    type=click.Choice(["auto", "double", "off", "refuse"]),
+    default="auto",
+    show_default=True,
+    help="Of an interlaced video: make one picture of each frame, or double: one of each field (50i to 50p). "
+    "off: keep both fields in each picture. refuse: stop.",
+)
 @click.option("--size", metavar="WxH|720p|0.5x", help="Size of the result. Default: the source's.")
 @click.option(
     "--work-size",
@@ -121,6 +129,7 @@ def video(
     preset: str | None,
     pix_fmt: str | None,
     decoder: str,
+    deinterlace: str,
     size: str | None,
     work_size: str | None,
     start: str | None,
@@ -154,6 +163,7 @@ def video(
         restart=restart,
         strict=strict,
         decoder=decoder,
+        deinterlace=deinterlace,
     )
     engine_choice = read_engine_options(device, engine, precision, batch)
     _run(source, output, model, options, engine_choice, dry_run, report, quiet)

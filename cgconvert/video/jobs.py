@@ -34,7 +34,7 @@ def kept_segments(plan: VideoPlan) -> Iterator[ResumableRun]:
         "model": {"name": plan.card.name, "weights": plan.card.weights_sha256},
         "network size": list(plan.work_size),
         "encoding": encoding_as_dict(plan),
-        "options": {name: options[name] for name in ("start", "end", "compare", "decoder")},
+        "options": {name: options[name] for name in ("start", "end", "compare", "decoder", "deinterlace")},
         "versions": {name: package_version(name) for name in ("cgconvert", "av", "torch")},
         "segment frames": resume.SEGMENT_FRAMES,
     }

@@ -287,6 +287,7 @@ def _open_source(plan: VideoPlan, kept: ResumableRun | None = None, joining: boo
         take_over=taken_over,
         after=kept.last_pts if kept is not None else None,
         earlier=Damage(**kept.segments[-1].damage) if kept is not None and kept.segments else None,
+        deinterlacing=plan.deinterlacing,
     )
 
 

@@ -14,6 +14,8 @@ from cgconvert.errors import InputError, ModelError, UsageError
 from cgconvert.frames import StreamInfo
 from cgconvert.media.video.codecs import VideoCodec, container_of, find_codec, held_by, pixel_format_for
 from cgconvert.media.video.encoder import Encoding
+from cgconvert.media.video.fields import MODES as DEINTERLACE_MODES
+from cgconvert.media.video.fields import Deinterlacing, choose_deinterlacing
 from cgconvert.media.video.probe import VideoProbe
 from cgconvert.media.video.streams import StreamPlan
 from cgconvert.media.video.tags import tag_options
@@ -50,6 +52,7 @@ class VideoPlan:
     options: VideoOptions
     engine: EngineOptions
     route: VideoRoute
+    deinterlacing: Deinterlacing | None = None
     notes: Sequence[str] = field(default_factory=tuple)
 
     @property
@@ -118,6 +121,9 @@ def plan_video(
     """
     _check_options(options, engine)
     with VideoProbe(source) as video:
+        deinterlacing, joined = choose_deinterlacing(source, video.info, options.deinterlace)
+        if deinterlacing is not None:
+            video.info = deinterlacing.described(video.info)
         info = video.info
         if options.start is not None and info.duration and options.start >= info.duration:
             raise UsageError(f"`start={options.start:g}` is past the end of {source} ({info.duration:.1f} s)")
@@ -148,7 +154,7 @@ def plan_video(
         # Encoder and container are opened once in memory, so that what they refuse is known before the work.
         streams = plan_writable_streams(video, target, muxer, encoding)
         _check_strict(source, streams, options)
-        notes += [*dropped_metadata(video, target, muxer, encoding, streams), *dropped]
+        notes += [*joined, *dropped_metadata(video, target, muxer, encoding, streams), *dropped]
     plan = VideoPlan(
         source=source,
         output=target,
@@ -164,6 +170,7 @@ def plan_video(
         options=options,
         engine=engine,
         route=VideoRoute("cpu"),
+        deinterlacing=deinterlacing,
         notes=tuple(notes),
     )
     # A card may decode, and may replace the encoder planned so far. Both are tried on one frame.
@@ -204,6 +211,9 @@ def _check_options(options: VideoOptions, engine: EngineOptions) -> None:
     """Raise `UsageError` for options that make no sense with any video."""
     if options.compare not in (None, *COMPARE_MODES):
         raise UsageError(f"`compare={options.compare!r}` is unknown: use {' or '.join(COMPARE_MODES)}")
+    if options.deinterlace not in DEINTERLACE_MODES:
+        known = ", ".join(DEINTERLACE_MODES)
+        raise UsageError(f"`deinterlace={options.deinterlace!r}` is unknown: use {known}")
     if options.decoder not in DECODERS:
         raise UsageError(f"`decoder={options.decoder!r}` is unknown: use {', '.join(DECODERS)}")
     if options.decoder == "nvdec" and engine.device == "cpu":

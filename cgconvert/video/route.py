@@ -121,7 +121,10 @@ def _decoding(plan: VideoPlan, index: int) -> tuple[int | None, str]:
     """Return the number of the card that decodes, if one does, and a note. Raises `UnavailableError`."""
     if plan.options.decoder == "cpu":
         return None, 'decoding on the processor: `decoder="cpu"`'
-    reason = why_not_decoding(plan.source, plan.info, index)
+    if plan.deinterlacing is not None:
+        reason: str | None = "pictures are made of the fields there"
+    else:
+        reason = why_not_decoding(plan.source, plan.info, index)
     if reason is None:
         return index, "decoding on the card (NVDEC)"
     if plan.options.decoder == "nvdec":

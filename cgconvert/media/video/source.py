@@ -17,6 +17,7 @@ from av.codec.hwaccel import HWAccel
 from cgconvert.errors import InputError
 from cgconvert.frames import Frame, PlaneFrame, StreamInfo
 from cgconvert.media.video.colour import ToPixels
+from cgconvert.media.video.fields import Deinterlacer, Deinterlacing
 from cgconvert.media.video.open import main_video_stream, open_video
 from cgconvert.media.video.planes import ToPlanes
 from cgconvert.media.video.probe import stream_duration
@@ -95,7 +96,8 @@ class VideoSource:
     `source_size` each frame keeps its source at that size. With `as_planes` pictures come as `PlaneFrame`s of
     the stored size, decoded on `card` if it can decode them, from whose memory `take_over` copies a plane.
     With `after` the frames are those that follow the one with this pts, and `damage` continues from
-    `earlier`. `damage` counts what was wrong.
+    `earlier`. With `deinterlacing` pictures are made of fields, and `info` describes these. `damage` counts
+    what was wrong.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class VideoSource:
         take_over: Callable[[Any], Any] | None = None,
         after: int | None = None,
         earlier: Damage | None = None,
+        deinterlacing: Deinterlacing | None = None,
     ) -> None:
         self.path, self.info, self.copied = path, info, copied
         self.earlier = earlier or Damage()
@@ -126,7 +129,12 @@ class VideoSource:
         self.to_pixels = ToPixels(info, *size)
         self.to_source = ToPixels(info, *source_size) if source_size not in (None, size) else None
         self.keep_source = source_size is not None
-        origin = self.stream.start_time or 0
+        self.units = deinterlacing.pictures if deinterlacing else 1
+        """Units of `info.time_base` in one of the stream's own."""
+        self.deinterlacer = (
+            Deinterlacer(deinterlacing, info.time_base * self.units) if deinterlacing is not None else None
+        )
+        origin = (self.stream.start_time or 0) * self.units
         self.first_pts = origin + math.ceil(Fraction(str(start)) / info.time_base) if start else None
         self.end_time = (origin * info.time_base + Fraction(str(end))) if end is not None else None
         self.shift = self.first_pts * info.time_base if self.first_pts is not None else Fraction(0)
@@ -151,7 +159,7 @@ class VideoSource:
             yield from self._continued()
             return
         if self.first_pts is not None and self.container.format.name in INDEXED:
-            self.container.seek(self.first_pts, stream=self.stream)
+            self.container.seek(self.first_pts // self.units, stream=self.stream)
         yield from self._read()
 
     def _continued(self) -> Iterator[Frame | PlaneFrame | CopiedPacket]:
@@ -161,7 +169,7 @@ class VideoSource:
         """
         assert self.after is not None
         if self.container.format.name in INDEXED:
-            self.container.seek(self.after, stream=self.stream)
+            self.container.seek(self.after // self.units, stream=self.stream)
             yield from self._read()
             if self.passed:
                 return
@@ -191,7 +199,7 @@ class VideoSource:
     def packets_to_copy(self) -> Iterator[CopiedPacket]:
         """Yield only the packets of the streams in `copied`, in the order of the file, without decoding."""
         if self.first_pts is not None and self.container.format.name in INDEXED:
-            self.container.seek(self.first_pts, stream=self.stream)
+            self.container.seek(self.first_pts // self.units, stream=self.stream)
         streams = [s for s in self.container.streams if s.index in self.copied]
         finished: set[int] = set()
         if not streams:
@@ -228,7 +236,7 @@ class VideoSource:
             self.damage.undecodable_packets += 1
             self.damage.note(f"damaged video data that cannot be decoded ({error.strerror})")
             return
-        for picture in decoded:
+        for picture in self._whole_pictures(decoded, last=not packet.size):
             if picture.is_corrupt:
                 self.damage.corrupt_frames += 1
                 self.damage.note("damaged frames, converted as the decoder could reconstruct them")
@@ -248,6 +256,16 @@ class VideoSource:
                 finished.add(self.stream.index)
                 return
             yield self._frame(picture, pts - (self.first_pts or 0))
+
+    def _whole_pictures(self, decoded: list[av.VideoFrame], last: bool) -> Iterator[av.VideoFrame]:
+        """Yield the frames as they are, or the pictures made of their fields; all that are left if `last`."""
+        if self.deinterlacer is None:
+            yield from decoded
+            return
+        for frame in decoded:
+            yield from self.deinterlacer(frame)
+        if last:
+            yield from self.deinterlacer(None)
 
     def _timestamp(self, picture: av.VideoFrame) -> int:
         """Return the frame's pts. If it is missing or goes back, the next one replaces it and is counted."""
