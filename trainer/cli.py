@@ -155,6 +155,7 @@ def resume(run: Path, settings: tuple[str, ...]) -> None:
 @click.option("--target-domain", default="", help="What it converts to, for example monet.")
 @click.option("--licence", default="unknown", help="Licence of the weights.")
 @click.option("--work-size", type=click.IntRange(16), help="Recommended height of a frame for the network.")
+@click.option("--overwrite", is_flag=True, help="Replace MODEL if it exists.")
 def export(
     run: Path,
     model: Path,
@@ -169,6 +170,7 @@ def export(
     target_domain: str,
     licence: str,
     work_size: int | None,
+    overwrite: bool,
 ) -> None:
     """Write the averaged generator of RUN to the file MODEL (.safetensors) and load it as a check."""
     from trainer.exporting.export import CardText, best_checkpoint, export_model
@@ -179,7 +181,9 @@ def export(
     folder = RunFolder(run)
     checkpoint = best_checkpoint(folder, generator) if best else folder.checkpoint
     text = CardText(title, source_domain, target_domain, licence, work_size)
-    card = export_model(checkpoint, model, generator, precision, text, calibrate, average, average_share)
+    card = export_model(
+        checkpoint, model, generator, precision, text, calibrate, average, average_share, overwrite
+    )
     click.echo(
         f"{model}: {card.name}, {card.source_domain} -> {card.target_domain}, {model.stat().st_size} bytes"
     )

@@ -97,6 +97,9 @@ class DataConfig:
     scale_b: list[float] = field(default_factory=list, metadata={"help": "likewise of domain B"})
     flip: bool = _setting(True, "mirror half of the pictures")
     frames_per_video: int = _setting(500, "frames sampled from a video that is a domain", minimum=2)
+    pictures_per_folder: int = _setting(
+        0, "pictures taken of a folder at most, evenly spaced; 0: all", minimum=0
+    )
     cache_mb: int = _setting(4096, "memory for decoded pictures; beyond it they are read anew", minimum=0)
     workers: int = _setting(1, "threads that prepare batches ahead", minimum=1)
 

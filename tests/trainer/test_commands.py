@@ -14,7 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from cgconvert.errors import CgconvertError, UsageError
+from cgconvert.errors import CgconvertError, OutputError, UsageError
 from cgconvert.models.files import read_card
 from cgconvert.models.loading import load_model
 from tests.trainer.conftest import SMALL, make_domain, make_pairs
@@ -196,7 +196,7 @@ def test_distillation_makes_a_smaller_model(trained: Path) -> None:
         assert read_image(run / "samples" / "gen_ab-000000006.png").shape[1] == 3 * 48, "and the teacher's"
         assert "gen_ab: source, result, teacher&#x27;s result" in (run / "report.html").read_text()
         assert ("teacher_cycle_a" in losses[0]) == (name == "with-run")
-        student = trained / f"{name}.safetensors"
+        student = trained / f"student-{name}.safetensors"
         assert call("export", run, student).exit_code == 0
         assert student.stat().st_size < teacher.stat().st_size
         config = (run / "config.toml").read_bytes()
@@ -320,3 +320,16 @@ def test_a_mean_of_checkpoints(trained: Path) -> None:
     assert isinstance(refused.exception, UsageError)
     assert "only equal networks have a mean" in str(refused.exception)
     assert not (trained / "no.safetensors").exists()
+
+
+def test_export_replaces_nothing_in_silence(trained: Path) -> None:
+    model = trained / "kept.safetensors"
+    words = ("export", trained / "run", model, "--generator", "gen_ab")
+    assert call(*words).exit_code == 0
+    before = model.read_bytes()
+    refused = call(*words, "--title", "another")
+    assert isinstance(refused.exception, OutputError)
+    assert str(refused.exception) == f"{model} exists already: use `overwrite` to replace it"
+    assert model.read_bytes() == before
+    assert call(*words, "--title", "another", "--overwrite").exit_code == 0
+    assert model.read_bytes() != before

@@ -266,8 +266,9 @@ def test_a_video_that_makes_no_sense_is_refused_before_anything_is_measured(
 
 @pytest.mark.parametrize(("crop", "blocks"), [(64, 6), (128, 6), (132, 9), (256, 9)])
 def test_a_resnet_gets_its_papers_blocks_at_init(
-    tmp_path: Path, domains: dict[str, str], crop: int, blocks: int
+    tmp_path: Path, domains: dict[str, str], monkeypatch: pytest.MonkeyPatch, crop: int, blocks: int
 ) -> None:
+    monkeypatch.setattr("trainer.runs.rate.measure_rate", lambda config, quick: 1.0)
     words = ["--a", domains["data.a"], "--b", domains["data.b"], "--set", f"data.crop_size={crop}"]
     assert call("init", tmp_path / "run", *words).exit_code == 0
     assert RunFolder(tmp_path / "run").read_config().network.arguments == {"blocks": blocks}

@@ -50,6 +50,10 @@ def prepared_size(width: int, height: int, config: DataConfig, rule: SizeRule = 
         return rule.rounded(config.load_size), rule.rounded(scaled)
     if config.preprocess == "none":
         return rule.rounded(width), rule.rounded(height)
+    if config.preprocess == "scale_and_crop":
+        # As large as the largest scale shows it, but no smaller than a crop: more would be kept for nothing.
+        factor = min(1.0, max(config.scale_max, config.crop_size / min(width, height)))
+        return max(round(width * factor), 1), max(round(height * factor), 1)
     return width, height
 
 
@@ -87,6 +91,7 @@ def _scaled_crop(pixels: Pixels, config: DataConfig, random: np.random.Generator
     """A crop at a random scale; only the crop is resized, which costs less than resizing the picture."""
     # The logarithm of the scale is uniform, so that halving is as likely as doubling.
     scale = config.scale_min * (config.scale_max / config.scale_min) ** random.random()
+    scale /= min(config.scale_max, 1.0)  # the picture was reduced by that when it was prepared
     wanted = max(round(config.crop_size / scale), 1)
     edge = min(wanted, *pixels.shape[:2])
     return resized(_crop(pixels, edge, random), config.crop_size, config.crop_size)

@@ -97,7 +97,10 @@ def _domains(
 
     Pairs are found before some are held out: the other way round each folder would lose other ones.
     """
-    training = {name: scan_domain(own, data.frames_per_video, warn=warn) for name, (own, _) in where.items()}
+    frames, most = data.frames_per_video, data.pictures_per_folder
+    training = {
+        name: scan_domain(own, frames, warn=warn, per_folder=most) for name, (own, _) in where.items()
+    }
     holdout = {
         name: scan_domain(held, data.frames_per_video, least=1, warn=False)
         for name, (_, held) in where.items()

@@ -114,8 +114,12 @@ def find_images(folder: Path, suffixes: Container[str] = SUFFIXES) -> list[Path]
     return found
 
 
-def scan_domain(where: str, frames_per_video: int = 500, least: int = 2, warn: bool = True) -> Domain:
+def scan_domain(
+    where: str, frames_per_video: int = 500, least: int = 2, warn: bool = True, per_folder: int = 0
+) -> Domain:
     """Every picture of a folder, or `frames_per_video` of a video, each decoded once to see that it can be.
+
+    Above 0, `per_folder` takes so many of a folder's pictures at most, evenly spaced.
 
     Unreadable files are named in a warning and left out. Raises `UsageError` below `least` readable ones,
     and `InputError` for a video that cannot be read at all; warns below a hundred if `warn`.
@@ -124,7 +128,7 @@ def scan_domain(where: str, frames_per_video: int = 500, least: int = 2, warn: b
     if path.is_file() and path.suffix.lower() not in SUFFIXES:
         pictures, unreadable = _scan_video(path, frames_per_video)
     else:
-        pictures, unreadable = _scan_folder(path)
+        pictures, unreadable = _scan_folder(path, per_folder)
     if len(pictures) < least:
         found = f"{len(pictures) or 'no'} readable picture{'s' * (len(pictures) != 1)}"
         others = f" and {unreadable} unreadable" if unreadable else ""
@@ -146,8 +150,8 @@ def _scan_video(path: Path, count: int) -> tuple[list[Picture], int]:
     return pictures, unreadable
 
 
-def _scan_folder(folder: Path) -> tuple[list[Picture], int]:
-    """Readable pictures with their sizes, and how many files are not readable."""
+def _scan_folder(folder: Path, most: int) -> tuple[list[Picture], int]:
+    """Readable pictures with their sizes, and how many files are not readable; `most` above 0 at most."""
 
     def look(path: Path) -> Picture | InputError:
         try:
@@ -158,6 +162,8 @@ def _scan_folder(folder: Path) -> tuple[list[Picture], int]:
 
     # Those of formats that are not supported are looked at too, so that each is named and not just missing.
     paths = find_images(folder, (*SUFFIXES, *FOREIGN_SUFFIXES))
+    if most:
+        paths = [paths[index] for index in middles(len(paths), most)]
     with ThreadPoolExecutor(4) as threads:
         found = list(threads.map(look, paths))
     errors = [result for result in found if isinstance(result, InputError)]

@@ -11,6 +11,7 @@ import torch
 
 from cgconvert.card import ModelCard
 from cgconvert.errors import ModelError, UsageError
+from cgconvert.host.files import atomic_path
 from cgconvert.models.files import write_model
 from cgconvert.models.loading import Model, generator_with_weights, load_model
 from cgconvert.tensors.dtypes import DTYPES
@@ -51,6 +52,7 @@ def export_model(
     calibrated: bool = False,
     others: Sequence[Path] = (),
     share: float | None = None,
+    overwrite: bool = False,
 ) -> ModelCard:
     """Write the averaged `generator` (the only one, if empty) of a checkpoint as a model file.
 
@@ -58,7 +60,8 @@ def export_model(
     Wortsman et al. 2022): where a run was steered from one virtue to another, the mean has some of both.
     `share`, between 0 and 1, is how much the others count together; by default all count alike.
     The file is loaded back, its card and checksum checked and its result compared with the trained
-    generator's on noise; it is removed again if that fails. Raises `ModelError`, `UsageError`, `OutputError`.
+    generator's on noise; only then does it appear at its name, where it replaces another one only with
+    `overwrite`. Raises `ModelError`, `UsageError`, `OutputError`.
     """
     if target.suffix != ".safetensors":
         raise UsageError(f"{target}: a model file's name ends in .safetensors")
@@ -84,12 +87,9 @@ def export_model(
         licence=text.licence,
     )
     rounded = {key: t.to(DTYPES[precision]) if t.is_floating_point() else t for key, t in weights.items()}
-    signed = write_model(target, card, rounded)
-    try:
-        _verify(target, weights)
-    except ModelError:
-        target.unlink(missing_ok=True)
-        raise
+    with atomic_path(target, overwrite) as temporary:
+        signed = write_model(temporary, card, rounded)
+        _verify(temporary, weights)
     return signed
 
 

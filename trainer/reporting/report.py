@@ -21,6 +21,7 @@ from trainer.storage.folder import RunFolder
 WIDTH, HEIGHT = 374, 150  # of a plot or grid; the style has the width too
 POINTS = 400  # a curve has more log lines than a screen has pixels
 SHOWN = 6  # grids over time
+REFRESH = 20  # seconds between two looks of a browser at the report of a run that goes on
 QUALITY = 90  # of their JPEG
 CELLS = {
     "cyclegan": "source, result, way back",
@@ -62,15 +63,21 @@ svg text { font: 11px system-ui, sans-serif; fill: #555; }
 """
 
 
-def write_report(folder: RunFolder, config: Mapping[str, Mapping[str, Any]], status: str) -> None:
-    """Write report.html from the log and the sample grids of a run. Raises `OutputError`."""
+def write_report(
+    folder: RunFolder, config: Mapping[str, Mapping[str, Any]], status: str, live: bool = False
+) -> None:
+    """Write report.html from the log and the sample grids of a run. Raises `OutputError`.
+
+    A `live` one is of a run that goes on: in a browser it loads itself anew.
+    """
     lines = list(folder.lines())
     losses = [line for line in lines if line.get("kind") == "losses"]
     metrics = [line for line in lines if line.get("kind") == "metrics"]
     events = [line for line in lines if line.get("kind") in ("roll-back", "settings")]
     title = html.escape(f"{real_path(folder.path).name}: {config['run']['method']}")
+    refresh = f"<meta http-equiv='refresh' content='{REFRESH}'>" if live else ""
     parts = [
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{title}</title>",
+        f"<!doctype html><html lang='en'><head><meta charset='utf-8'>{refresh}<title>{title}</title>",
         f"<style>{STYLE}</style></head><body><h1>{title}</h1><p>{html.escape(status)}</p>",
         *(_event(line) for line in events),
         *_samples(folder.samples, CELLS[config["run"]["method"]]),

@@ -37,7 +37,7 @@ class Watch:
         self, folder: RunFolder, config: Config, data: TrainingData, method: Method, first: bool
     ) -> None:
         self._folder = folder
-        self._config = config
+        self._config = self.kept = config
         self._data = data
         self._method = method
         self._pictures: dict[str, list[Pixels]] = {}
@@ -73,6 +73,13 @@ class Watch:
             self._board.scalars("losses", {**losses, "rate": rate, "images per second": speed}, seen)
         parts = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
         log.info("%d images, %.1f/s, %s left | %s", seen, speed, _duration(left), parts)
+
+    def log_speed(self, speed: float, left: float) -> None:
+        """Say on the screen, before the first losses, that the training runs.
+
+        `speed` is in images per second, `left` in seconds.
+        """
+        log.info("%d images, %.2g/s, %s left", self._method.images_seen, speed, _duration(left))
 
     def pictures(self, domain: str) -> list[Pixels]:
         """Hold-out pictures that are shown."""
@@ -115,9 +122,13 @@ class Watch:
         return found
 
     def report(self, state: str, seconds: float, why: str = "") -> None:
-        """Write the report: `state` says in a word how the run is doing, `why` what led to it."""
+        """Write the report: `state` says in a word how the run is doing, `why` what led to it.
+
+        Its settings are those of the checkpoint (`kept`): others have not shaped any weights that are there.
+        """
         status = f"{state}, {self._method.images_seen} images after {seconds / 3600:.2f} hours"
-        write_report(self._folder, self._config.to_dict(), f"{status}: {why}" if why else status)
+        status = f"{status}: {why}" if why else status
+        write_report(self._folder, self.kept.to_dict(), status, live=state == "running")
 
     def measure(self) -> list[str]:
         """Measure each averaged generator on the hold-out. Raises `OutputError`.

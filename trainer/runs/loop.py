@@ -17,6 +17,8 @@ from trainer.runs.training import Training
 from trainer.storage.checkpoint import load_checkpoint
 
 log = logging.getLogger("trainer")
+FIRST_LINE = 20.0  # seconds, after which the speed is told even if no log line is due
+FIRST_CHECKPOINT = 2.0  # minutes, after which there is one in any case
 
 
 class CollapsedError(CgconvertError):
@@ -55,6 +57,7 @@ def train_until_problem(training: Training, stop: list[int]) -> str | None:
     """
     method, world, settings = training.method, training.world, training.config.watch
     meter, saved = Meter(method.images_seen), time.monotonic()
+    quiet, early = True, True
     first_image = method.images_seen + training.skipped
     with closing(training.data.source.stream(first_image)) as batches:
         for batch in batches:
@@ -69,9 +72,16 @@ def train_until_problem(training: Training, stop: list[int]) -> str | None:
             meter.add(method.train_step(batch))
             seen = method.images_seen
 
+            # A person who has just started a long training wants to know that it runs, and how fast.
+            if quiet and meter.seconds() > FIRST_LINE and world.first:
+                quiet = False
+                speed = meter.speed(seen)
+                training.watch.log_speed(speed, training.schedule.seconds_left(seen, speed))
+
             # Losses show what goes wrong first: a value that is no number, a discriminator that wins.
             problem = None
             if _due(before, seen, settings.log_every):
+                quiet = False
                 means, speed = meter.read(seen)
                 means = mean_over_processes(means, world)
                 if world.first:
@@ -91,13 +101,14 @@ def train_until_problem(training: Training, stop: list[int]) -> str | None:
                 return problem
 
             # A checkpoint, unless something looks wrong: a roll-back must lead to a good state.
-            late = time.monotonic() - saved > 60 * settings.checkpoint_minutes
+            minutes = min(settings.checkpoint_minutes, FIRST_CHECKPOINT if early else float("inf"))
+            late = time.monotonic() - saved > 60 * minutes
             if world.agree(_due(before, seen, settings.checkpoint_every) or late):
                 good = training.health.good and training.finite()
                 if not world.agree(not good):
                     training.save()
                     training.report("running")
-                    saved = time.monotonic()
+                    saved, early = time.monotonic(), False
 
     if world.agree(not training.finite()):
         return "weights are not finite"

@@ -21,10 +21,17 @@ class Meter:
             self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._steps += 1
 
+    def seconds(self) -> float:
+        """Seconds since the last reading."""
+        return time.monotonic() - self._started
+
+    def speed(self, images_seen: int) -> float:
+        """Images per second since the last reading."""
+        return (images_seen - self._images) / max(self.seconds(), 1e-9)
+
     def read(self, images_seen: int) -> tuple[dict[str, float], float]:
         """The means of the losses and the images per second since the last reading; then it starts anew."""
         means = {name: float(value) / self._steps for name, value in self._sums.items()}
-        now = time.monotonic()
-        speed = (images_seen - self._images) / max(now - self._started, 1e-9)
-        self._sums, self._steps, self._images, self._started = {}, 0, images_seen, now
+        speed = self.speed(images_seen)
+        self._sums, self._steps, self._images, self._started = {}, 0, images_seen, time.monotonic()
         return means, speed

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from cgconvert.errors import OutputError, UsageError
+from cgconvert.errors import CgconvertError, OutputError, UsageError
 from cgconvert.host.files import real_path, write_atomically
 from cgconvert.models.catalog import SHIPPED_FOLDER, find_model, is_path, models_folder
 from trainer.config import METHODS, Config, absolute, read_config
@@ -146,6 +147,7 @@ def init_run(run: Path, changes: Mapping[str, Any], recipe: str | None, overwrit
     The pictures are checked first. Raises `UsageError` for data or settings, `OutputError` for the folder.
     """
     from trainer.data.domains import open_data
+    from trainer.runs.rate import how_long
 
     folder = RunFolder(run)
     if folder.has(folder.config) and not overwrite:
@@ -161,4 +163,6 @@ def init_run(run: Path, changes: Mapping[str, Any], recipe: str | None, overwrit
         )
     found = open_data(config, run).describe()
     write_atomically(folder.config, commented_toml(config).encode())
+    with suppress(CgconvertError):  # what is wrong is said where the training begins
+        found += how_long(located(config, run)) if config.run.method != "distill" else []
     return [*found, f"{folder.config} written; look it through, then: cgconvert train run {run}"]

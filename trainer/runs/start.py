@@ -55,6 +55,8 @@ def start(folder: RunFolder, changes: Mapping[str, Any] | None = None, resume: b
             with folder.locked() if world.first else nullcontext():
                 training = prepare(folder, changes or {}, resume, world)
                 _train(training)
+                if world.first:
+                    _tell_what_next(training)
         except OutputError as error:
             raise OutputError(_what_stays(str(error), folder)) from error
         except torch.OutOfMemoryError as error:
@@ -71,6 +73,14 @@ def _train(training: Training) -> None:
         with suppress(OutputError):
             training.report("stopped", why)
         raise
+
+
+def _tell_what_next(training: Training) -> None:
+    """Say, at the end of a run, where its results are and how a model is made of them."""
+    path, main = training.folder.path, training.method.main
+    which = f" --generator {main}" if len(training.method.cards) > 1 else ""
+    log.info("finished; results: %s", training.folder.report)
+    log.info("a model of it: cgconvert train export %s NAME.safetensors%s", path, which)
 
 
 def _what_stays(text: str, folder: RunFolder) -> str:
@@ -138,6 +148,7 @@ def _continue(training: Training, state: dict[str, Any]) -> None:
     except (RuntimeError, KeyError, ValueError) as error:
         reason = first_line(error)
         raise UsageError(f"{training.folder.checkpoint}: does not fit the config ({reason})") from error
+    training.watch.kept, training.resumed_at = before, training.method.images_seen
     if training.world.first:
         training.folder.cut_log(training.method.images_seen)
         log.info("going on from %d images", training.method.images_seen)

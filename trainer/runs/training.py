@@ -24,7 +24,8 @@ class Training:
     """All parts of a run, in one of its processes.
 
     `skipped` counts images of the stream that were passed over after a roll-back, so that the same batches do
-    not lead to the same end. `stopped` says that a signal ended the run before its schedule did.
+    not lead to the same end. `resumed_at` are the images at which it was continued, -1 if it was not.
+    `stopped` says that a signal ended the run before its schedule did.
     """
 
     folder: RunFolder
@@ -37,6 +38,7 @@ class Training:
     world: World = field(default_factory=World)
     skipped: int = 0
     stopped: bool = False
+    resumed_at: int = -1
 
     def own_state_dict(self) -> dict[str, Any]:
         """This process's state, which is all of it where there is only one process."""
@@ -65,6 +67,8 @@ class Training:
         state = self.world.gather_state(self.own_state_dict())
         if self.world.first:
             save_checkpoint(self.folder.checkpoint, state)
+            if self.method.images_seen != self.resumed_at:
+                self.watch.kept = self.config
 
     def save_best(self, generators: list[str]) -> None:
         """Keep the state as the best so far for these generators. Raises `OutputError`."""
