@@ -23,7 +23,10 @@ from trainer.storage.folder import RunFolder
 
 log = logging.getLogger("trainer")
 Contrast = tuple[float, float]
-SCORES = ("l1", "teacher_l1", "swd")  # what says which checkpoint is best: the first that a run has
+"""The standard deviation within pictures, and that of their mean colours, in [0, 1]; see `contrast`."""
+
+SCORES = ("l1", "teacher_l1", "swd")
+"""The metric that says which checkpoint is best is the first of these that a run has."""
 
 
 class Watch:

@@ -22,7 +22,7 @@ FIRST_CHECKPOINT = 2.0  # minutes, after which there is one in any case
 
 
 class CollapsedError(CgconvertError):
-    """A training has gone wrong twice and was stopped; its last good checkpoint is kept."""
+    """A training went wrong twice and was stopped; its last good checkpoint is kept."""
 
     exit_code = 1
 
