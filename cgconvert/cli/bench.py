@@ -11,6 +11,7 @@ from cgconvert.cli.engines import read_sizes
 from cgconvert.cli.status import create_progress
 from cgconvert.cli.wording import worded
 from cgconvert.errors import UsageError
+from cgconvert.host.interrupts import deferring
 
 if TYPE_CHECKING:
     from cgconvert.doctor.limits import Limits
@@ -68,10 +69,11 @@ def bench(
     and output once; it exceeds 100% where caches hold them. Both limits are measured in the same run. No
     figure includes building and loading.
     """
-    from cgconvert.doctor.measure import measure
-    from cgconvert.engines.choose import ENGINES
-    from cgconvert.models.loading import load_model
-    from cgconvert.options import PRECISIONS
+    with deferring():
+        from cgconvert.doctor.measure import measure
+        from cgconvert.engines.choose import ENGINES
+        from cgconvert.models.loading import load_model
+        from cgconvert.options import PRECISIONS
 
     wanted = read_sizes(sizes or ("512x512",))
     names = _read_list(engines, ENGINES, "--engines")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from cgconvert.cli.wording import worded
+from cgconvert.host.interrupts import deferring
 
 
 @click.command(short_help="Show what works on this machine and why the rest does not.")
@@ -25,11 +26,12 @@ def doctor(as_json: bool) -> None:
 
 def examine(tell: bool) -> dict[str, Any]:
     """Return the result of every trial. With `tell` each is printed when it is known."""
-    from cgconvert.doctor.engines import describe_machine, try_engines
-    from cgconvert.engines.cache import cache_is_on, engines_folder, list_entries
-    from cgconvert.media.picture.trial import try_pictures
-    from cgconvert.media.video.trial import try_codecs, try_hardware_decoders
-    from cgconvert.models.catalog import models_folder
+    with deferring():
+        from cgconvert.doctor.engines import describe_machine, try_engines
+        from cgconvert.engines.cache import cache_is_on, engines_folder, list_entries
+        from cgconvert.media.picture.trial import try_pictures
+        from cgconvert.media.video.trial import try_codecs, try_hardware_decoders
+        from cgconvert.models.catalog import models_folder
 
     machine = describe_machine()
     if tell:

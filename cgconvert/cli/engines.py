@@ -14,6 +14,7 @@ from cgconvert.cli.common import engine_options, read_engine_options
 from cgconvert.cli.status import create_progress
 from cgconvert.errors import CgconvertError, UnavailableError, UsageError
 from cgconvert.host.channels import in_worker
+from cgconvert.host.interrupts import deferring
 from cgconvert.models.describe import describe_bytes
 from cgconvert.options import EngineOptions
 
@@ -74,8 +75,9 @@ def compile_command(
     wanted = read_sizes(sizes)
     if precision == "int8":
         raise UsageError("int8 is calibrated on a job's own pictures, when the job starts; nothing to build")
-    from cgconvert.models.loading import load_model
-    from cgconvert.video.plan import network_size
+    with deferring():
+        from cgconvert.models.loading import load_model
+        from cgconvert.video.plan import network_size
 
     loaded = load_model(model)
     progress = create_progress(quiet)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from cgconvert.host.interrupts import deferring
 from cgconvert.options import EXPORT_SUFFIXES
 
 
@@ -30,8 +31,9 @@ def export(name: str, kind: str, output: Path | None, overwrite: bool) -> None:
     float32 images (N, C, H, W) in [-1, 1], for any N and any H and W that are multiples of the model's
     size multiple (`cgconvert models info`). pth is a checkpoint for the original CycleGAN and pix2pix code.
     """
-    from cgconvert.engines.exporting import export_model
-    from cgconvert.models.loading import load_model
+    with deferring():
+        from cgconvert.engines.exporting import export_model
+        from cgconvert.models.loading import load_model
 
     model = load_model(name)
     target = output or Path(f"{model.card.name}{EXPORT_SUFFIXES[kind]}")

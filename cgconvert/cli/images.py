@@ -12,6 +12,7 @@ from cgconvert.cli.common import check_report_path, engine_options, read_engine_
 from cgconvert.cli.status import create_progress, seconds_as_clock
 from cgconvert.cli.wording import tell, worded
 from cgconvert.errors import CgconvertError, OutputError
+from cgconvert.host.interrupts import deferring
 from cgconvert.media.picture.formats import FORMATS
 from cgconvert.options import ImageOptions
 from cgconvert.pictures.files import printable
@@ -134,8 +135,9 @@ def _run(plan: ImagePlan, dry_run: bool, report: Path | None, quiet: bool) -> in
             click.echo(worded(line))
         return 0
     check_report_path(report, plan.model)
-    from cgconvert.pictures.pipeline import run_images
-    from cgconvert.pictures.result import Tally
+    with deferring():
+        from cgconvert.pictures.pipeline import run_images
+        from cgconvert.pictures.result import Tally
 
     tally = Tally(plan)
     try:

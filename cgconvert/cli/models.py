@@ -15,6 +15,7 @@ from cgconvert.cli.export import export
 from cgconvert.cli.wording import tell
 from cgconvert.errors import UsageError
 from cgconvert.host.channels import in_worker
+from cgconvert.host.interrupts import deferring
 from cgconvert.models.catalog import (
     InstalledModel,
     find_model,
@@ -86,7 +87,8 @@ def import_command(file: Path, name: str, title: str | None, domains: str | None
     The network's architecture is read from the file. No code in the file is run.
     """
     pair = _read_domains(domains)
-    from cgconvert.models.importing import import_checkpoint
+    with deferring():
+        from cgconvert.models.importing import import_checkpoint
 
     card = in_worker(
         "import", lambda progress: import_checkpoint(file, name, title, pair, overwrite), Silent()

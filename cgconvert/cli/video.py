@@ -12,6 +12,7 @@ from cgconvert.cli.common import check_report_path, engine_options, read_engine_
 from cgconvert.cli.status import create_progress, seconds_as_clock
 from cgconvert.cli.wording import tell, worded
 from cgconvert.errors import UsageError
+from cgconvert.host.interrupts import deferring
 from cgconvert.host.threads import wait_without_spinning
 from cgconvert.options import EngineOptions, VideoOptions
 
@@ -179,7 +180,8 @@ def _run(
     report: Path | None,
     quiet: bool,
 ) -> None:
-    from cgconvert.video.plan import plan_video
+    with deferring():
+        from cgconvert.video.plan import plan_video
 
     plan = plan_video(source, output, model, options, engine)
     check_report_path(report, plan.source, plan.output, plan.model)
@@ -192,7 +194,8 @@ def _run(
 def convert(plan: VideoPlan, report: Path | None, quiet: bool) -> None:
     """Carry out a plan and say how it went."""
     wait_without_spinning()  # before the imports below bring torch in
-    from cgconvert.video.pipeline import run_video
+    with deferring():
+        from cgconvert.video.pipeline import run_video
 
     if not quiet:
         for warning in plan.warnings:  # before the work: an hour later it is too late to choose otherwise

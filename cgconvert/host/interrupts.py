@@ -70,6 +70,19 @@ def listening() -> Iterator[Stop]:
         _listening = None
 
 
+@contextmanager
+def deferring() -> Iterator[None]:
+    """Hold an interrupt back until this block has ended; then it raises `KeyboardInterrupt`.
+
+    For imports of large libraries: while Python code of theirs runs from within their native code, the
+    exception of an interrupt can be lost.
+    """
+    with listening() as stop:
+        yield
+    if stop.requested:
+        raise KeyboardInterrupt
+
+
 def hear_termination() -> None:
     """For a program: SIGTERM is an interrupt like Ctrl-C, so that nothing half-written is left."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from cgconvert.host.interrupts import Aborted, Breakable, break_off, listening
+from cgconvert.host.interrupts import Aborted, Breakable, break_off, deferring, listening
 
 
 def test_a_signal_sets_a_request_and_raises_nothing() -> None:
@@ -43,6 +43,16 @@ def test_only_what_would_raise_is_taken_over(monkeypatch: pytest.MonkeyPatch) ->
             assert stop.requested
     finally:
         signal.signal(signal.SIGTERM, terminate)
+
+
+def test_an_interrupt_waits_for_the_end_of_an_import() -> None:
+    done = False
+    with pytest.raises(KeyboardInterrupt), deferring():
+        signal.raise_signal(signal.SIGINT)
+        done = True
+    assert done
+    with deferring():
+        pass
 
 
 def test_in_another_thread_nothing_is_changed() -> None:
