@@ -59,7 +59,7 @@ passing_setting = _setting_option(
 )
 
 
-@train.command()
+@train.command(short_help="Check the pictures and write a config.")
 @click.argument("run", type=FOLDER)
 @click.option("--a", help="Pictures of domain A: a folder or a video.")
 @click.option("--b", help="Pictures of domain B: a folder or a video.")
@@ -95,7 +95,7 @@ def init(
         click.echo(line)
 
 
-@train.command()
+@train.command(short_help="Run a training.")
 @click.argument("run", type=FOLDER)
 @click.option("--ablation", help=ABLATION_HELP)
 @passing_setting
@@ -110,7 +110,7 @@ def run(run: Path, ablation: str | None, settings: tuple[str, ...], resume: bool
     start(folder, changes, resume=resume and folder.has(folder.checkpoint))
 
 
-@train.command()
+@train.command(short_help="Continue a training.")
 @click.argument("run", type=FOLDER)
 @passing_setting
 def resume(run: Path, settings: tuple[str, ...]) -> None:
@@ -121,7 +121,7 @@ def resume(run: Path, settings: tuple[str, ...]) -> None:
     start(RunFolder(run), parse_settings(settings), resume=True)
 
 
-@train.command()
+@train.command(short_help="Write a model file.")
 @click.argument("run", type=FOLDER)
 @click.argument("model", type=FOLDER)
 @click.option("--generator", default="", help="gen_ab or gen_ba, if the run has both.")
@@ -189,7 +189,7 @@ def export(
     )
 
 
-@train.command()
+@train.command(short_help="Measure models and baselines.")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option("--source", required=True, help="Pictures to convert.")
 @click.option("--target", required=True, help="Pictures that the results should look like.")
@@ -285,7 +285,7 @@ def _print_table(table: Table, videos: dict[str, dict[str, dict[str, float]]]) -
             console.print(f"{model} on {video}: " + ", ".join(f"{k} {v:.4g}" for k, v in error.items()))
 
 
-@train.command()
+@train.command(short_help="Convert some pictures with a run's generator.")
 @click.argument("run", type=FOLDER)
 @click.argument("pictures", nargs=-1, required=True, type=FOLDER)
 @click.option("-o", "--output", required=True, type=FOLDER, help="The picture to write (.png or .jpg).")
@@ -303,7 +303,7 @@ def sample(
     sample_run(run, pictures, output, generator, size, best)
 
 
-@train.command()
+@train.command(short_help="Train a small generator from a larger one.")
 @click.argument("run", type=FOLDER)
 @click.option("--teacher", default="", help="The model to learn from: a name or a file.")
 @click.option(

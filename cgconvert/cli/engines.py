@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from cgconvert.cli.common import engine_options, read_engine_options
-from cgconvert.cli.status import create_progress
+from cgconvert.cli.status import counted, create_progress
 from cgconvert.errors import CgconvertError, UnavailableError, UsageError
 from cgconvert.host.channels import in_worker
 from cgconvert.host.interrupts import deferring
@@ -154,7 +153,7 @@ def list_command(as_json: bool) -> None:
         if entry.problem:
             click.echo(f"  damaged, will be built anew: {entry.problem}", err=True)
     total = describe_bytes(sum(entry.size for entry in entries))
-    click.echo(f"{len(entries)} engines, {total}, in {engines_folder()}", file=sys.stdout)
+    click.echo(f"{counted(len(entries), 'engine')}, {total}, in {engines_folder()}")
 
 
 @engines.command("clear", short_help="Remove all kept engines.")
@@ -163,4 +162,4 @@ def clear_command() -> None:
     from cgconvert.engines.cache import clear
 
     count, freed = clear()
-    click.echo(f"removed {count} engines, {describe_bytes(freed)}")
+    click.echo(f"removed {counted(count, 'engine')}, {describe_bytes(freed)}")

@@ -17,7 +17,7 @@ def jobs() -> None:
     """
 
 
-@jobs.command("list")
+@jobs.command("list", short_help="List the interrupted videos.")
 def list_command() -> None:
     """List the videos whose conversion is not finished."""
     from cgconvert.video.jobs import list_jobs
@@ -29,7 +29,7 @@ def list_command() -> None:
         click.echo("No unfinished videos.")
 
 
-@jobs.command("resume")
+@jobs.command("resume", short_help="Continue interrupted videos.")
 @click.argument("names", nargs=-1, metavar="[JOB]...")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def resume_command(names: tuple[str, ...], quiet: bool) -> int:
@@ -56,7 +56,7 @@ def resume_command(names: tuple[str, ...], quiet: bool) -> int:
     return code
 
 
-@jobs.command("clean")
+@jobs.command("clean", short_help="Remove what is kept of interrupted videos.")
 @click.argument("names", nargs=-1, metavar="[JOB]...")
 @click.option("--yes", is_flag=True, help="Remove all without asking.")
 def clean_command(names: tuple[str, ...], yes: bool) -> None:

@@ -100,7 +100,7 @@ def make_ready(
     job = EngineJob(engine)
     height, width = padded_size(*size, model.card)
     try:
-        with shown_stage(progress, f"making ready {candidate} for {size[1]}x{size[0]}"):
+        with shown_stage(progress, f"preparing {candidate} for {size[1]}x{size[0]}"):
             if reason := why_it_cannot_fit(job, 1, height, width):
                 raise OutOfMemoryError(reason)
             job.batch = batch or choose_batch(job, height, width)

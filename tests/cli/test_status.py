@@ -145,12 +145,12 @@ def test_a_stage_on_the_live_line_counts_seconds(monkeypatch: pytest.MonkeyPatch
     progress = status.LiveProgress()
     if within:
         progress.begin("video.mp4", 10, "frame")
-    with shown_stage(progress, "making ready openvino bf16 on cpu for 1920x1080"):
+    with shown_stage(progress, "preparing openvino bf16 on cpu for 1920x1080"):
         time.sleep(1.3)
     assert (progress.rich is not None) == within
     progress.finish()
     shown = screen.getvalue()
     for second in ("0:00", "0:01"):
         line = next(line for line in shown.splitlines() if second in line)
-        assert "making ready openvino bf16 on cpu for 1920x1080" in line
+        assert "preparing openvino bf16 on cpu for 1920x1080" in line
     assert ("starting" in shown) == within

@@ -56,9 +56,9 @@ def test_an_engine_built_ahead_is_listed_and_cleared(model: str, capsys: pytest.
     assert entry["about"].startswith("tiny") and entry["problem"] is None
     assert entry["parts"]["versions"]["code_sha256"]
     code, out, _ = run(capsys, "engines", "list")
-    assert "openvino" in out and "1 engines" in out
+    assert "openvino" in out and "1 engine, " in out
     code, out, _ = run(capsys, "engines", "clear")
-    assert code == 0 and "removed 1 engines" in out
+    assert code == 0 and "removed 1 engine, " in out
     assert json.loads(run(capsys, "engines", "list", "--json")[1]) == []
 
 
