@@ -235,9 +235,9 @@ def test_watching_from_the_command_line(here: Path) -> None:
     (here / "in").mkdir()
     process = start("dir", "in", "--model", "same", "--watch")
     fill(here / "in", 3)
-    wait_for(lambda: (here / "in.same").exists() and len(names(here / "in.same")) == 3, process)
+    wait_for(lambda: (here / "in.same").exists() and len(whole(here / "in.same")) == 3, process)
     fill(here / "in/later", 2)
-    wait_for(lambda: len(names(here / "in.same")) == 5, process)
+    wait_for(lambda: len(whole(here / "in.same")) == 5, process)
     ended = stop(process)
     assert ended.code == 0, ended.err
     assert ended.out.startswith("Converted 5 images in ")
