@@ -27,6 +27,7 @@ OF_OTHERS = {
     "--no_antialias": "the original implementation",
     "--no_antialias_up": "the original implementation",
     "--name": "`cgconvert models import FILE --name NAME`, a whole command",
+    "--generator": "`cgconvert train export RUN FILE --generator NAME`, a whole command",
     "--force-reinstall": "pip",
     "--no-deps": "pip",
     "--upgrade": "pip",

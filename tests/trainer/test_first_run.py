@@ -24,7 +24,7 @@ def test_init_says_how_long_the_run_takes_here(
     lines = init_run(tmp_path / "long", {**SMALL, **domains, "run.images": 200_000}, None, False)
     assert "a step takes about 2 s here: 200000 images take 5 days" in lines
     assert lines[-2].startswith("what fits into 8 hours: run.images = 14400; smaller crops")
-    assert lines[-2].endswith("--method one_sided learns a look in minutes")
+    assert lines[-2].endswith("run.method = 'one_sided' learns a look in minutes")
     lines = init_run(tmp_path / "short", {**SMALL, **domains, "run.images": 600}, None, False)
     assert lines[-2] == "a step takes about 2 s here: 600 images take 20 minutes"
     by_clock = {**SMALL, **domains, "run.hours": 2.0}

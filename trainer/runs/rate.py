@@ -79,7 +79,9 @@ def how_long(config: Config) -> list[str]:
     lines = [f"a step takes about {step:.2g} s here: {config.run.images} images take {in_words(hours)}"]
     if hours > LONG:
         fitting = max(config.run.batch, int(36 * NIGHT * rate) * 100)
-        small = "" if config.run.method == "one_sided" else "; --method one_sided learns a look in minutes"
+        small = (
+            "" if config.run.method == "one_sided" else "; run.method = 'one_sided' learns a look in minutes"
+        )
         lines.append(
             f"what fits into {NIGHT:g} hours: run.images = {fitting}; smaller crops (data.crop_size) and "
             f"generators (network.generator = 'h2') take less{small}"
