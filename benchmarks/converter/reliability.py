@@ -25,21 +25,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-import av  # noqa: E402
-import cv2  # noqa: E402
-import torch  # noqa: E402
-from common import option_parser, save  # noqa: E402
+import av
+import cv2
+import torch
 
-from cgconvert.card import ModelCard  # noqa: E402
-from cgconvert.cli import main as command_line  # noqa: E402
-from cgconvert.generators import build_generator  # noqa: E402
-from cgconvert.host.files import TEMPORARY_PREFIX  # noqa: E402
-from cgconvert.models.files import write_model  # noqa: E402
-from cgconvert.video import pipeline, resume  # noqa: E402, F401
-from tests.video.clips import Clip, make_clip, picture  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.common import option_parser, save
+from cgconvert.card import ModelCard
+from cgconvert.cli import main as command_line
+from cgconvert.generators import build_generator
+from cgconvert.host.files import TEMPORARY_PREFIX
+from cgconvert.models.files import write_model
+from cgconvert.video import pipeline, resume  # noqa: F401
+from tests.video.clips import Clip, make_clip, picture
 
 LIMIT = 3.0
 """Seconds in which an interrupted command has to end."""
