@@ -235,6 +235,17 @@ def test_nothing_is_built_to_measure_memory(card: type[Built], monkeypatch: pyte
     assert card.tried == [] and engine.runners == {}
 
 
+@pytest.mark.parametrize(("kind", "expected"), [("identity", 60 + 4 * 12), ("resnet", 60 + 4 * 32)])
+def test_on_a_processor_layers_are_weighed(kind: str, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ResNet with 8 channels has 32 bytes a pixel in its largest layer; padding does not count."""
+    job = EngineJob(EagerEngine(make_model(kind), CPU))
+    assert bytes_per_pixel(job) == expected
+    monkeypatch.setattr(batches, "has_bf16", lambda: False)
+    assert bytes_per_pixel(EngineJob(EagerEngine(make_model(kind), CPU, "bf16"))) == 2 * expected
+    monkeypatch.setattr(batches, "has_bf16", lambda: True)
+    assert bytes_per_pixel(EngineJob(EagerEngine(make_model(kind), CPU, "bf16"))) == expected
+
+
 @pytest.mark.parametrize(
     ("size", "enough", "most", "expected"),
     [
