@@ -29,7 +29,8 @@ LEVELS = [
     {"trainer.metrics", "trainer.methods"},
     {"trainer.reporting", "trainer.exporting"},
     {"trainer.runs"},
-    {"trainer.cli"},
+    {"trainer.learn"},
+    {"trainer.cli", "trainer.cli_learn"},
     {"cgconvert.__main__", "trainer.__main__", "trainer"},
 ]
 """From the ground up: a room imports those of lower levels only, and none beside it."""

@@ -15,7 +15,7 @@ import click
 from cgconvert.errors import CgconvertError
 from cgconvert.options import EngineOptions, ImageOptions, VideoOptions
 
-_OF_FUNCTIONS = "best domains generator model name output teacher teacher_run"
+_OF_FUNCTIONS = "best domains generator minutes model name output photos teacher teacher_run"
 """Parameters of functions that an option of the same name sets, beside the fields of the option types."""
 
 OPTIONS = {
@@ -24,7 +24,7 @@ OPTIONS = {
         *(field.name for kind in (EngineOptions, VideoOptions, ImageOptions) for field in fields(kind)),
         *_OF_FUNCTIONS.split(),
     )
-} | {"changes": "--set"}
+} | {"changes": "--set", "go_on": "--continue", "video": "--for"}
 """The option that sets each parameter that a message may name."""
 
 _PARAMETER = re.compile(r"`(?P<name>[a-z_]+)(?:=(?P<value>[^`]+))?`")

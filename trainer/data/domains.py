@@ -53,7 +53,7 @@ def open_data(config: Config, base: Path, rank: int = 0, world: int = 1) -> Trai
     if parallel and bool(data.holdout_a) != bool(data.holdout_b):
         raise UsageError("hold-out pairs come from two folders: set data.holdout_a and data.holdout_b")
     where = {name: (absolute(own, base), absolute(held, base)) for name, (own, held) in names.items()}
-    training, holdout = _domains(where, data, parallel, warn=rank == 0)
+    training, holdout = _domains(where, data, parallel, warn=rank == 0 and config.run.method != "one_sided")
     if parallel:
         check_sizes(training["a"].pictures, training["b"].pictures, data, rule)
     samplers = _samplers(config, training, paired, rule)

@@ -43,8 +43,7 @@ def train(training: Training) -> None:
     if training.stopped:
         training.report("interrupted")
         raise Interrupted(
-            f"stopped after {training.method.images_seen} images; "
-            f"go on with `cgconvert train resume {training.folder.path}`"
+            f"stopped after {training.method.images_seen} images; go on with `{training.command}`"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from typing import Any
 
@@ -43,24 +43,32 @@ FIXED = (
 SHORT_OF_MEMORY = "the GPU's memory is too small for this: lower run.batch or data.crop_size"
 
 
-def start(folder: RunFolder, changes: Mapping[str, Any] | None = None, resume: bool = False) -> Training:
+def start(
+    folder: RunFolder,
+    changes: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    watch: Callable[..., Watch] = Watch,
+    command: str = "",
+) -> Training:
     """Run the training of a folder from its start, or on from its checkpoint, to its end.
 
     `changes` are settings that replace those of the config file for this start only. A run that goes on logs
-    which settings differ from those of its checkpoint. Raises what `train` raises, `UsageError` for a config,
-    data or a checkpoint that do not fit, and `UnavailableError` where the GPU's memory is too small.
+    which settings differ from those of its checkpoint. `watch` makes what looks at the training, `command` is
+    the command line that goes on with it (by default `cgconvert train resume`). Raises what `train` raises,
+    `UsageError` for a config, data or a checkpoint that do not fit, and `UnavailableError` where the GPU's
+    memory is too small.
     """
     with joined_world() as world:
         try:
             with folder.locked() if world.first else nullcontext():
-                training = prepare(folder, changes or {}, resume, world)
+                training = prepare(folder, changes or {}, resume, world, watch, command)
                 _train(training)
                 if world.first:
                     _tell_what_next(training)
         except OutputError as error:
-            raise OutputError(_what_stays(str(error), folder)) from error
+            raise OutputError(_what_stays(str(error), folder, command)) from error
         except torch.OutOfMemoryError as error:
-            raise UnavailableError(_what_stays(SHORT_OF_MEMORY, folder)) from error
+            raise UnavailableError(_what_stays(SHORT_OF_MEMORY, folder, command)) from error
         return training
 
 
@@ -83,13 +91,25 @@ def _tell_what_next(training: Training) -> None:
     log.info("a model of it: cgconvert train export %s NAME.safetensors%s", path, which)
 
 
-def _what_stays(text: str, folder: RunFolder) -> str:
+def _what_stays(text: str, folder: RunFolder, command: str) -> str:
     if not folder.has(folder.checkpoint):
         return text
-    return f"{text}; the last checkpoint is whole, go on with `cgconvert train resume {folder.path}`"
+    return f"{text}; the last checkpoint is whole, go on with `{command or resume_command(folder)}`"
 
 
-def prepare(folder: RunFolder, changes: Mapping[str, Any], resume: bool, world: World) -> Training:
+def resume_command(folder: RunFolder) -> str:
+    """The command line that goes on with a run."""
+    return f"cgconvert train resume {folder.path}"
+
+
+def prepare(
+    folder: RunFolder,
+    changes: Mapping[str, Any],
+    resume: bool,
+    world: World,
+    watch: Callable[..., Watch] = Watch,
+    command: str = "",
+) -> Training:
     """A training that is ready to run: its data is checked and its state is loaded."""
     written = located(folder.read_config(), folder.path)
     config = written.with_changes({**changes, **teacher_places(changes)})
@@ -123,8 +143,9 @@ def prepare(folder: RunFolder, changes: Mapping[str, Any], resume: bool, world: 
         data,
         Schedule(config.run),
         Health(config.loss.gan),
-        Watch(folder, config, data, method, world.first),
+        watch(folder, config, data, method, world.first),
         world,
+        command=command or resume_command(folder),
     )
     if state is not None:
         _continue(training, state)

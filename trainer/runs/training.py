@@ -25,7 +25,7 @@ class Training:
 
     `skipped` counts images of the stream that were passed over after a roll-back, so that the same batches do
     not lead to the same end. `resumed_at` are the images at which it was continued, -1 if it was not.
-    `stopped` says that a signal ended the run before its schedule did.
+    `stopped` says that a signal ended the run before its schedule did. `command` is what goes on with it.
     """
 
     folder: RunFolder
@@ -39,6 +39,7 @@ class Training:
     skipped: int = 0
     stopped: bool = False
     resumed_at: int = -1
+    command: str = ""
 
     def own_state_dict(self) -> dict[str, Any]:
         """This process's state, which is all of it where there is only one process."""

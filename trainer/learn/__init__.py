@@ -1,0 +1,1 @@
+"""From a folder of pictures to an installed model in some minutes."""
