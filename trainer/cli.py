@@ -221,7 +221,7 @@ def export(
 )
 @click.option("--count", type=click.IntRange(0), default=0, help="Number of pictures of each folder; 0: all.")
 @click.option("--device", default="cpu", show_default=True, help="Where the networks run.")
-@click.option("--learned", is_flag=True, help="Adds our own distance on pretrained features, no KID.")
+@click.option("--learned", is_flag=True, help="Adds distance, precision and recall on pretrained features.")
 @click.option("--inception", default="", help="A TorchScript Inception file; adds KID and FID.")
 @click.option("--inception-sha256", default="", help="The SHA-256 that this file must have.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")

@@ -83,8 +83,8 @@ def parse_time(text: str | None, option: str) -> float | None:
     type=click.Choice(["auto", "double", "off", "refuse"]),
     default="auto",
     show_default=True,
-    help="Of an interlaced video: make one picture of each frame, or double: one of each field (50i to 50p). "
-    "off: keep both fields in each picture. refuse: stop.",
+    help="How an interlaced video is converted. auto: one picture of each frame. double: one of each field "
+    "(50i to 50p). off: both fields in each picture. refuse: stop.",
 )
 @click.option("--size", metavar="WxH|720p|0.5x", help="Size of the result. Default: the source's.")
 @click.option(
