@@ -23,8 +23,8 @@ from trainer import cli_learn
 from trainer.config import Config
 from trainer.learn import plan as planning
 from trainer.learn import run as running
+from trainer.learn import watch as watching
 from trainer.learn.plan import LearnPlan, expectation, name_of, plan_learning, scales, schedule, settings
-from trainer.learn.watch import COLUMNS
 from trainer.methods.one_sided import OneSided
 from trainer.metrics.light import flat_light_error
 from trainer.runs.setup import DEFAULTS
@@ -267,14 +267,11 @@ def test_names_and_expectations(tmp_path: Path) -> None:
 
 
 def test_the_preview_thins_old_columns(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    from trainer.learn import watch
-
-    monkeypatch.setattr(watch, "STAGES", tuple(index / 8 for index in range(1, 9)))
+    monkeypatch.setattr(watching, "STAGES", tuple(index / 4 for index in range(1, 5)))
+    monkeypatch.setattr(watching, "COLUMNS", 3)
     result = running.learn(planned(folders), Silent())
-    kept = sorted((result.preview.parent / "preview").iterdir())
-    assert len(kept) > COLUMNS
-    shown = read_picture(result.preview).pixels.shape[1] / (80 + 4) - 1
-    assert 3 <= shown <= COLUMNS
+    assert len(list((result.preview.parent / "preview").iterdir())) == 4
+    assert read_picture(result.preview).pixels.shape[1] == (1 + 3) * (80 + 4)
 
 
 def test_light_is_measured_on_flat_pictures() -> None:

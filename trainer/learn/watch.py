@@ -17,7 +17,7 @@ from trainer.reporting.watch import Watch
 STAGES = (0.04, 0.1, 0.2, 0.4, 0.7)
 """Shares of the training after which a column is added to the preview; another one comes at the end."""
 
-COLUMNS = 6  # of results; of more, those of the start and the middle are thinned
+COLUMNS = 6  # of results; of more, evenly spaced ones are shown, the first and the last among them
 GAP = 4  # pixels of white between columns
 
 
@@ -54,8 +54,10 @@ class LearnWatch(Watch):
         column = grid([model.convert(pixels) for pixels in sources])
         write_picture(self._columns / f"{self._method.images_seen:09d}.png", column)
         kept = sorted(self._columns.glob("*.png"))
-        chosen = kept if len(kept) <= COLUMNS else [*kept[:: -(-len(kept) // (COLUMNS - 1))][:-1], kept[-1]]
-        write_picture(self.preview, side_by_side([grid(sources), *map(read_image, chosen)]))
+        if len(kept) > COLUMNS:
+            last = len(kept) - 1
+            kept = [kept[round(place * last / (COLUMNS - 1))] for place in range(COLUMNS)]
+        write_picture(self.preview, side_by_side([grid(sources), *map(read_image, kept)]))
 
     @property
     def _columns(self) -> Path:
