@@ -26,6 +26,8 @@ PAGES = [
 NOT_RUN = {
     "cgconvert doctor": "runs compilers; tests/doctor has it",
     "cgconvert dir ./inbox --watch": "ends with Ctrl-C only; tests/pictures has it",
+    "cgconvert learn ./paintings --for holiday.mp4 --name sketch": "ten minutes; tests/trainer has it",
+    "cgconvert video holiday.mp4 --model sketch -o sketch.mp4": "needs what was learned",
     "cgconvert train run runs/mine": "a whole training; tests/trainer has it",
     "cgconvert train export runs/mine mine.safetensors --generator gen_ba": "needs the training",
     "cgconvert video in.mp4 --model mine.safetensors -o mine.mp4": "needs the training",

@@ -13,19 +13,23 @@ from cgconvert.progress import Progress
 FOLDER = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Learn a look from a folder of pictures in minutes.")
 @click.argument("paintings", type=FOLDER)
 @click.option("--for", "video", type=FOLDER, metavar="VIDEO", help="The video that the look is for.")
-@click.option("--photos", type=FOLDER, metavar="FOLDER", help="Or photographs that are like what it is for.")
-@click.option("--name", help="What the model is called.  [default: as the folder is]")
+@click.option(
+    "--photos", type=FOLDER, metavar="FOLDER", help="Photographs that the look is for, instead of a video."
+)
+@click.option("--name", help="Name of the model.  [default: that of the folder]")
 @click.option(
     "--minutes",
     type=click.FloatRange(0.1),
-    help="How long to learn.  [default: 10; with --continue what was left, or 10 more]",
+    help="Time to learn.  [default: 10; with --continue what was left, or 10 more]",
 )
-@click.option("--continue", "go_on", is_flag=True, help="Learn on from where it ended.")
-@click.option("--restart", is_flag=True, help="Throw away what was learned under this name, and begin again.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
+@click.option("--continue", "go_on", is_flag=True, help="Continue where the learning of this look ended.")
+@click.option("--restart", is_flag=True, help="Discard what was learned under this name and begin again.")
+@click.option(
+    "--device", default="auto", show_default=True, help="Where the networks run: auto, cpu, cuda, cuda:1 ..."
+)
 @click.option("--quiet", is_flag=True, help="Print warnings, errors and the result only.")
 def learn(
     paintings: Path,
@@ -38,10 +42,10 @@ def learn(
     device: str,
     quiet: bool,
 ) -> None:
-    """Learn a look from the pictures in the folder PAINTINGS, and install it as a model.
+    """Learn a look from the pictures in the folder PAINTINGS and install it as a model.
 
-    Twenty pictures are enough, sixty are good. They are compared with the frames of the video, or with the
-    photographs, that are to be converted. A preview grows as the look is learned.
+    Twenty pictures are enough, and sixty are good. The video or the photographs that the look is for are
+    learned from as well. A preview is written again and again while the look is learned.
     """
     from trainer.learn.plan import plan_learning
     from trainer.learn.run import learn as learn_look
