@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(running, "measure_rate", lambda config: 1.0)
     monkeypatch.setattr(running, "LEAST_IMAGES", IMAGES)
     monkeypatch.setattr(running, "FRAMES", 3)
+    monkeypatch.setattr(watching, "EARLIEST", 2.0)  # the tests' machine may be as slow as it likes
     tiny = {
         "run.batch": 2,
         "run.threads": 1,
@@ -272,6 +274,34 @@ def test_the_preview_thins_old_columns(folders: tuple[Path, Path], monkeypatch: 
     result = running.learn(planned(folders), Silent())
     assert len(list((result.preview.parent / "preview").iterdir())) == 4
     assert read_picture(result.preview).pixels.shape[1] == (1 + 3) * (80 + 4)
+
+
+def test_the_length_is_fitted_to_a_machine_that_is_slower_than_it_was(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six seconds times 0.92 for 8 images were planned; at the first log line it makes one in 0.5 seconds."""
+    clock = iter(range(1000))
+    monkeypatch.setattr(watching.time, "monotonic", lambda: next(clock) / 2)
+    monkeypatch.setattr(watching, "EARLIEST", 0.0)
+    told: list[tuple[int, float]] = []
+
+    def fit(self: Any, seen: int, speed: float) -> None:
+        told.append((seen, self._seconds))
+        inner(self, seen, 2.0)
+
+    inner = watching.LearnWatch._fit
+    monkeypatch.setattr(watching.LearnWatch, "_fit", fit)
+    progress = Notes()
+    result = running.learn(planned(folders), progress)
+    seconds = told[0][1]
+    # Two images took a second, by the speed that is told: so many are made in the seconds that were given.
+    fitted = round(2 + 2 * (seconds - 1)) // 2 * 2
+    assert progress.total == fitted == result.images != IMAGES
+    state = load_checkpoint(result.preview.parent / "checkpoint.pt")
+    assert state["config"]["run"]["decay_images"] == int(0.4 * fitted)
+    lines = (result.preview.parent / "metrics.jsonl").read_text().splitlines()
+    changed = next(line for line in map(json.loads, lines) if line["kind"] == "settings")
+    assert changed["changed"]["run.images"] == [IMAGES, fitted]
 
 
 def test_light_is_measured_on_flat_pictures() -> None:

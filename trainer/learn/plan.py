@@ -30,6 +30,7 @@ SMALLEST_SCALE = 0.05  # the config's bound
 HEADER_BYTES = 2**20  # enough of a file for its size in pixels
 MOST_SOURCES = 300  # photographs, or frames of a video, that are looked at; more change nothing in minutes
 MOST_SIZES = 100  # pictures whose sizes are looked at
+DECAY = 0.4  # share of the images over which the learning rate falls to 0
 FEW, VERY_FEW = 20, 10  # paintings
 
 
@@ -189,11 +190,11 @@ def schedule(images: int, batch: int, before: int = 0) -> dict[str, Any]:
     steps = max(1, ahead // batch)
     return {
         "run.images": images,
-        "run.decay_images": int(0.4 * ahead),
+        "run.decay_images": int(DECAY * ahead),
         "network.ema": round(min(0.998, max(0.9, 1 - 6 / steps)), 4),
         "watch.log_every": max(batch, ahead // 100),
-        "watch.sample_every": images,
-        "watch.metrics_every": images,
+        "watch.sample_every": 100 * images,  # at the end only
+        "watch.metrics_every": 100 * images,
         "watch.checkpoint_every": max(batch, ahead // 8),
         "watch.checkpoint_minutes": 2.0,
     }

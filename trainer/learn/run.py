@@ -76,17 +76,21 @@ def learn(plan: LearnPlan, progress: Progress) -> LearnResult:
     config = Config().with_changes(DEFAULTS["one_sided"] | settings(plan, count, on_gpu))
     with shown_stage(progress, "measuring how fast this machine learns"):
         rate = measure_rate(config)
-    changes = _schedule(plan, folder, config, rate, began, progress)
+    changes, seconds = _schedule(plan, folder, config, rate, began, progress)
     if not plan.go_on:
         write_atomically(folder.config, commented_toml(config.with_changes(changes)).encode())
     progress.note(f"preview, which grows: {preview_of(plan.run)}")
-    progress.begin(f"learning {plan.name}", int(changes["run.images"]), "picture")
     try:
         training = start(
             folder,
             (settings(plan, count, on_gpu) | changes) if plan.go_on else {},
             resume=plan.go_on,
-            watch=partial(LearnWatch, progress=progress),
+            watch=partial(
+                LearnWatch,
+                progress=progress,
+                task=f"learning {plan.name}",
+                seconds=seconds,
+            ),
             command=plan.command,
         )
     finally:
@@ -106,8 +110,11 @@ def learn(plan: LearnPlan, progress: Progress) -> LearnResult:
 
 def _schedule(
     plan: LearnPlan, folder: RunFolder, config: Config, rate: float, began: float, progress: Progress
-) -> dict[str, Any]:
-    """Settings that make the training last as long as is asked for; says what that means."""
+) -> tuple[dict[str, Any], float | None]:
+    """Settings that make the training last as long as is asked for, and the seconds for its steps.
+
+    None are given to one that was stopped, which keeps to the end that it had. Says what all that means.
+    """
     batch = config.run.batch
     before, planned, stored = 0, 0, config
     if plan.go_on:
@@ -118,17 +125,17 @@ def _schedule(
     if plan.minutes is None and planned > before:
         # It was stopped on its way: it goes on to the end that it had, exactly.
         progress.note(f"{rate:.1f} pictures a second: {planned - before} of {planned} are left")
-        return {key: setting(stored, key) for key in schedule(planned, batch)}
+        return {key: setting(stored, key) for key in schedule(planned, batch)}, None
     minutes = plan.minutes or MINUTES
-    left = 60 * minutes - (time.monotonic() - began)
-    images = max(LEAST_IMAGES, round(left * SHARE * rate)) // batch * batch
+    seconds = SHARE * max(1.0, 60 * minutes - (time.monotonic() - began))
+    images = max(LEAST_IMAGES, round(seconds * rate)) // batch * batch
     progress.note(f"{rate:.1f} pictures a second: {images} in {minutes:g} minutes")
     if before + images < SOON:
         wanted = max(1, round(2 * SOON / rate / 60))
         progress.note(
             f"that is little, expect hardly more than colours: here --minutes {wanted} shows strokes"
         )
-    return schedule(before + images, batch, before)
+    return schedule(before + images, batch, before), seconds
 
 
 def setting(config: Config, dotted: str) -> Any:

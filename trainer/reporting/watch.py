@@ -52,6 +52,7 @@ class Watch:
         self._board = Board(folder.path / "tensorboard") if config.watch.tensorboard and first else None
         self._paired = config.run.method in PAIRED
         self._sampled = self._measured_at = -1
+        self.wished: dict[str, Any] = {}  # settings that the run is to go on with
         self.best: dict[str, float] = {}
         self.last: dict[str, Metrics] = {}
 

@@ -86,6 +86,7 @@ def train_until_problem(training: Training, stop: list[int]) -> str | None:
                 if world.first:
                     seconds, left = training.schedule.seconds(), training.schedule.seconds_left(seen, speed)
                     training.watch.log_losses(means, rate, speed, seconds, left)
+                    training.take_wishes()
                 if settings.collapse:
                     problem = training.health.look_at_losses(means)
                     warning = training.health.warning()

@@ -71,6 +71,17 @@ class Training:
             if self.method.images_seen != self.resumed_at:
                 self.watch.kept = self.config
 
+    def take_wishes(self) -> None:
+        """Go on with the length that the watch wishes for, if it does. Raises `OutputError`."""
+        if not self.watch.wished:
+            return
+        before, self.config = self.config, self.config.with_changes(self.watch.wished)
+        self.watch.wished = {}
+        self.schedule.config = self.config.run
+        changed = {name: list(values) for name, values in self.config.changes_since(before).items()}
+        line = {"kind": "settings", "images": self.method.images_seen, "changed": changed}
+        self.folder.append(line)
+
     def save_best(self, generators: list[str]) -> None:
         """Keep the state as the best so far for these generators. Raises `OutputError`."""
         for name in generators:
