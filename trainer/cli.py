@@ -64,8 +64,9 @@ passing_setting = _setting_option(
 @click.option("--a", help="Pictures of domain A: a folder or a video.")
 @click.option("--b", help="Pictures of domain B: a folder or a video.")
 @click.option("--pairs", help="For pix2pix: a folder of pictures with A on the left and B on the right.")
-@click.option("--method", default=None, help="cyclegan (default), one_sided, cut, pix2pix or distill.")
+@click.option("--method", default=None, help="cyclegan (default), one_sided, cut, pix2pix, distill or gan.")
 @click.option("--recipe", help="Start from the settings of a recipe: a name or a TOML file.")
+@click.option("--labels", is_flag=True, help="For gan: the folders in B are labels.")
 @written_setting
 @click.option("--overwrite", is_flag=True, help="Replace an existing config.")
 def init(
@@ -75,6 +76,7 @@ def init(
     pairs: str | None,
     method: str | None,
     recipe: str | None,
+    labels: bool,
     settings: tuple[str, ...],
     overwrite: bool,
 ) -> None:
@@ -87,6 +89,10 @@ def init(
     # Given as seen from here; the config may lie anywhere.
     places = {"data.a": a, "data.b": b, "data.pairs": pairs}
     changes |= {key: str(real_path(Path(value).expanduser())) for key, value in places.items() if value}
+    if labels:
+        from trainer.runs.setup import label_names
+
+        changes["data.labels"] = label_names(str(changes.get("data.b", "")))
     if method:
         changes["run.method"] = method
     elif pairs:
@@ -287,20 +293,36 @@ def _print_table(table: Table, videos: dict[str, dict[str, dict[str, float]]]) -
 
 @train.command(short_help="Convert some pictures with a run's generator.")
 @click.argument("run", type=FOLDER)
-@click.argument("pictures", nargs=-1, required=True, type=FOLDER)
+@click.argument("pictures", nargs=-1, type=FOLDER)
 @click.option("-o", "--output", required=True, type=FOLDER, help="The picture to write (.png or .jpg).")
 @click.option("--generator", default="", help="gen_ab or gen_ba, if the run has both.")
 @click.option("--best", is_flag=True, help="Use the checkpoint with the best metrics, not the last.")
 @click.option(
     "--size", type=click.IntRange(32), default=512, show_default=True, help="Longest edge of each picture."
 )
+@click.option(
+    "--count", type=click.IntRange(1, 1024), default=64, show_default=True, help="Pictures of a gan."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of a gan's noise.")
+@click.option("--label", "labels", multiple=True, help="A gan's label to make pictures of; may be repeated.")
 def sample(
-    run: Path, pictures: tuple[Path, ...], output: Path, generator: str, best: bool, size: int
+    run: Path,
+    pictures: tuple[Path, ...],
+    output: Path,
+    generator: str,
+    best: bool,
+    size: int,
+    count: int,
+    seed: int,
+    labels: tuple[str, ...],
 ) -> None:
-    """Convert PICTURES with the generator of RUN; source and result side by side in one picture."""
+    """Convert PICTURES with the generator of RUN; source and result side by side in one picture.
+
+    A run of a gan takes none: it makes COUNT pictures from noise.
+    """
     from trainer.runs.sample import sample_run
 
-    sample_run(run, pictures, output, generator, size, best)
+    sample_run(run, pictures, output, generator, size, best, count, seed, labels)
 
 
 @train.command(short_help="Train a small generator from a larger one.")

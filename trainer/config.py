@@ -15,7 +15,7 @@ from cgconvert.card import MOST_NOISE
 from cgconvert.errors import UsageError
 from cgconvert.host.files import real_path
 
-METHODS = ("cyclegan", "pix2pix", "cut", "distill", "one_sided")
+METHODS = ("cyclegan", "pix2pix", "cut", "distill", "one_sided", "gan")
 PREPROCESS = ("resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "scale_and_crop", "none")
 CYCLEGAN_ABLATIONS = ("full", "cycle-alone", "gan-alone", "gan-forward", "gan-backward")
 PIX2PIX_ABLATIONS = ("full", "l1-alone", "gan-alone", "cgan-alone", "l1-gan")
@@ -97,6 +97,10 @@ class DataConfig:
     scale_b: list[float] = field(default_factory=list, metadata={"help": "likewise of domain B"})
     flip: bool = _setting(True, "mirror half of the pictures")
     frames_per_video: int = _setting(500, "frames sampled from a video that is a domain", minimum=2)
+    labels: list[str] = field(
+        default_factory=list,
+        metadata={"help": "gan: folders in data.b whose names are labels; empty: no labels"},
+    )
     pictures_per_folder: int = _setting(
         0, "pictures taken of a folder at most, evenly spaced; 0: all", minimum=0
     )
@@ -375,6 +379,14 @@ def _check_together(config: Config) -> None:
             raise UsageError(f"data.{key} must be [smallest, largest] from 0.05 on, got {own}")
     if config.network.noise and run.method not in ("one_sided", "distill"):
         raise UsageError(f"network.noise is for run.method one_sided or distill, not {run.method}")
+    if run.method == "gan" and data.preprocess in ("none", "scale_width"):
+        raise UsageError(f"a gan makes pictures of one size: data.preprocess cannot be {data.preprocess}")
+    if data.labels and run.method != "gan":
+        raise UsageError(f"data.labels are for run.method gan, not {run.method}")
+    if len(set(data.labels)) != len(data.labels) or len(data.labels) == 1:
+        raise UsageError(f"data.labels must be two or more different folders, got {data.labels}")
+    if config.loss.projected and run.method == "gan":
+        raise UsageError("loss.projected is for methods that convert pictures, not gan")
     if config.loss.projected and run.method == "pix2pix":
         raise UsageError("loss.projected is for methods without pairs, not pix2pix")
     if data.preprocess in ("resize_and_crop", "scale_width_and_crop") and data.crop_size > data.load_size:

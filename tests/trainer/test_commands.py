@@ -239,9 +239,9 @@ def test_pix2pix_from_pairs(tmp_path: Path) -> None:
         (["init", "{tmp}/new", "--a", "{tmp}/a"], 2, "no pictures named"),
         (["init", "{tmp}/new", "--a", "{tmp}/a", "--b", "{tmp}/gone"], 2, "no such folder"),
         (
-            ["init", "{tmp}/new", "--a", "{tmp}/a", "--b", "{tmp}/b", "--method", "gan"],
+            ["init", "{tmp}/new", "--a", "{tmp}/a", "--b", "{tmp}/b", "--method", "gann"],
             2,
-            "unknown method 'gan'",
+            "unknown method 'gann'",
         ),
         (["init", "{tmp}/new", "--a", "{tmp}/a", "--b", "{tmp}/b", "--recipe", "x"], 2, "no recipe 'x'"),
         (["init", "{tmp}/new", "--pairs", "{tmp}/a", "--a", "{tmp}/a"], 2, "give --pairs, or --a and --b"),

@@ -72,7 +72,7 @@ def test_the_decay_follows_the_length_unless_it_is_set(tmp_path: Path) -> None:
     [
         (
             "[run]\nmethod = 'cyclgan'",
-            "run.method must be one of cyclegan, pix2pix, cut, distill, one_sided, got 'cyclgan'",
+            "run.method must be one of cyclegan, pix2pix, cut, distill, one_sided, gan, got 'cyclgan'",
         ),
         ("[run]\nimges = 3", "unknown setting 'imges' in \\[run\\]; did you mean 'images'"),
         ("[rnu]\nimages = 3", "unknown section \\[rnu\\]; did you mean 'run'"),

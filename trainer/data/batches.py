@@ -6,7 +6,7 @@ Image number k of a run depends on k and the seed alone, so that a run can be co
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -24,6 +24,7 @@ from trainer.data.augment import WHOLE, Pixels, SizeRule, augment, prepare
 from trainer.data.pictures import Picture, read_picture, video_frames
 
 Batch = dict[str, Tensor]
+LABELS = "labels"  # the key of a batch's labels
 
 
 class PictureCache:
@@ -121,20 +122,32 @@ class Sampler:
     """The endless sequence of training images of one source.
 
     Every epoch is a new permutation, so that each picture comes once before any comes twice. `stream` tells
-    sources of one seed apart.
+    sources of one seed apart. `labels` are those of the pictures, by their places.
     """
 
-    def __init__(self, pictures: Pictures, config: DataConfig, seed: int, stream: int) -> None:
+    def __init__(
+        self,
+        pictures: Pictures,
+        config: DataConfig,
+        seed: int,
+        stream: int,
+        labels: Sequence[int] | None = None,
+    ) -> None:
         self._pictures = pictures
+        self.labels = labels
         self._config = config
         self._key = (seed, stream)
         self._orders: OrderedDict[int, np.ndarray] = OrderedDict()
 
     def __getitem__(self, number: int) -> Pixels:
         """Training image `number`: uint8 (H, W, C)."""
-        epoch, place = divmod(number, len(self._pictures))
-        picture = self._pictures[int(self._order(epoch)[place])]
+        picture = self._pictures[self.place(number)]
         return augment(picture, self._config, np.random.default_rng([*self._key, 1, number]))
+
+    def place(self, number: int) -> int:
+        """The place in the source of the picture that training image `number` is made of."""
+        epoch, place = divmod(number, len(self._pictures))
+        return int(self._order(epoch)[place])
 
     def _order(self, epoch: int) -> np.ndarray:
         """The permutation of an epoch; a few are kept, since threads work ahead into the next one."""
@@ -156,7 +169,7 @@ def to_tensor(pixels: Pixels) -> Tensor:
 
 
 class BatchSource:
-    """Batches by position: {"a": NCHW, "b": NCHW} of uint8.
+    """Batches by position: {"a": NCHW, "b": NCHW} of uint8, and {"labels": (N,)} where there are labels.
 
     `samplers` holds one by the name of each domain, or "pairs" alone, whose images have six channels. Of
     `world` processes this one, `rank`, takes its share of each joined batch, so that together they see what
@@ -186,6 +199,9 @@ class BatchSource:
                 result["a"], result["b"] = stack[:, :3], stack[:, 3:]
             else:
                 result[name] = stack
+            if sampler.labels is not None:
+                chosen = [sampler.labels[sampler.place(number)] for number in numbers]
+                result[LABELS] = torch.tensor(chosen)
         return result
 
     def stream(self, images_seen: int) -> Generator[Batch, None, None]:

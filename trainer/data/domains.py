@@ -20,6 +20,8 @@ from trainer.networks.building import WHOLE_PICTURES, architecture_of
 from trainer.networks.discriminators import smallest_input
 
 PAIRED = ("pix2pix",)
+ALONE = ("gan",)
+"""Methods that learn from domain B alone."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,13 @@ def open_data(config: Config, base: Path, rank: int = 0, world: int = 1) -> Trai
     rule = whole_size(config)
     if paired and data.pairs:
         names = {"pairs": (data.pairs, data.holdout_pairs)}
+    elif config.run.method in ALONE and data.b:
+        names = {"b": (data.b, data.holdout_b)}
     elif data.a and data.b:
         names = {"a": (data.a, data.holdout_a), "b": (data.b, data.holdout_b)}
     else:
         wanted = "data.pairs, or data.a and data.b" if paired else "data.a and data.b"
+        wanted = "data.b" if config.run.method in ALONE else wanted
         raise UsageError(f"no pictures named: set {wanted} in the config")
     parallel = paired and "a" in names
     if parallel and bool(data.holdout_a) != bool(data.holdout_b):
@@ -123,6 +128,27 @@ def _samplers(config: Config, training: Domains, paired: bool, rule: SizeRule) -
     caches = {name: PictureCache(d.pictures, data, limit // 2, rule) for name, d in training.items()}
     if paired:
         return {"pairs": Sampler(MatchedCache(caches["a"], caches["b"]), data, seed, 0)}
+    if config.run.method in ALONE:
+        labels = labels_of(training["b"], data.labels) if data.labels else None
+        return {"b": Sampler(caches["b"], data.of_domain("b"), seed, 1, labels)}
     order: Sequence[str] = ("a", "b")
     own = {name: data.of_domain(name) for name in order}
     return {name: Sampler(caches[name], own[name], seed, stream) for stream, name in enumerate(order)}
+
+
+def labels_of(domain: Domain, names: Sequence[str]) -> list[int]:
+    """The place in `names` of the folder, the first below the domain's, that each picture is in.
+
+    Raises `UsageError` for a picture that is in none of them, and for a label without pictures.
+    """
+    numbers = {name: number for number, name in enumerate(names)}
+    labels = []
+    for picture in domain.pictures:
+        below = picture.path.relative_to(picture.folder).parts if picture.folder else ()
+        if len(below) < 2 or below[0] not in numbers:
+            raise UsageError(f"{picture.path}: is in none of the folders {', '.join(names)} of data.labels")
+        labels.append(numbers[below[0]])
+    for name, number in numbers.items():
+        if number not in labels:
+            raise UsageError(f"{domain.where}: has no readable picture in {name}, one of data.labels")
+    return labels

@@ -68,6 +68,11 @@ def export_model(
     text = text or CardText()
     state = load_checkpoint(checkpoint)
     config = config_from_checkpoint(state, str(checkpoint))
+    if config.run.method == "gan":
+        raise UsageError(
+            f"{checkpoint}: is of a gan, which makes pictures from noise and converts none; "
+            "see them with `cgconvert train sample`"
+        )
     name = choose_generator(state, generator, checkpoint)
     plain = generator_card(config, name)
     weights = _mean_weights(state, name, checkpoint, others, share)

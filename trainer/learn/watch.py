@@ -38,7 +38,7 @@ class LearnWatch(Watch):
         super().__init__(*arguments)
         self._progress, self._task = progress, task
         self._seconds = seconds
-        self._shown = -1.0  # share of the training at the last column
+        self._column_at = -1.0  # share of the training at the last column
         self._images = self._config.run.images
         self._first = 0  # images, from which this start went on
         self._start: float | None = None
@@ -59,9 +59,9 @@ class LearnWatch(Watch):
         self._progress.advance(seen)
         self._fit(seen, speed)
         share = seen / self._images
-        if any(self._shown < stage <= share for stage in STAGES):
+        if any(self._column_at < stage <= share for stage in STAGES):
             self.add_column()
-            self._shown = share
+            self._column_at = share
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)

@@ -9,15 +9,17 @@ from trainer.methods.base import Losses, Method
 from trainer.methods.cut import Cut
 from trainer.methods.cyclegan import CycleGan
 from trainer.methods.distill import Distill
+from trainer.methods.gan import Gan
 from trainer.methods.one_sided import OneSided
 from trainer.methods.pix2pix import Pix2Pix
 
-METHODS: dict[str, type[CycleGan | Pix2Pix | Cut | Distill | OneSided]] = {
+METHODS: dict[str, type[CycleGan | Pix2Pix | Cut | Distill | OneSided | Gan]] = {
     "cyclegan": CycleGan,
     "pix2pix": Pix2Pix,
     "cut": Cut,
     "distill": Distill,
     "one_sided": OneSided,
+    "gan": Gan,
 }
 
 

@@ -67,12 +67,14 @@ class Method(ABC):
         phases: Mapping[str, tuple[Sequence[str], Callable[..., Any]]],
         pools: Sequence[str] = (),
         hooked: Collection[str] = (),
+        averaged: Sequence[str] = (),
     ) -> None:
         """Place the networks on the device and make all that goes with them.
 
         `phases` gives, by `GENERATORS` and `DISCRIMINATORS`, the names of the networks that learn in a phase
         and the forward pass that gives its losses. `pools` are the domains whose earlier fakes are kept.
-        `hooked` names the networks whose inner layers are read by hooks.
+        `hooked` names the networks whose inner layers are read by hooks, `averaged` those that are averaged
+        and shown beside the generators `gen_...`.
         """
         self.config = config
         self.precision = precision
@@ -93,7 +95,8 @@ class Method(ABC):
             network.to(self.device, precision.dtype)
             if self._channels_last:
                 network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.ema = Ema({name: self.networks[name] for name in self.cards}, config.network.ema)
+        shown = [*self.cards, *averaged]
+        self.ema = Ema({name: self.networks[name] for name in shown}, config.network.ema)
         if config.run.compile:
             self._compile(hooked)
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
@@ -125,7 +128,7 @@ class Method(ABC):
 
     @abstractmethod
     def train_step(self, batch: Batch) -> Losses:
-        """Learn from {"a", "b"}: uint8 or float NCHW of equal batch.
+        """Learn from {"a", "b"}: uint8 or float NCHW of equal batch (a gan from "b" and its labels).
 
         Returns all losses, detached, as they were before the step.
         """
@@ -222,7 +225,7 @@ class Method(ABC):
         self.ema.update()
         self.step += 1
         world = torch.distributed.get_world_size() if self.distributed else 1
-        self.images_seen += batch["a"].shape[0] * world
+        self.images_seen += len(next(iter(batch.values()))) * world
 
     def _augmented(self, images: Tensor) -> Tensor:
         """Images as a discriminator is shown them."""

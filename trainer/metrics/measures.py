@@ -55,6 +55,15 @@ def measure_results(
     SSIM and grid are of the pictures as they are; the distance is of squares of `edge` pixels. What the
     networks measure joins.
     """
+    metrics = measure_set(results, targets, edge, networks)
+    similar = [ssim_luminance(s, r) for s, r in zip(sources, results, strict=True)]
+    return metrics | {"ssim": float(np.mean(similar))}
+
+
+def measure_set(
+    results: Sequence[Pixels], targets: Sequence[Pixels], edge: int, networks: Networks = NO_NETWORKS
+) -> Metrics:
+    """What of `measure_results` needs no sources: the distances of two sets of pictures, and the grid."""
     distance = sliced_wasserstein(results, targets, edge)
     metrics: Metrics = {
         "swd": distance.mean_normalised,
@@ -62,7 +71,6 @@ def measure_results(
         "swd_levels": dict(zip(map(str, distance.levels), distance.normalised, strict=True)),
         "swd_common_levels": dict(zip(map(str, distance.levels), distance.common, strict=True)),
         "grid": grid_power(results, edge),
-        "ssim": float(np.mean([ssim_luminance(s, r) for s, r in zip(sources, results, strict=True)])),
     }
     if networks.learned is not None:
         learned = networks.learned.scores(results, targets)

@@ -29,6 +29,7 @@ CELLS = {
     "cut": "source, result",
     "distill": "source, result, teacher's result",
     "one_sided": "source, result",
+    "gan": "pictures from noise",
 }
 MEANINGS = {
     "swd": "distance to the target domain, colour apart; lower is nearer",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,6 +41,13 @@ def grid(rows: Sequence[Pixels]) -> Pixels:
     width = max(row.shape[1] for row in rows)
     padded = [np.pad(row, ((0, 2), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
     return np.concatenate(padded, axis=0)
+
+
+def tiles(pictures: Sequence[Pixels]) -> Pixels:
+    """Pictures of one size in rows of about as many as there are rows."""
+    across = max(1, math.ceil(math.sqrt(len(pictures))))
+    rows = [pictures[first : first + across] for first in range(0, len(pictures), across)]
+    return grid([np.concatenate(row, axis=1) for row in rows])
 
 
 def write_picture(path: Path, pixels: Pixels) -> None:

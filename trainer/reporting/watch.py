@@ -112,18 +112,23 @@ class Watch:
         seen = self._method.images_seen
         self._sampled = seen
         found = {}
-        for name, card in self._method.cards.items():
-            pictures = self.pictures(card.source_domain)
-            truths = self.pictures(card.target_domain) if self._paired else ()
-            rows = sample_rows(self._method, name, pictures, truths)
-            picture = grid(rows)
+        for name in self._method.ema.generators:
+            picture, results, pictures = self._shown(name)
             write_picture(self._folder.samples / f"{name}-{seen:09d}.png", picture)
             if self._board:
                 self._board.picture(name, picture, seen)
-            results = [row[:, p.shape[1] : 2 * p.shape[1]] for row, p in zip(rows, pictures, strict=True)]
             found[name] = (contrast(results), contrast(pictures))
         self.report("running", seconds)
         return found
+
+    def _shown(self, name: str) -> tuple[Pixels, list[Pixels], list[Pixels]]:
+        """A grid for a generator, with the results in it and their sources."""
+        card = self._method.cards[name]
+        pictures = self.pictures(card.source_domain)
+        truths = self.pictures(card.target_domain) if self._paired else ()
+        rows = sample_rows(self._method, name, pictures, truths)
+        results = [row[:, p.shape[1] : 2 * p.shape[1]] for row, p in zip(rows, pictures, strict=True)]
+        return grid(rows), results, pictures
 
     def report(self, state: str, seconds: float, why: str = "") -> None:
         """Write the report: `state` says in a word how the run is doing, `why` what led to it.
@@ -141,10 +146,8 @@ class Watch:
         """
         seen, better = self._method.images_seen, []
         self._measured_at = seen
-        for name, card in self._method.cards.items():
+        for name in self._method.ema.generators:
             metrics = self._metrics(name)
-            if "fid" in metrics:
-                metrics["reference"] = self._reference(card.target_domain)
             self.last[name] = metrics
             if self._board:
                 self._board.scalars(name, metrics, seen)
@@ -166,10 +169,12 @@ class Watch:
             self._board.close()
         return better
 
-    def _reference(self, target: str) -> str:
-        """What KID and FID were measured against: no path, since a model's card tells it too."""
+    def _reference(self, target: str, metrics: Metrics) -> Metrics:
+        """What KID and FID, if they are there, were measured against: no path, since a card tells it too."""
+        if "fid" not in metrics:
+            return {}
         where = self._data.holdout[target if target in self._data.holdout else "pairs"].where
-        return f"{len(self._measured(target))} hold-out pictures of {Path(where).name}"
+        return {"reference": f"{len(self._measured(target))} hold-out pictures of {Path(where).name}"}
 
     def _metrics(self, name: str) -> Metrics:
         method, settings = self._method, self._config.watch
@@ -179,7 +184,7 @@ class Watch:
             model.convert if model is not None else None
             for model in (method.back(name), method.teacher_of(name))
         )
-        return measure_generator(
+        metrics = measure_generator(
             method.averaged(name).convert,
             sources,
             targets,
@@ -189,6 +194,7 @@ class Watch:
             self._networks,
             teacher,
         )
+        return metrics | self._reference(card.target_domain, metrics)
 
     def _measured(self, domain: str) -> list[Pixels]:
         """Hold-out pictures that are measured."""

@@ -59,6 +59,8 @@ def measure_rate(config: Config, quick: bool = False) -> float:
 
 def _smallest(config: Config) -> int:
     """The edge in pixels of a quick measurement, which every network of the config accepts."""
+    if config.run.method == "gan":
+        return config.data.crop_size
     net = config.network
     edge = max(QUICK, smallest_input(net.discriminator, net.disc_layers, net.disc_scales))
     if config.loss.projected > 0:

@@ -35,6 +35,16 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "cut": {"network.arguments": {"upsampling": "resize"}, "loss.pool": 0},
     "distill": {"optimizer.disc_lr": 1e-4},
+    "gan": {
+        "run.batch": 64,
+        "run.decay_images": 0,
+        "data.preprocess": "resize_and_crop",
+        "data.load_size": 72,
+        "data.crop_size": 64,
+        "network.generator": "dcgan",
+        "loss.gan": "vanilla",
+        "loss.pool": 0,
+    },
     "one_sided": {
         "run.images": 20_000,
         "run.decay_images": 8_000,
@@ -139,6 +149,16 @@ def refuse_others(folder: RunFolder, asked: Mapping[str, Any]) -> None:
             f"{folder.config}: has {dotted} = {was!r}, asked for is {now!r}; leave that out, or take "
             "another folder"
         )
+
+
+def label_names(folder: str) -> list[str]:
+    """The folders in a folder of labelled pictures, sorted. Raises `UsageError`."""
+    if not Path(folder).is_dir():
+        raise UsageError("labels are the names of the folders in domain B: name its folder with --b")
+    names = sorted(path.name for path in Path(folder).iterdir() if path.is_dir() and path.name[0] != ".")
+    if len(names) < 2:
+        raise UsageError(f"{folder}: has fewer than two folders, so there are no labels")
+    return names
 
 
 def init_run(run: Path, changes: Mapping[str, Any], recipe: str | None, overwrite: bool) -> list[str]:

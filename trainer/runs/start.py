@@ -18,6 +18,7 @@ from trainer.config import config_from_checkpoint
 from trainer.data.domains import open_data
 from trainer.methods import build_method
 from trainer.networks.building import WHOLE_PICTURES
+from trainer.reporting.gan_watch import GanWatch
 from trainer.reporting.watch import Watch
 from trainer.runs.health import Health
 from trainer.runs.loop import train
@@ -47,7 +48,7 @@ def start(
     folder: RunFolder,
     changes: Mapping[str, Any] | None = None,
     resume: bool = False,
-    watch: Callable[..., Watch] = Watch,
+    watch: Callable[..., Watch] | None = None,
     command: str = "",
 ) -> Training:
     """Run the training of a folder from its start, or on from its checkpoint, to its end.
@@ -88,6 +89,9 @@ def _tell_what_next(training: Training) -> None:
     path, main = training.folder.path, training.method.main
     which = f" --generator {main}" if len(training.method.cards) > 1 else ""
     log.info("finished; results: %s", training.folder.report)
+    if training.config.run.method == "gan":
+        log.info("more of its pictures: cgconvert train sample %s -o PICTURES.png", path)
+        return
     log.info("a model of it: cgconvert train export %s NAME.safetensors%s", path, which)
 
 
@@ -107,7 +111,7 @@ def prepare(
     changes: Mapping[str, Any],
     resume: bool,
     world: World,
-    watch: Callable[..., Watch] = Watch,
+    watch: Callable[..., Watch] | None = None,
     command: str = "",
 ) -> Training:
     """A training that is ready to run: its data is checked and its state is loaded."""
@@ -136,6 +140,7 @@ def prepare(
     _seed(config.run.seed, 0)
     method = build_method(config, precision, world.joined)
     _seed(config.run.seed, world.rank)
+    make_watch = watch or (GanWatch if config.run.method == "gan" else Watch)
     training = Training(
         folder,
         config,
@@ -143,7 +148,7 @@ def prepare(
         data,
         Schedule(config.run),
         Health(config.loss.gan),
-        watch(folder, config, data, method, world.first),
+        make_watch(folder, config, data, method, world.first),
         world,
         command=command or resume_command(folder),
     )
