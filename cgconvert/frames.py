@@ -26,14 +26,17 @@ class Frame:
     """One picture with a time.
 
     `pixels` are uint8 or uint16 RGB (H, W, 3); `pts` counts in units of the stream's time base;
-    `duration` likewise (0: unknown); `source` is the picture before translation, kept only where source
-    and result are to be shown together.
+    `duration` likewise (0: unknown). `source` is the picture before translation, kept only where source
+    and result are to be shown together, and `seen` what the network saw of it, kept where results are made
+    steady. `state` is what making the next frame steady needs, kept at the ends of segments.
     """
 
     pixels: np.ndarray
     pts: int
     duration: int = 0
     source: np.ndarray | None = None
+    seen: np.ndarray | None = None
+    state: bytes | None = None
 
     def __post_init__(self) -> None:
         check_pixels(self.pixels, 3)
@@ -45,7 +48,8 @@ class Frame:
     @property
     def nbytes(self) -> int:
         """Bytes of picture that this frame keeps alive."""
-        return self.pixels.nbytes + (self.source.nbytes if self.source is not None else 0)
+        beside = [picture.nbytes for picture in (self.source, self.seen) if picture is not None]
+        return self.pixels.nbytes + sum(beside)
 
 
 @dataclass(frozen=True)

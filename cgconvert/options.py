@@ -33,7 +33,8 @@ class VideoOptions:
     "nvdec", the decoder of an NVIDIA card. `strict` stops at the first damage. `resume` keeps finished
     segments beside the result, so that the same call continues an interrupted run, and `restart` drops them.
     `deinterlace` joins the fields of an interlaced video: "auto" to one picture a frame, "double" to one a
-    field. "off" takes frames as they are, and "refuse" takes no interlaced video.
+    field. "off" takes frames as they are, and "refuse" takes no interlaced video. `steady` says how far a
+    result changes only where its source does: "off", "auto", or from 0 (not at all) to 1.
     """
 
     codec: str | None = None
@@ -51,6 +52,7 @@ class VideoOptions:
     resume: bool = True
     restart: bool = False
     deinterlace: str = "auto"
+    steady: str | float = "auto"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from cgconvert.errors import UsageError
 from cgconvert.host.interrupts import deferring
 from cgconvert.host.threads import wait_without_spinning
 from cgconvert.options import EngineOptions, VideoOptions
+from cgconvert.video.steadiness import parse_steady
 
 if TYPE_CHECKING:
     from cgconvert.video.plan import VideoPlan
@@ -99,6 +100,13 @@ def parse_time(text: str | None, option: str) -> float | None:
     type=click.Choice(["side", "split"]),
     help="Show source and result in one video: side by side, or half of each.",
 )
+@click.option(
+    "--steady",
+    default="auto",
+    show_default=True,
+    metavar="off|auto|0..1",
+    help="Let the result change only where IN does, so that strokes do not flicker: 0 is off, 1 the most.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
 @click.option(
     "--resume/--no-resume",
@@ -136,6 +144,7 @@ def video(
     start: str | None,
     end: str | None,
     compare: str | None,
+    steady: str,
     overwrite: bool,
     resume: bool,
     restart: bool,
@@ -165,6 +174,7 @@ def video(
         strict=strict,
         decoder=decoder,
         deinterlace=deinterlace,
+        steady=parse_steady(steady),
     )
     engine_choice = read_engine_options(device, engine, precision, batch)
     _run(source, output, model, options, engine_choice, dry_run, report, quiet)

@@ -27,11 +27,13 @@ class PixelFrames:
     """Frames whose `pixels` (H, W, 3) are of one type, and of sizes that are padded to the same one.
 
     Results are of that type too. With `depth` they are made for an encoder's samples of so many bits instead:
-    uint8 up to 8 bits, else uint16, dithered.
+    uint8 up to 8 bits, else uint16, dithered. `keep_seen`: results carry what the network saw.
     """
 
-    def __init__(self, card: ModelCard, transfers: Transfers, depth: int | None = None) -> None:
-        self.card, self.transfers, self.depth = card, transfers, depth
+    def __init__(
+        self, card: ModelCard, transfers: Transfers, depth: int | None = None, keep_seen: bool = False
+    ) -> None:
+        self.card, self.transfers, self.depth, self.keep_seen = card, transfers, depth, keep_seen
 
     def network_size(self, frames: Sequence[Frame]) -> tuple[int, int]:
         """Height and width of the padded images. Raises `ValueError` if the frames are no batch."""
@@ -74,7 +76,8 @@ class PixelFrames:
         """The pixels of one picture, without what was padded, with the times of its frame."""
         height, width = frame.pixels.shape[:2]
         pixels = stored[0][index].numpy()[:height, :width]
-        return Frame(pixels, frame.pts, frame.duration, frame.source)
+        seen = frame.pixels if self.keep_seen else None
+        return Frame(pixels, frame.pts, frame.duration, frame.source, seen)
 
 
 def convert_pixels(job: EngineJob, pixels: np.ndarray, clock: StageClock | None = None) -> np.ndarray:

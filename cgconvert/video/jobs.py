@@ -35,6 +35,7 @@ def kept_segments(plan: VideoPlan) -> Iterator[ResumableRun]:
         "network size": list(plan.work_size),
         "encoding": encoding_as_dict(plan),
         "options": {name: options[name] for name in ("start", "end", "compare", "decoder", "deinterlace")},
+        "steady": asdict(plan.steadiness) if plan.steadiness is not None else None,
         "versions": {name: package_version(name) for name in ("cgconvert", "av", "torch")},
         "segment frames": resume.SEGMENT_FRAMES,
     }

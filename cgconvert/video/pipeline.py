@@ -37,6 +37,7 @@ from cgconvert.media.video.encoder import FrameEncoder
 from cgconvert.media.video.probe import sample_pixels
 from cgconvert.media.video.sink import VideoSink
 from cgconvert.media.video.source import CopiedPacket, Damage, VideoSource
+from cgconvert.media.video.steady import Steadier
 from cgconvert.models.loading import load_model
 from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.progress import Progress, Silent
@@ -57,6 +58,7 @@ GROUPS = {
     "preprocess": "translate",
     "translate": "translate",
     "postprocess": "translate",
+    "steady": "steady",
     "encode": "encode",
 }
 """The stages of a video in the order of its way, and the thread that each works in."""
@@ -102,11 +104,14 @@ def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
     started = time.perf_counter()
     options, route = plan.options, plan.route
     device = torch.device(route.device)
-    outcome, clock = Outcome(), StageClock(GROUPS)
+    is_steadied = plan.steadiness is not None
+    stages = {stage: group for stage, group in GROUPS.items() if is_steadied or stage != "steady"}
+    outcome, clock = Outcome(), StageClock(stages)
     decoded: Channel[VideoFrame | CopiedPacket] = Channel(CHANNEL_BYTES)
     translated: Channel[VideoFrame | CopiedPacket] = Channel(CHANNEL_BYTES)
     engine_ready: Channel[VideoFrame] = Channel(0)  # nothing passes it: it is closed when the engine is ready
-    workers = Workers(decoded, translated, engine_ready)
+    steadied = translated if not is_steadied else Channel[VideoFrame | CopiedPacket](CHANNEL_BYTES)
+    workers = Workers(decoded, translated, steadied, engine_ready)
     relayed = Relayed(workers, progress)
 
     def decode() -> None:
@@ -141,9 +146,10 @@ def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
         # Dithered for the encoder's depth. Where swscale changes the size, it dithers after that; RGB of more
         # than 8 bits it cuts off rather than rounds, so that offsets would darken it.
         depth = sample_depth(plan.encoding.pixel_format)
-        if plan.size != plan.work_size or (depth > 8 and is_rgb(plan.encoding.pixel_format)):
+        rounded_later = plan.size != plan.work_size or is_steadied
+        if rounded_later or (depth > 8 and is_rgb(plan.encoding.pixel_format)):
             depth = 16
-        kind: Any = PixelFrames(plan.card, transfers, None if plan.options.compare else depth)
+        kind: Any = PixelFrames(plan.card, transfers, None if plan.options.compare else depth, is_steadied)
         if route.target is not None:
             kind = PlaneFrames(route.target, plan.card, transfers)
         job: EngineJob | None = None
@@ -187,11 +193,30 @@ def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
                 outcome.engine = job.describe()
                 job.close()
 
+    def steady() -> None:
+        """Results that change where their sources do; packets to copy pass by in their order."""
+        assert plan.steadiness is not None
+        steadier = Steadier(plan.steadiness.strength, exact=plan.steadiness.exact)
+        if kept is not None and resumed and not steadier.restore(kept.steady_state()):
+            relayed.note(f"how results were steadied up to frame {resumed} is lost: it begins anew there")
+        count = resumed
+        for item in translated:
+            if isinstance(item, Frame):
+                assert item.seen is not None
+                count += 1
+                ends_segment = kept is not None and count % resume.SEGMENT_FRAMES == 0
+                with clock.busy("steady"):
+                    pixels = steadier.step(item.seen, item.pixels)
+                    state = steadier.checkpoint() if ends_segment else None
+                item = Frame(pixels, item.pts, item.duration, item.source, state=state)
+            steadied.put(item)
+        steadied.close()
+
     def encode() -> None:
         """Results and packets into the file, which is ended and read back."""
         if route.encoding_card is not None:
             own_device(device)
-        for item in translated:
+        for item in steadied:
             with clock.busy("encode"):
                 if isinstance(item, CopiedPacket):
                     assert isinstance(sink, VideoSink)  # packets of segments were left out above
@@ -253,6 +278,8 @@ def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
         with workers:
             workers.start("decode", decode)
             workers.start("translate", translate)
+            if is_steadied:
+                workers.start("steady", steady)
             workers.start("encode", encode)
             try:
                 workers.watch(stop, show)
@@ -409,4 +436,5 @@ def _report(
         damage=asdict(source.damage),
         warnings=warnings,
         path=list(plan.route.notes),
+        steady=asdict(plan.steadiness) if plan.steadiness is not None else None,
     )

@@ -23,6 +23,7 @@ from cgconvert.models.catalog import find_model
 from cgconvert.models.files import read_card
 from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.video.route import VideoRoute, with_route
+from cgconvert.video.steadiness import Steadiness, check_steady, choose_steadiness
 from cgconvert.video.target import choose_target, dropped_metadata, plan_writable_streams
 
 _SIZE = re.compile(r"(?P<width>\d+)x(?P<height>\d+)|(?P<lines>\d+)p|(?P<factor>\d*\.?\d+)x", re.IGNORECASE)
@@ -52,6 +53,7 @@ class VideoPlan:
     options: VideoOptions
     engine: EngineOptions
     route: VideoRoute
+    steadiness: Steadiness | None = None
     deinterlacing: Deinterlacing | None = None
     notes: Sequence[str] = field(default_factory=tuple)
 
@@ -79,6 +81,8 @@ class VideoPlan:
             f"result     {self.output} ({self.muxer}, {self.codec_name} by {encoding.codec.encoder}, "
             f"{encoding.width}x{encoding.height}, {encoding.pixel_format}, {settings})",
         ]
+        if self.steadiness is not None:
+            lines.append(f"steady     {self.steadiness.describe()}")
         lines += [f"route      {note}" for note in self.route.notes]
         lines += [f"stream     {plan.describe()}" for plan in self.streams]
         lines += [f"note       {note}" for note in self.notes]
@@ -170,6 +174,7 @@ def plan_video(
         options=options,
         engine=engine,
         route=VideoRoute("cpu"),
+        steadiness=choose_steadiness(options.steady, card),
         deinterlacing=deinterlacing,
         notes=tuple(notes),
     )
@@ -214,6 +219,7 @@ def _check_options(options: VideoOptions, engine: EngineOptions) -> None:
     if options.deinterlace not in DEINTERLACE_MODES:
         known = ", ".join(DEINTERLACE_MODES)
         raise UsageError(f"`deinterlace={options.deinterlace!r}` is unknown: use {known}")
+    check_steady(options.steady)
     if options.decoder not in DECODERS:
         raise UsageError(f"`decoder={options.decoder!r}` is unknown: use {', '.join(DECODERS)}")
     if options.decoder == "nvdec" and engine.device == "cpu":

@@ -44,6 +44,7 @@ class VideoReport:
     damage: Mapping[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     path: list[str] = field(default_factory=list)
+    steady: Mapping[str, Any] | None = None
 
     @property
     def frames_per_second(self) -> float:

@@ -111,6 +111,25 @@ class ResumableRun:
         self.segments.append(segment)
         self.save()
 
+    def keep_state(self, state: bytes) -> None:
+        """Keep what making the frame after the next segment steady needs. Raises `OutputError`.
+
+        That of the segment before stays until then: the next one may yet be lost.
+        """
+        number = len(self.segments)
+        write_atomically(self._state_path(number), state)
+        self._state_path(number - 2).unlink(missing_ok=True)
+
+    def steady_state(self) -> bytes | None:
+        """What was kept with the last finished segment; None if it is not there."""
+        try:
+            return self._state_path(len(self.segments) - 1).read_bytes()
+        except OSError:
+            return None
+
+    def _state_path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.steady"
+
     def choose(self, choices: Mapping[str, Any]) -> None:
         """Remember what the run chose by itself.
 

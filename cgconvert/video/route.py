@@ -39,6 +39,8 @@ def why_not_planes(plan: VideoPlan) -> str | None:
     """Say why a video's frames cannot go as planes on any device. None means that they can."""
     if plan.options.compare:
         return "`compare` joins source and result as RGB"
+    if plan.steadiness is not None and plan.options.steady != "auto":
+        return "results are steadied on the processor"
     for name in (plan.info.pixel_format, plan.encoding.pixel_format):
         if yuv_format(name, plan.info) is None:
             return f"{name} is not made of plain YUV planes"
@@ -79,6 +81,7 @@ def choose_route(plan: VideoPlan, device: str, as_planes: bool | None = None) ->
         return replace(plan, route=VideoRoute(device, notes=told))
     from cgconvert.engines.planes import PlaneTarget
 
+    plan = replace(plan, steadiness=None)  # `auto` does not take frames from a card's memory
     form = yuv_format(plan.encoding.pixel_format, plan.info)
     assert form is not None
     target = PlaneTarget(form, plan.size, plan.work_size, plan.info.rotation)

@@ -40,6 +40,7 @@ class SegmentEncoder:
         self._encoder: PacketEncoder | None = None
         self._packets: list[EncodedPacket] = []
         self._in_segment = 0
+        self._state: bytes | None = None
 
     def write(self, frame: Frame | PlaneFrame) -> None:
         """Encode one frame. Raises `OutputError`."""
@@ -48,6 +49,7 @@ class SegmentEncoder:
                 self._encoder = PacketEncoder(self.create(), self.muxer, self.template)
             self._packets += self._encoder.encode(frame)
             self._in_segment += 1
+            self._state = frame.state if isinstance(frame, Frame) else None
             self.frames += 1
             if self._in_segment == resume.SEGMENT_FRAMES:
                 self._end()
@@ -76,6 +78,8 @@ class SegmentEncoder:
         with PacketWriter(path) as writer:
             for packet in self._packets:
                 writer.write(packet)
+        if self._state is not None:
+            self.run.keep_state(self._state)
         self.run.add(
             Segment(
                 frames=self._in_segment,

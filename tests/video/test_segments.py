@@ -441,7 +441,10 @@ def test_another_request_does_not_go_on(tmp_path: Path, small_model: str, exact:
 
 
 @pytest.mark.usefixtures("short_segments")
-def test_without_resume_nothing_is_kept(tmp_path: Path, small_model: str, exact: EngineOptions) -> None:
+def test_without_resume_nothing_is_kept(
+    tmp_path: Path, small_model: str, exact: EngineOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "CHANNEL_BYTES", 3 * 96 * 64)  # so that the encoder is never far behind
     source, output = make_clip(tmp_path / "in.mp4", Clip(frames=60)), tmp_path / "out.mp4"
     error = interrupted(plan_video(source, output, small_model, VideoOptions(resume=False), exact), 12)
     assert str(error).endswith(f"frames; nothing is left at {output}")
