@@ -8,7 +8,7 @@ as far as the source has changed:
 
 `r` is the change of the source without its noise, and `d` that of the results, both averaged over some
 pixels. `r` is not the distance from the last frame, but from what the mixed result stands for: the source is
-mixed in the same way and kept, so that nothing is overlooked by small steps. A large change of the source is taken over
+mixed in the same way and kept, so that no change is overlooked by small steps. A large change is taken over
 at once, a small one slowly. A small change of light over a large area, as in a fade, is given to the moved
 result itself.
 
