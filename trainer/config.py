@@ -16,6 +16,7 @@ from cgconvert.errors import UsageError
 from cgconvert.host.files import real_path
 
 METHODS = ("cyclegan", "pix2pix", "cut", "distill", "one_sided", "gan")
+INITS = ("normal", "xavier", "kaiming", "orthogonal", "identity")
 PREPROCESS = ("resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "scale_and_crop", "none")
 CYCLEGAN_ABLATIONS = ("full", "cycle-alone", "gan-alone", "gan-forward", "gan-backward")
 PIX2PIX_ABLATIONS = ("full", "l1-alone", "gan-alone", "cgan-alone", "l1-gan")
@@ -134,7 +135,9 @@ class NetworkConfig:
         "share of the training after which generators' batch norms keep their statistics; 1: never",
         minimum=0,
     )
-    init: str = _setting("normal", "how weights start", choices=("normal", "xavier", "kaiming", "orthogonal"))
+    init: str = _setting(
+        "normal", "how weights start; identity: h2 with batch norms begins near the picture", choices=INITS
+    )
     init_gain: float = _setting(0.02, "its spread or gain", minimum=0)
     discriminator: str = _setting("patch", "70x70 patches, or single pixels", choices=("patch", "pixel"))
     ndf: int = _setting(64, "channels of its first layer", minimum=1)
@@ -158,6 +161,9 @@ class LossConfig:
     lambda_identity: float = _setting(0.5, "cyclegan: identity loss, times lambda_a and lambda_b", minimum=0)
     colour: float = _setting(
         0.0, "weight of keeping blurred colours, moved to the target domain's mean and spread", minimum=0
+    )
+    tint: float = _setting(
+        0.0, "one_sided: weight of keeping the tints of small squares; light is left free", minimum=0
     )
     projected: float = _setting(
         0.0, "weight of discriminators on pretrained features (hinge loss), beside the other", minimum=0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from trainer.losses.reconstruction import colour_loss
+from trainer.losses.reconstruction import colour_loss, tint_loss
 from trainer.methods.domain_colours import DomainColours
 
 
@@ -34,6 +34,17 @@ def test_strokes_are_free_and_tints_are_not() -> None:
     assert colour_loss(strokes, wanted) < 1e-6
     assert torch.isclose(colour_loss(tint, wanted), torch.tensor(0.1))
     assert torch.isclose(colour_loss(tint[..., :8, :8], wanted[..., :8, :8]), torch.tensor(0.1))
+
+
+def test_light_is_free_and_the_tints_of_small_squares_are_not() -> None:
+    wanted = torch.full((1, 3, 16, 16), 0.1)
+    lighter, specks = wanted.clone(), wanted.clone()
+    lighter[..., :8, :] += 0.5
+    specks[:, 0, :4, :4] += 0.9  # one square of sixteen, in one channel: 0.6, -0.3, -0.3 off in tint
+    assert tint_loss(lighter, wanted) < 1e-6
+    assert torch.isclose(tint_loss(specks, wanted), torch.tensor(0.4 / 16))
+    assert colour_loss(specks, wanted) < 0.4 / 16 + 1e-6, "in larger squares a speck is lost among its like"
+    assert torch.isclose(tint_loss(specks[..., :2, :2], wanted[..., :2, :2]), torch.tensor(0.4))
 
 
 def test_statistics_survive_a_checkpoint() -> None:

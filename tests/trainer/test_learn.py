@@ -229,7 +229,7 @@ def test_a_look_is_not_thrown_away_in_silence(folders: tuple[Path, Path]) -> Non
 def test_settings_suit_sizes_and_numbers(folders: tuple[Path, Path]) -> None:
     plan = planned(folders)
     sixty = settings(plan, 60, on_gpu=False)
-    assert sixty["data.scale_a"] == [0.6, 1.4] and sixty["data.scale_b"] == [1.0, 2.2], "96 pixels: as 256"
+    assert sixty["data.scale_a"] == [0.6, 1.4] and sixty["data.scale_b"] == [1.0, 1.8], "96 pixels: as 256"
     assert sixty["data.holdout"] == 15 and sixty["loss.diffaugment"] == ["color", "translation"]
     assert "cutout" in settings(plan, 12, on_gpu=False)["loss.diffaugment"]
     assert settings(plan, 400, on_gpu=False)["loss.diffaugment"] == ["translation"]

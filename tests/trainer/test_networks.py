@@ -61,6 +61,44 @@ def test_starts() -> None:
         init_weights(network, "zeros")
 
 
+def smooth_pictures(count: int, edge: int) -> torch.Tensor:
+    random = torch.Generator().manual_seed(0)
+    coarse = torch.rand(count, 3, 8, 8, generator=random) * 1.6 - 0.8
+    return nn.functional.interpolate(coarse, size=(edge, edge), mode="bicubic").clamp(-1, 1)
+
+
+def correlation(generator: nn.Module, pictures: torch.Tensor) -> float:
+    with torch.no_grad():
+        results = generator(pictures)
+    return float(torch.corrcoef(torch.stack([results.flatten(), pictures.flatten()]))[0, 1])
+
+
+@pytest.mark.parametrize("blocks", [1, 6])
+def test_an_identity_start_resembles_the_picture(blocks: int) -> None:
+    arguments = {"half_channels": 24, "channels": 16, "blocks": blocks, "norm": "batch"}
+    pictures = smooth_pictures(4, 64)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        generator = init_weights(build_generator("h2", arguments), "identity")
+        assert correlation(generator, pictures) > 0.9
+        torch.manual_seed(seed)
+        assert correlation(init_weights(build_generator("h2", arguments)), pictures) < 0.5
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"half_channels": 24, "norm": "instance"}, {"half_channels": 16, "norm": "batch"}]
+)
+def test_what_cannot_start_as_identity_starts_as_normal(arguments: dict[str, object]) -> None:
+    small = {"channels": 8, "blocks": 1, **arguments}
+    first, second = (build_generator("h2", small) for _ in range(2))
+    torch.manual_seed(0)
+    init_weights(first, "identity")
+    torch.manual_seed(0)
+    init_weights(second, "normal")
+    for name, weight in first.state_dict().items():
+        assert torch.equal(weight, second.state_dict()[name]), name
+
+
 def test_a_sub_pixel_start_has_no_grid() -> None:
     torch.manual_seed(0)
     network = init_weights(build_generator("h2", {"half_channels": 8, "channels": 8, "blocks": 1}))

@@ -35,9 +35,12 @@ ONE_SIDED: dict[str, Any] = {
     "loss.projected": 2.0,
     "loss.content": 0.4,
     "loss.colour": 1.5,
+    "loss.tint": 1.0,
     "loss.temporal": 2.0,
     "loss.pool": 0,
 }
+
+LOSSES = {"gan", "projected", "content", "colour", "tint", "temporal", "disc", "projected_disc"}
 
 
 def make(**changes: Any) -> Any:
@@ -55,7 +58,7 @@ def test_a_step_has_every_loss_and_one_pass_of_the_generator() -> None:
     passes: list[int] = []
     method.generator.register_forward_hook(lambda _, inputs, output: passes.append(len(inputs[0])))
     losses = method.train_step(batch())
-    assert set(losses) == {"gan", "projected", "content", "colour", "temporal", "disc", "projected_disc"}
+    assert set(losses) == LOSSES
     assert passes == [3], "both images, and one of them as the next frame"
     assert all(torch.isfinite(value) for value in losses.values())
 
@@ -67,14 +70,13 @@ def test_a_step_has_every_loss_and_one_pass_of_the_generator() -> None:
         ("loss.lambda_gan", {"gan", "disc"}),
         ("loss.temporal", {"temporal"}),
         ("loss.colour", {"colour"}),
+        ("loss.tint", {"tint"}),
         ("loss.content", {"content"}),
     ],
 )
 def test_parts_can_be_left_out(without: str, gone: set[str]) -> None:
     losses = make(**{without: 0.0}).train_step(batch())
-    assert set(losses) == (
-        {"gan", "projected", "content", "colour", "temporal", "disc", "projected_disc"} - gone
-    )
+    assert set(losses) == LOSSES - gone
 
 
 def test_a_look_must_be_asked_for() -> None:

@@ -25,7 +25,7 @@ WORK_SIZE = 360
 
 SHORT_EDGE = 256  # pixels: pictures are seen as if their shorter edge had so many, times the scales below
 PHOTO_SCALES = (0.6, 1.4)
-PAINTING_SCALES = (1.0, 2.2)
+PAINTING_SCALES = (1.0, 1.8)
 SMALLEST_SCALE = 0.05  # the config's bound
 HEADER_BYTES = 2**20  # enough of a file for its size in pixels
 MOST_SOURCES = 300  # photographs, or frames of a video, that are looked at; more change nothing in minutes

@@ -1,4 +1,4 @@
-"""Distances of images from images: L1, blurred colours, total variation."""
+"""Distances of images from images: L1, blurred colours, tints, total variation."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from trainer.compute.precision import widened
 
 BLUR = 16
 """Edge in pixels of the squares whose mean colours are compared."""
+TINT = 4
+"""Edge in pixels of the squares whose mean tints are compared."""
 
 
 def l1(images: Tensor, others: Tensor) -> Tensor:
@@ -21,6 +23,17 @@ def colour_loss(result: Tensor, wanted: Tensor) -> Tensor:
     edge = min(BLUR, *result.shape[2:])
     step = max(edge // 2, 1)
     return F.l1_loss(F.avg_pool2d(widened(result), edge, step), F.avg_pool2d(widened(wanted), edge, step))
+
+
+def tint_loss(result: Tensor, wanted: Tensor) -> Tensor:
+    """L1 between the mean tints of squares of 4 pixels, NCHW: colours less the mean of their channels.
+
+    A stroke may be lighter or darker than what it paints. A small square of another tint looks like a speck.
+    """
+    edge = min(TINT, *result.shape[2:])
+    tints = [F.avg_pool2d(widened(images), edge) for images in (result, wanted)]
+    first, second = (means - means.mean(dim=1, keepdim=True) for means in tints)
+    return F.l1_loss(first, second)
 
 
 def total_variation(images: Tensor) -> Tensor:

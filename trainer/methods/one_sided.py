@@ -19,7 +19,7 @@ from trainer.config import Config
 from trainer.data.batches import Batch
 from trainer.losses.adversarial import gan_loss, hinge_of_halves
 from trainer.losses.perceptual import normalised_features_l1
-from trainer.losses.reconstruction import colour_loss
+from trainer.losses.reconstruction import colour_loss, tint_loss
 from trainer.losses.temporal import Change, draw_change, masked_l1
 from trainer.methods.base import DISCRIMINATORS, GENERATORS, Losses
 from trainer.methods.domain_colours import DomainColours
@@ -65,7 +65,7 @@ class OneSided(OneWay):
 
     def train_step(self, batch: Batch) -> Losses:
         source, target = self.images(batch[self.source]), self.images(batch[self.target])
-        if self.config.loss.colour > 0:
+        if self.config.loss.colour > 0 or self.config.loss.tint > 0:
             self.colours.update(self.source, source, self.distributed)
             self.colours.update(self.target, target, self.distributed)
         temporal = self._temporal_weight()
@@ -151,9 +151,12 @@ class OneSided(OneWay):
         if loss.content > 0:
             content = normalised_features_l1(of_fake[CONTENT], of_source[CONTENT])
             losses["content"] = loss.content * content
-        if loss.colour > 0:
+        if loss.colour > 0 or loss.tint > 0:
             wanted = self.colours.moved(source, self.source, self.target)
-            losses["colour"] = loss.colour * colour_loss(fake, wanted)
+            if loss.colour > 0:
+                losses["colour"] = loss.colour * colour_loss(fake, wanted)
+            if loss.tint > 0:
+                losses["tint"] = loss.tint * tint_loss(fake, wanted)
         return losses
 
     def state_dict(self) -> dict[str, Any]:
