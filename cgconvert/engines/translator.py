@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cgconvert.engines.batches import OutOfMemoryError, halve, if_it_fits, why_it_cannot_fit
+from cgconvert.engines.flat import FlatFrames
 from cgconvert.engines.job import EngineJob
 from cgconvert.host.channels import StageClock
 from cgconvert.tensors.images import Crop
@@ -74,11 +75,17 @@ class Translator(Generic[AnyFrame]):
     works on a batch, the one before it is downloaded and encoded and the one after it is decoded and
     uploaded. Results come in the order of the frames, and none is lost: where memory runs short, what
     is in flight lands first, then the batch is halved, and the same frames go again. On a processor a batch
-    is finished when it has been given.
+    is finished when it has been given. `flat` mends the results of flat frames, where the network needs it.
     """
 
-    def __init__(self, job: EngineJob, kind: FrameKind[AnyFrame], clock: StageClock) -> None:
-        self.job, self.kind, self.clock = job, kind, clock
+    def __init__(
+        self,
+        job: EngineJob,
+        kind: FrameKind[AnyFrame],
+        clock: StageClock,
+        flat: FlatFrames | None = None,
+    ) -> None:
+        self.job, self.kind, self.clock, self.flat = job, kind, clock, flat
         self.flight: Flight[AnyFrame] | None = None
 
     def translate(self, batch: Sequence[AnyFrame]) -> Iterator[AnyFrame]:
@@ -127,7 +134,10 @@ class Translator(Generic[AnyFrame]):
         with torch.inference_mode():
             images, crop = self.kind.to_images(self.kind.upload(frames), frames)
             prepared = time.perf_counter()
+            looked = self.flat.look_at(images) if self.flat is not None else None
             results = self.job.engine(images)
+            if self.flat is not None and looked is not None:
+                results = self.flat.mend(images, results, looked)
             translated = time.perf_counter()
             arrival = self.kind.download(self.kind.to_stored(results, crop, frames))
         self.clock.add("preprocess", prepared - started)

@@ -13,11 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from cgconvert.engines.flat import FlatFrames, has_instance_norms
 from cgconvert.engines.job import EngineJob
 from cgconvert.engines.pixels import PixelFrames
 from cgconvert.engines.planes import PlaneFrames
@@ -152,6 +154,7 @@ def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
         kind: Any = PixelFrames(plan.card, transfers, None if plan.options.compare else depth, is_steadied)
         if route.target is not None:
             kind = PlaneFrames(route.target, plan.card, transfers)
+        samples = partial(sample_pixels, plan.source, plan.info, plan.work_size)
         job: EngineJob | None = None
         try:
             for batch in _batches(decoded, translated, lambda: outcome.batch):
@@ -163,13 +166,16 @@ def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
                         _engine_options(plan, kept),
                         kind.first_pixels(batch),
                         relayed,
-                        lambda count: sample_pixels(plan.source, plan.info, plan.work_size, count),
+                        samples,
                     )
                     if kept is not None:
                         described = job.describe()
                         chosen = {key: described[key] for key in ("engine", "precision", "batch")}
                         kept.choose({**chosen, "planes": route.target is not None})
-                    translator = Translator(job, kind, clock)
+                    flat = None
+                    if has_instance_norms(job.engine.model.generator):
+                        flat = FlatFrames(job.engine, samples, job.note)
+                    translator = Translator(job, kind, clock, flat)
                     engine_ready.close()
                     outcome.batch = job.batch
                     outcome.first_frame = time.perf_counter() - started

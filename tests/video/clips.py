@@ -17,7 +17,7 @@ NTSC = Fraction(30000, 1001)
 
 @dataclass(frozen=True)
 class Clip:
-    """What a test clip is made of; `pts` in units of `time_base`, one a frame."""
+    """What a test clip is made of; `pts` in units of `time_base`, and `light`, 0 for black, one a frame."""
 
     frames: int = 12
     width: int = 96
@@ -35,6 +35,7 @@ class Clip:
     tags: dict[str, int] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     attachment: bytes | None = None
+    light: Sequence[float] | None = None
 
     def times(self) -> list[int]:
         """The pts of every frame."""
@@ -86,7 +87,10 @@ def make_clip(path: Path, clip: Clip) -> Path:
 def _write(container: Any, video: Any, audio: Any, clip: Clip) -> None:
     seconds = float((clip.times()[-1] + clip.step) * clip.time_base)
     for index, pts in enumerate(clip.times()):
-        frame = av.VideoFrame.from_ndarray(picture(index, clip.width, clip.height), "rgb24")
+        pixels = picture(index, clip.width, clip.height)
+        if clip.light is not None:
+            pixels = np.rint(pixels * clip.light[index]).astype(np.uint8)
+        frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
         frame = frame.reformat(format=clip.pix_fmt)
         frame.pts, frame.time_base = pts, clip.time_base
         container.mux(video.encode(frame))
