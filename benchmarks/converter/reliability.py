@@ -1,27 +1,33 @@
-"""Conversions killed and interrupted at random moments: what is left, and whether they go on.
+"""Conversions killed and interrupted at random moments: what is left, and whether they continue.
 
-    python benchmarks/converter/reliability.py [--kills N] [--interrupts N] [--seed N] [--name NAME]
+    python benchmarks/converter/reliability.py [--kills N] [--interrupts N] [--jobs N]
 
-Each conversion runs in a process that is forked from this one after torch is loaded, so that a try costs
-tenths of a second. `kills` are SIGKILLs of `video`; the same call is made again until it ends, and its result
-must be packet for packet that of an undisturbed run. `interrupts` are SIGINTs of the commands `video`, `dir`
-and `models import`: each must end within 3 s with exit code 130, or 0 where it was done already, and leave no
-file that is half written. The exit code is 1 if anything went wrong. A thousand of each take about half an
-hour.
+Each command runs in a process that is forked from this one after torch is loaded, so that a try costs tenths
+of a second. `kills` are SIGKILLs of `video`; the same command is given again until it ends, and its result
+must be packet for packet that of an undisturbed run. `interrupts` are SIGINTs of channels between threads, of
+`video`, `dir`, `models import`, `compile` and a calibration for int8; every second one goes to the whole
+process group, as from a terminal. Each must end within 3 s with exit code 130 and leave no file that is half
+written, no temporary file and no process. Tries that had ended before the signal came are counted apart.
+The exit code is 1 if anything went wrong. `make reliability` puts the figures into docs/reliability.md.
 """
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+import json
 import os
 import random
+import shutil
 import signal
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -36,7 +42,9 @@ from benchmarks.common import option_parser, save
 from cgconvert.card import ModelCard
 from cgconvert.cli import main as command_line
 from cgconvert.generators import build_generator
+from cgconvert.host.channels import Channel, Workers
 from cgconvert.host.files import TEMPORARY_PREFIX
+from cgconvert.host.interrupts import listening
 from cgconvert.models.files import write_model
 from cgconvert.video import pipeline, resume  # noqa: F401
 from tests.video.clips import Clip, make_clip, picture
@@ -47,34 +55,54 @@ LIMIT = 3.0
 GIVE_UP = 60.0
 """Seconds after which a command counts as hanging."""
 
+SHARES = {"channels": 25, "video": 25, "dir": 25, "import": 23, "compile": 1, "int8": 1}
+"""Interrupts of each kind in a hundred. A try of the last two starts a compiler or a calibration."""
+
+SEGMENT_FRAMES = 4
+FRAMES = 32
+PR_SET_CHILD_SUBREAPER = 36
+
+Work = Callable[[], object]
+
 
 @dataclass
 class Tally:
-    """What happened in one kind of tries. `wrong` lists what must not happen."""
+    """What happened in one kind of tries. `wrong` lists what must not happen.
+
+    `tries` are signals that came in time, `ended_before` those that came too late. `went_on` are killed runs
+    that kept the segments of the run before them.
+    """
 
     tries: int = 0
     ended_before: int = 0
     went_on: int = 0
     slowest_seconds: float = 0.0
+    seconds: list[float] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
 
-def started(arguments: list[str]) -> int:
-    """A forked process that runs the command line; its number."""
+def command(*arguments: object) -> Work:
+    return partial(command_line, [str(argument) for argument in arguments])
+
+
+def started(work: Work, said: Path) -> int:
+    """A forked process, in a group of its own, that does `work`; its number. What it prints is in `said`."""
     child = os.fork()
     if child:
         return child
-    quiet = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(quiet, 1)
-    os.dup2(quiet, 2)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     code = 70
     try:
-        command_line(arguments)
+        os.setpgid(0, 0)
+        log = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        work()
+        code = 0
     except SystemExit as leave:
         code = int(leave.code or 0)
-    except KeyboardInterrupt:
-        code = 71  # it must be heard by the command itself
+    except BaseException:  # a KeyboardInterrupt must be heard by the command itself
+        traceback.print_exc()
+        sys.stderr.flush()
     finally:
         os._exit(code)
 
@@ -92,6 +120,31 @@ def ended(child: int, limit: float = GIVE_UP) -> tuple[int | None, float]:
     return None, limit
 
 
+def orphans(limit: float = LIMIT) -> bool:
+    """Whether a process that a command has started outlives it by more than `limit` seconds."""
+    begun = time.monotonic()
+    while True:
+        try:
+            number, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return False
+        if not number:
+            if time.monotonic() - begun > limit:
+                return True
+            time.sleep(0.01)
+
+
+def usual_seconds(work: Work, clear: Work, said: Path, repeat: int = 3) -> float:
+    """Seconds that an undisturbed command takes, the median of a few runs."""
+    seconds = []
+    for _ in range(repeat):
+        clear()
+        code, took = ended(started(work, said), 600)
+        assert code == 0, f"ends with {code} without being disturbed:\n{said.read_text()}"
+        seconds.append(took)
+    return statistics.median(seconds)
+
+
 def packets(path: Path) -> str:
     """A digest of every packet of a video with its times."""
     digest = hashlib.sha256()
@@ -103,196 +156,334 @@ def packets(path: Path) -> str:
     return digest.hexdigest()
 
 
-def left_over(folder: Path, allowed: set[str]) -> list[str]:
+def left_over(folder: Path, allowed: Iterable[str]) -> list[str]:
     """Names in a folder that should not be there."""
-    return sorted(path.name for path in folder.iterdir() if path.name not in allowed)
+    return sorted(path.name for path in folder.iterdir() if path.name not in set(allowed))
 
 
-def undisturbed(arguments: list[str], repeat: int, clear: Callable[[], None]) -> float:
-    """Seconds that a command takes, the median of a few runs."""
-    seconds = []
-    for _ in range(repeat):
-        clear()
-        code, took = ended(started(arguments))
-        assert code == 0, f"{arguments} ends with {code} without being disturbed"
-        seconds.append(took)
-    return statistics.median(seconds)
+def remove(*paths: Path) -> None:
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
 
 
-def kills(count: int, folder: Path, model: Path, chance: random.Random) -> Tally:
-    """Kill `video` at random moments, and go on until each conversion is complete."""
+def kills(count: int, base: Path, model: Path, chance: random.Random) -> Tally:
+    """Kill `video` at random moments, and continue until each conversion is complete."""
     tally = Tally()
-    source = make_clip(folder / "in.mp4", Clip(frames=80, audio="aac", options={"bf": "2"}))
-    output = folder / "out.mp4"
-    arguments = ["video", str(source), "-o", str(output), "-m", str(model), "--device", "cpu", "--quiet"]
-    arguments += ["--engine", "eager", "--precision", "fp32", "--batch", "1"]
-    usual = undisturbed(arguments, 3, lambda: output.unlink(missing_ok=True))
+    folder = base / "kills"
+    folder.mkdir()
+    said = base / "said"
+    # A frame rate of 25 and sound, B-frames, and several segments.
+    clip = Clip(frames=FRAMES, width=64, height=48, audio="aac", options={"bf": "2", "preset": "veryfast"})
+    source, output = make_clip(folder / "in.mp4", clip), folder / "out.mp4"
+    arguments = ["video", source, "-o", output, "-m", model, "--device", "cpu", "--quiet", "--batch", "1"]
+    work = command(*arguments, "--engine", "eager", "--precision", "fp32", "--preset", "veryfast")
+    usual = usual_seconds(work, lambda: remove(output), said)
     wanted = packets(output)
-    output.unlink()
+    remove(output)
     while tally.tries < count:
         kept_before = 0
         for _ in range(chance.randint(1, 4)):
-            child = started(arguments)
-            time.sleep(chance.uniform(0.05, 1.1) * usual)
+            child = started(work, said)
+            time.sleep(chance.uniform(0.05, 1.0) * usual)
             os.kill(child, signal.SIGKILL)
             code, _ = ended(child)
-            tally.tries += 1
-            if code == 0:
+            if code == -signal.SIGKILL:
+                tally.tries += 1
+            else:
                 tally.ended_before += 1
             if output.exists():
                 if packets(output) != wanted:
-                    tally.wrong.append(f"try {tally.tries}: a result that is not the whole one")
+                    tally.wrong.append(f"kill {tally.tries}: a result that is not the whole one")
                 break
-            kept = len(list(output.with_name("out.mp4.part").glob("*.packets")))
-            tally.went_on += kept_before > 0 and kept >= kept_before
+            kept = len(list(resume.part_folder(output).glob("*.packets")))
+            tally.went_on += 0 < kept_before <= kept
             if kept < kept_before:
-                tally.wrong.append(f"try {tally.tries}: {kept_before} kept segments became {kept}")
+                tally.wrong.append(f"kill {tally.tries}: {kept_before} kept segments became {kept}")
             kept_before = kept
         if not output.exists():
-            code, _ = ended(started(arguments))
+            code, _ = ended(started(work, said))
             if code != 0:
-                tally.wrong.append(f"try {tally.tries}: the run that goes on ended with {code}")
+                tally.wrong.append(
+                    f"kill {tally.tries}: the run that continues ended with {code}:\n{said.read_text()}"
+                )
+                remove(output, resume.part_folder(output))
                 continue
         if packets(output) != wanted:
-            tally.wrong.append(f"try {tally.tries}: the result differs")
+            tally.wrong.append(f"kill {tally.tries}: the result differs")
         others = left_over(folder, {"in.mp4", "out.mp4"})
         if others:
-            tally.wrong.append(f"try {tally.tries}: left over: {others}")
-        output.unlink()
-        _show("kills", tally, count)
+            tally.wrong.append(f"kill {tally.tries}: left over: {others}")
+        remove(output)
+        show("kills", tally, count)
     return tally
 
 
-def interrupts(
-    what: str,
-    count: int,
-    folder: Path,
-    arguments: list[str],
-    output: Path,
-    chance: random.Random,
-    whole: Callable[[Path], bool],
-) -> Tally:
-    """Interrupt a command at random moments; `whole` says whether its result is complete."""
+@dataclass(frozen=True)
+class Interruptible:
+    """Something to interrupt: the work, what it makes, and whether that is whole.
+
+    `folders` are looked at for what is left, `allowed` are the names that may be in them.
+    """
+
+    work: Work
+    clear: Work
+    is_whole: Callable[[], bool]
+    folders: tuple[Path, ...]
+    allowed: frozenset[str]
+    repeat: int = 3
+
+
+def interrupts(name: str, count: int, what: Interruptible, said: Path, chance: random.Random) -> Tally:
+    """Interrupt `what` at random moments."""
     tally = Tally()
-    kept = {path.name for path in folder.iterdir()}
-
-    def clear() -> None:
-        for path in [output, output.with_name(output.name + ".part")]:
-            if path.is_dir():
-                for one in sorted(path.rglob("*"), reverse=True):
-                    one.rmdir() if one.is_dir() else one.unlink()
-                path.rmdir()
-            path.unlink(missing_ok=True)
-
-    usual = undisturbed(arguments, 3, clear)
-    while tally.tries < count:
-        clear()
-        child = started(arguments)
-        time.sleep(chance.uniform(0.03, 1.0) * usual)
-        os.kill(child, signal.SIGINT)
+    usual = usual_seconds(what.work, what.clear, said, what.repeat)
+    while tally.tries < count and tally.ended_before < 20 * count:
+        what.clear()
+        child = started(what.work, said)
+        # The process has to be a command already; before that Python itself would end by the signal.
+        delay = 0.02 + chance.uniform(0.0, 0.95) * usual
+        time.sleep(delay)
+        if tally.tries % 2:
+            os.killpg(child, signal.SIGINT)
+        else:
+            os.kill(child, signal.SIGINT)
         code, took = ended(child)
-        tally.tries += 1
-        tally.slowest_seconds = max(tally.slowest_seconds, round(took, 3))
+        label = f"{name} {tally.tries + 1}, interrupted after {delay:.3f} s"
         if code == 0:
             tally.ended_before += 1
-        elif code not in (130, -signal.SIGINT):
-            tally.wrong.append(f"try {tally.tries}: exit code {code}")
+            usual = min(usual, delay + took)
+        else:
+            tally.tries += 1
+            tally.seconds.append(round(took, 3))
+            tally.slowest_seconds = max(tally.slowest_seconds, round(took, 3))
+        if code not in (0, 130, -signal.SIGINT):
+            tally.wrong.append(f"{label}: exit code {code}:\n{said.read_text()[-3000:]}")
         if took > LIMIT:
-            tally.wrong.append(f"try {tally.tries}: it took {took:.1f} s")
-        if output.exists() and not whole(output):
-            tally.wrong.append(f"try {tally.tries}: what is at {output.name} is not whole")
-        rest = left_over(folder, {*kept, output.name, output.name + ".part"})
-        rest += [str(path) for path in folder.rglob(f"{TEMPORARY_PREFIX}*") if path.suffix != ".lock"]
-        if rest:
-            tally.wrong.append(f"try {tally.tries}: left over: {rest}")
-            break
-        _show(what, tally, count)
-    clear()
+            tally.wrong.append(f"{label}: it took {took:.1f} s:\n{said.read_text()[-3000:]}")
+        if orphans():
+            tally.wrong.append(f"{label}: it has left a process")
+        if not what.is_whole():
+            tally.wrong.append(f"{label}: what it has left is not whole")
+        left = [name for folder in what.folders for name in left_over(folder, what.allowed)]
+        left += [str(path) for folder in what.folders for path in _temporary(folder)]
+        if left:
+            tally.wrong.append(f"{label}: left over: {left}")
+            remove(*(folder / one for folder in what.folders for one in left))
+        show(name, tally, count)
+    what.clear()
     return tally
 
 
-def _show(what: str, tally: Tally, count: int) -> None:
-    if tally.tries % 50 < 4 or tally.wrong:
-        print(f"{what}: {tally.tries} of {count}, wrong: {tally.wrong[-1:] or 'nothing'}", flush=True)
+def _temporary(folder: Path) -> list[Path]:
+    """Half-written files below a folder. Locks that nobody holds are empty and stay."""
+    prefixes = (TEMPORARY_PREFIX, ".building-")
+    return [p for p in folder.rglob("*") if p.name.startswith(prefixes) and p.suffix != ".lock"]
+
+
+def channel_work() -> None:
+    """Threads that do hardly anything else than take and give back the locks of their channels."""
+
+    class Thing:
+        nbytes = 1
+
+    first: Channel[Thing] = Channel(3)
+    second: Channel[Thing] = Channel(2)
+
+    def produce() -> None:
+        for _ in range(3000):
+            first.put(Thing())
+        first.close()
+
+    def pass_on() -> None:
+        for thing in first:
+            second.put(thing)
+        second.close()
+
+    try:
+        with listening() as stop, Workers(first, second) as workers:
+            workers.start("produce", produce)
+            workers.start("pass on", pass_on)
+            workers.start("consume", lambda: sum(1 for _ in second))
+            workers.watch(stop)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def interruptibles(base: Path, model: Path) -> dict[str, Interruptible]:
+    """Everything that is interrupted, by the names in `SHARES`."""
+    engine = ["-m", model, "--device", "cpu", "--quiet"]
+    home, temporary = base / "home", base / "tmp"
+    places = {name: base / name for name in ("video", "dir", "channels")}
+    for place in places.values():
+        place.mkdir()
+    installed = home / "models/own.safetensors"
+    installed.parent.mkdir(parents=True)
+
+    clip = make_clip(places["video"] / "in.mp4", Clip(frames=FRAMES, audio="aac"))
+    video = places["video"] / "out.mp4"
+    pictures = places["dir"] / "in"
+    pictures.mkdir()
+    for number in range(40):
+        cv2.imwrite(str(pictures / f"{number}.png"), picture(number, 96, 64))
+    results = places["dir"] / "out"
+    checkpoint = base / "net_G.pth"
+    torch.save(build_generator("resnet", {"ngf": 16, "blocks": 6}).state_dict(), checkpoint)
+    engines = home / "engines"
+
+    def pictures_whole() -> bool:
+        return all(cv2.imread(str(path)) is not None for path in results.glob("*.png"))
+
+    return {
+        "channels": Interruptible(
+            channel_work, lambda: None, lambda: True, (places["channels"],), frozenset()
+        ),
+        "video": Interruptible(
+            command("video", clip, "-o", video, *engine, "--engine", "eager"),
+            lambda: remove(video, resume.part_folder(video)),
+            lambda: not video.exists() or _frames(video) == FRAMES,
+            (places["video"], temporary),
+            frozenset({clip.name, video.name, resume.part_folder(video).name}),
+        ),
+        "dir": Interruptible(
+            command("dir", pictures, "-o", results, *engine, "--engine", "eager"),
+            lambda: remove(results),
+            pictures_whole,
+            (places["dir"], temporary),
+            frozenset({"in", "out"}),
+        ),
+        "import": Interruptible(
+            command("models", "import", checkpoint, "--name", "own"),
+            lambda: remove(installed),
+            lambda: not installed.exists() or installed.stat().st_size > 0,
+            (installed.parent, temporary),
+            frozenset({installed.name}),
+        ),
+        "compile": Interruptible(
+            command("compile", *engine, "--engine", "compile", "--size", "64x48"),
+            lambda: remove(engines),
+            lambda: True,
+            (home, temporary),
+            frozenset({"models", "engines"}),
+            1,
+        ),
+        "int8": Interruptible(
+            command("dir", pictures, "-o", results, *engine, "--engine", "openvino", "--precision", "int8"),
+            lambda: remove(engines, results),
+            pictures_whole,
+            (home, places["dir"], temporary),
+            frozenset({"models", "engines", "in", "out"}),
+            1,
+        ),
+    }
+
+
+def show(what: str, tally: Tally, count: int) -> None:
+    if tally.tries % 25 == 0:
+        print(f"{what}: {tally.tries} of {count}, {len(tally.wrong)} wrong", flush=True)
+
+
+def _frames(path: Path) -> int:
+    with av.open(str(path)) as container:
+        return sum(bool(packet.size) for packet in container.demux(video=0))
+
+
+def share(base: Path, seed: int, counts: dict[str, int]) -> dict[str, Tally]:
+    """One process's part of all tries."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)  # what a command leaves running becomes our child
+    resume.SEGMENT_FRAMES = SEGMENT_FRAMES
+    chance = random.Random(seed)
+    temporary = base / "tmp"
+    temporary.mkdir(parents=True)
+    tempfile.tempdir = None
+    os.environ |= {"CGCONVERT_HOME": str(base / "home"), "TMPDIR": str(temporary)}
+    arguments = {"half_channels": 4, "channels": 8, "blocks": 1}
+    torch.manual_seed(0)
+    card = ModelCard("small", "h2", arguments=arguments, size_multiple=4, size_minimum=16)
+    model = base / "small.safetensors"
+    write_model(model, card, build_generator("h2", arguments).state_dict())
+    results = {}
+    for name, what in interruptibles(base, model).items():
+        if counts[name]:
+            results[f"interrupts of {name}"] = interrupts(name, counts[name], what, base / "said", chance)
+    if counts["kills"]:
+        results["kills of video"] = kills(counts["kills"], base, model, chance)
+    return results
+
+
+def shared_out(base: Path, jobs: int, seed: int, counts: dict[str, int]) -> dict[str, Tally]:
+    """All tries, by several processes at once: most of a try is waiting."""
+    children = {}
+    for job in range(jobs):
+        own = {name: count // jobs + (job < count % jobs) for name, count in counts.items()}
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                found = share(base / str(job), seed + 1000 * job, own)
+                rows = {name: asdict(tally) for name, tally in found.items()}
+                (base / f"{job}.json").write_text(json.dumps(rows))
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        children[job] = child
+    results: dict[str, Tally] = {}
+    for job, child in children.items():
+        _, status = os.waitpid(child, 0)
+        if status:
+            raise SystemExit(f"the tries of process {job} could not be made")
+        for name, row in json.loads((base / f"{job}.json").read_text()).items():
+            tally = results.setdefault(name, Tally())
+            tally.tries += row["tries"]
+            tally.ended_before += row["ended_before"]
+            tally.went_on += row["went_on"]
+            tally.slowest_seconds = max(tally.slowest_seconds, row["slowest_seconds"])
+            tally.seconds += row["seconds"]
+            tally.wrong += row["wrong"]
+    return results
 
 
 def main() -> None:
     parser = option_parser(__doc__, "reliability")
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--interrupts", type=int, default=1000)
+    parser.add_argument(
+        "--kinds", default=",".join(SHARES), help="what is interrupted (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=3, help="processes that try at once (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    chance = random.Random(options.seed)
-    resume.SEGMENT_FRAMES = 8
+    kinds = options.kinds.split(",")
+    whole = sum(SHARES[kind] for kind in kinds)
+    counts = dict.fromkeys(SHARES, 0) | {
+        kind: -(-options.interrupts * SHARES[kind] // whole) for kind in kinds
+    }
+    begun = time.monotonic()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it would be ignored
     with tempfile.TemporaryDirectory() as temporary:
-        base = Path(temporary)
-        os.environ["CGCONVERT_HOME"] = str(base / "home")
-        arguments = {"half_channels": 4, "channels": 8, "blocks": 1}
-        torch.manual_seed(0)
-        card = ModelCard("small", "h2", arguments=arguments, size_multiple=4, size_minimum=16)
-        model = base / "small.safetensors"
-        write_model(model, card, build_generator("h2", arguments).state_dict())
-        places = {name: base / name for name in ("kills", "video", "dir", "import")}
-        for place in places.values():
-            place.mkdir()
-        results = {"kills of video": kills(options.kills, places["kills"], model, chance)}
-        third = -(-options.interrupts // 3)
-        engine = ["-m", str(model), "--device", "cpu", "--engine", "eager", "--quiet"]
-
-        clip = make_clip(places["video"] / "in.mp4", Clip(frames=80, audio="aac"))
-        output = places["video"] / "out.mp4"
-        results["interrupts of video"] = interrupts(
-            "video",
-            third,
-            places["video"],
-            ["video", str(clip), "-o", str(output), *engine],
-            output,
-            chance,
-            lambda path: _frames(path) == 80,
-        )
-        pictures = places["dir"] / "in"
-        pictures.mkdir()
-        for number in range(40):
-            cv2.imwrite(str(pictures / f"{number}.png"), picture(number, 96, 64))
-        output = places["dir"] / "out"
-        results["interrupts of dir"] = interrupts(
-            "dir",
-            third,
-            places["dir"],
-            ["dir", str(pictures), "-o", str(output), *engine],
-            output,
-            chance,
-            lambda folder: all(cv2.imread(str(path)) is not None for path in folder.glob("*.png")),
-        )
-        checkpoint = places["import"] / "net_G.pth"
-        torch.save(build_generator("resnet", {"ngf": 16, "blocks": 6}).state_dict(), checkpoint)
-        output = base / "home" / "models" / "own.safetensors"
-        output.parent.mkdir(parents=True)
-        results["interrupts of models import"] = interrupts(
-            "import",
-            third,
-            output.parent,
-            ["models", "import", str(checkpoint), "--name", "own"],
-            output,
-            chance,
-            lambda path: path.stat().st_size > 0,
-        )
-    wrong = [line for tally in results.values() for line in tally.wrong]
+        results = shared_out(Path(temporary), options.jobs, options.seed, counts | {"kills": options.kills})
+    rows = {}
     for name, tally in results.items():
+        rows[name] = asdict(tally)
+        seconds = sorted(rows[name].pop("seconds"))
+        if seconds:
+            rows[name]["median_seconds"] = statistics.median(seconds)
         print(
-            f"{name:30} {tally.tries:5} tries, {tally.ended_before} had ended, "
+            f"{name:30} {tally.tries:5} tries, {tally.ended_before} more had ended, "
             f"slowest {tally.slowest_seconds} s, {len(tally.wrong)} wrong"
         )
-    rows = {name: asdict(tally) for name, tally in results.items()}
-    print(save(options.name or "reliability", {"seed": options.seed, "tries": rows}))
-    print("\n".join(wrong[:20]))
+    took = round(time.monotonic() - begun)
+    figures = {"seed": options.seed, "limit_seconds": LIMIT, "took_seconds": took, "tries": rows}
+    print(save(options.name or "reliability", figures))
+    wrong = [line for tally in results.values() for line in tally.wrong]
+    print("\n\n".join(wrong[:20]))
     sys.exit(bool(wrong))
-
-
-def _frames(path: Path) -> int:
-    with av.open(str(path)) as container:
-        return sum(bool(packet.size) for packet in container.demux(video=0))
 
 
 if __name__ == "__main__":

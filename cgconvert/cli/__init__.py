@@ -18,7 +18,7 @@ import click
 from cgconvert.cli.wording import tell_error
 from cgconvert.errors import CgconvertError, Interrupted
 from cgconvert.host.channels import Worker
-from cgconvert.host.interrupts import end_by_signal, hear_termination
+from cgconvert.host.interrupts import deferring, end_by_signal, hear_termination
 from cgconvert.host.memory import keep_freed_memory
 from cgconvert.host.threads import wait_without_spinning
 
@@ -62,11 +62,12 @@ class LazyGroup(click.Group):
         return [*COMMANDS, *sorted(find_plugins())]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in COMMANDS:
-            module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-            return getattr(importlib.import_module(module), attribute)
-        point = find_plugins().get(cmd_name)
-        return point.load() if point else None
+        with deferring():  # an import that is interrupted can fail with any error
+            if cmd_name in COMMANDS:
+                module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+                return getattr(importlib.import_module(module), attribute)
+            point = find_plugins().get(cmd_name)
+            return point.load() if point else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

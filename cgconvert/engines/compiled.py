@@ -22,6 +22,8 @@ from cgconvert.engines.shaped import Runner, ShapedEngine
 from cgconvert.tensors.dtypes import DTYPES
 
 PACKAGE = "network.pt2"
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
+"""Environment variable: where inductor keeps what it makes on the way."""
 
 
 class CompileEngine(ShapedEngine):
@@ -61,7 +63,14 @@ class CompileEngine(ShapedEngine):
         (folder / PACKAGE).write_bytes(package.getbuffer())
 
     def _load(self, folder: Path) -> Runner:
-        import torch._inductor as inductor
+        # Inductor makes its cache's folder, in that for temporary files, when it is imported.
+        before = os.environ.get(CACHE)
+        os.environ.setdefault(CACHE, str(folder))
+        try:
+            import torch._inductor as inductor
+        finally:
+            if before is None:
+                del os.environ[CACHE]
 
         logging.getLogger("torch._inductor").setLevel(logging.ERROR)
         index = -1 if self.device.type == "cpu" else (self.device.index or 0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pickletools
 import warnings
-from typing import IO
+from typing import IO, cast
 
 MOST_OPCODES = 2_000_000
 """A checkpoint with optimizers has some hundred for each tensor."""
@@ -36,6 +36,27 @@ POPPED = {"APPEND": 1, "SETITEM": 2, "BUILD": 1, "REDUCE": 1, "NEWOBJ": 1}
 """Opcodes that take objects off the stack and leave what is below them as it is, or one in its place."""
 
 
+READ = 2**16
+"""Bytes that are asked of a file at once."""
+
+
+class Bounded:
+    """A file as `pickletools` reads it. It allocates what is there, and not what an opcode says there is."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.readline = file.readline
+        self.tell = file.tell
+
+    def read(self, count: int) -> bytes:
+        """Return up to `count` bytes; fewer only at the end of the file."""
+        parts = []
+        while count > 0 and (part := self.file.read(min(count, READ))):
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
+
+
 class UnreasonableError(Exception):
     """The pickle describes more than any checkpoint holds."""
 
@@ -51,7 +72,7 @@ def check_pickle(file: IO[bytes]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about escapes in text that is none
         try:
-            for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+            for count, (opcode, argument, _) in enumerate(pickletools.genops(cast(IO[bytes], Bounded(file)))):
                 if count > MOST_OPCODES:
                     raise UnreasonableError(f"it holds more than {MOST_OPCODES} objects")
                 if not _take(opcode.name, argument, stack, memo):

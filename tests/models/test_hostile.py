@@ -256,6 +256,14 @@ def test_tuples_that_nobody_can_hash(tmp_path: Path, content: bytes) -> None:
     )
 
 
+@pytest.mark.parametrize("opcode", [b"\x8d", b"\x8e", b"\x96"], ids=["text", "bytes", "bytearray"])
+def test_a_text_that_says_it_is_larger_than_memory(tmp_path: Path, opcode: bytes) -> None:
+    """Python allocates what a read asks for before it reads; this asks for 64 TiB."""
+    path = tmp_path / "bomb.pth"
+    path.write_bytes(b"\x80\x02" + opcode + struct.pack("<Q", 2**46) + b"x")
+    refusal(path)
+
+
 def test_tuples_in_an_old_file(tmp_path: Path) -> None:
     path = tmp_path / "bomb.pth"
     path.write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + doubled(60))

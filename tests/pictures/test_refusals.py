@@ -78,6 +78,23 @@ def test_a_damaged_png_names_the_chunk() -> None:
     assert refusal(bytes(data)) == "damaged: the checksum of its IDAT chunk is wrong"
 
 
+def test_a_chunk_whose_name_a_terminal_would_obey() -> None:
+    data = png(noise(8, 8), 2, extra=chunk(b"\x1b[2J", b""))
+    assert (
+        refusal(data.replace(b"\x1b[2J", b"\x1b[2K"))
+        == "damaged: the checksum of its 1b5b324b chunk is wrong"
+    )
+
+
+@pytest.mark.parametrize("depth", [0, 3, 255])
+def test_depths_that_no_png_has(depth: int) -> None:
+    """A gray value that is transparent was scaled by them, and 0 divided by."""
+    data = bytearray(png(noise(8, 8, 1), 0, extra=chunk(b"tRNS", b"\0\5")))
+    data[24] = depth
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    assert refusal(bytes(data)) == f"damaged: its PNG header says {depth} bits a sample"
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tiff", ".avif", ".bmp"])
 def test_random_damage_never_crashes(suffix: str) -> None:
     rng = np.random.default_rng(5)

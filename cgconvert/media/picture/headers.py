@@ -151,7 +151,8 @@ def png_chunks(data: bytes, checked: bool = False) -> Iterator[tuple[bytes, byte
             raise InputError("cut short: the end of the PNG is missing")
         view = memoryview(data)[at + 4 : end]
         if checked and zlib.crc32(view) != struct.unpack_from(">I", data, end)[0]:
-            raise InputError(f"damaged: the checksum of its {kind.decode('latin-1')} chunk is wrong")
+            name = kind.decode("ascii", "backslashreplace") if kind.isalnum() else kind.hex()
+            raise InputError(f"damaged: the checksum of its {name} chunk is wrong")
         yield kind, bytes(view[4:]) if kind != b"IDAT" else b""
         if kind == b"IEND":
             return
@@ -179,6 +180,8 @@ def png_pixels_only(data: bytes) -> bytes:
 
 def _png(data: bytes) -> ImageHeader:
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
+    if depth not in (1, 2, 4, 8, 16):
+        raise InputError(f"damaged: its PNG header says {depth} bits a sample")
     frames, key = 1, None
     for kind, payload in png_chunks(data, checked=True):
         if kind == b"acTL":
