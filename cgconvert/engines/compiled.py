@@ -73,5 +73,11 @@ class CompileEngine(ShapedEngine):
                 del os.environ[CACHE]
 
         logging.getLogger("torch._inductor").setLevel(logging.ERROR)
-        index = -1 if self.device.type == "cpu" else (self.device.index or 0)
-        return inductor.aoti_load_package(str(folder / PACKAGE), device_index=index)
+        on_cuda = self.device.type == "cuda"
+        return inductor.aoti_load_package(
+            str(folder / PACKAGE),
+            # The other way asks a CUDA event whether the library is free, which no graph can record. An
+            # engine is used by one thread at a time.
+            run_single_threaded=on_cuda,
+            device_index=self.device.index if on_cuda else -1,
+        )

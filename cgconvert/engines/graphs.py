@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -10,38 +11,77 @@ from torch import Tensor
 WARM_UPS = 3
 """Runs before the recording: libraries load, algorithms are chosen and memory is reserved in them."""
 
+_failed: list[torch.cuda.CUDAGraph] = []
+"""Graphs whose recording failed. None is freed, since torch's allocator of pinned memory keeps a pointer to each."""
 
-def record_graph(run: Callable[[Tensor], Tensor], example: Tensor) -> Callable[[Tensor], Tensor]:
+
+class RecordedGraph:
+    """A network's launches for inputs of one shape. Made by `record_graph`."""
+
+    def __init__(
+        self,
+        run: Callable[[Tensor], Tensor],
+        graph: torch.cuda.CUDAGraph,
+        fixed_input: Tensor,
+        fixed_output: Tensor,
+    ) -> None:
+        # The graph calls the code of `run` and reads its weights, and keeps neither of them alive itself.
+        self.run = run
+        self.graph, self.fixed_input, self.fixed_output = graph, fixed_input, fixed_output
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The network's result for CUDA images like the recorded ones.
+
+        It is a copy, since the next call overwrites what the graph writes.
+        """
+        self.fixed_input.copy_(images)
+        self.graph.replay()
+        return self.fixed_output.clone()
+
+
+def record_graph(run: Callable[[Tensor], Tensor], example: Tensor) -> RecordedGraph:
     """`run` for CUDA inputs of exactly the shape, type and memory format of `example`, as a graph.
 
-    The recorded input and output have fixed addresses: the result is a copy, since the next call overwrites
-    what the graph writes. The device of `example` is the current one meanwhile: a graph records what the
-    current device is given, which is the first one unless somebody says otherwise.
+    The device of `example` is the current one meanwhile, and its current stream is the same afterwards, also
+    where the recording fails. Raises as `run` and torch do.
     Follows https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs.
     """
     device = example.device
     with torch.cuda.device(device):
-        return _record(run, example, device)
+        before = torch.cuda.current_stream(device)
+        fixed_input = example.clone(memory_format=torch.preserve_format)
+        # A stream of our own: torch's is one for the whole process, on the device of the first recording.
+        side = torch.cuda.Stream(device)
+        side.wait_stream(before)
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UPS):
+                run(fixed_input)
+        before.wait_stream(side)
+        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+        try:
+            # "thread_local": what other threads do on the device, such as allocating, breaks no recording.
+            with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
+                fixed_output = run(fixed_input)
+        except BaseException:
+            _clean_up(graph, pool, device)
+            raise
+        finally:
+            # Where a recording fails, torch leaves the thread in the stream that was recorded.
+            torch.cuda.set_stream(before)
+    return RecordedGraph(run, graph, fixed_input, fixed_output)
 
 
-def _record(
-    run: Callable[[Tensor], Tensor], example: Tensor, device: torch.device
-) -> Callable[[Tensor], Tensor]:
-    """On the current device, which is `device`."""
-    fixed_input = example.clone(memory_format=torch.preserve_format)
-    side = torch.cuda.Stream(device)
-    side.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(side):
-        for _ in range(WARM_UPS):
-            run(fixed_input)
-    torch.cuda.current_stream(device).wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        fixed_output = run(fixed_input)
+def _clean_up(graph: torch.cuda.CUDAGraph, pool: tuple[int, int], device: torch.device) -> None:
+    """Tell torch's allocator that a recording which failed is over.
 
-    def replay(images: Tensor) -> Tensor:
-        fixed_input.copy_(images)
-        graph.replay()
-        return fixed_output.clone()
-
-    return replay
+    `CUDAGraph.capture_end` does so only where CUDA ends the recording well. Otherwise the allocator takes it
+    for still going on: it reuses no memory that another stream has used, and `empty_cache` fails.
+    """
+    try:
+        graph.pool()
+    except RuntimeError:
+        _failed.append(graph)
+        with suppress(RuntimeError):  # where the recording had not even begun
+            torch._C._cuda_endAllocateToPool(device.index, pool)
+            torch._C._cuda_releasePool(device.index, pool)
+    # Else the recording was ended, such as after a shortage of memory, and the graph gives its memory back.

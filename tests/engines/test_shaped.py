@@ -1,9 +1,11 @@
-"""What is built for one shape: on which device it is recorded, and by what it is found again."""
+"""What is built for one shape: how it is recorded on a card, and by what it is found again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import gc
+import weakref
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,60 +14,106 @@ from torch import Tensor
 
 from cgconvert.engines.cache import digest
 from cgconvert.engines.compiled import CompileEngine
-from cgconvert.engines.graphs import record_graph
+from cgconvert.engines.graphs import WARM_UPS, record_graph
 from cgconvert.engines.keys import engine_parts
+from tests.engines.cuda import FORBIDDEN, Cuda, cuda
 from tests.engines.models import make_model
 
+__all__ = ["cuda"]
 CPU = torch.device("cpu")
+IMAGES = torch.zeros(1, 3, 4, 4)
 
 
-class FakeCuda:
-    """Takes the place of what `record_graph` uses of `torch.cuda`; says which device was the current one."""
+class Library:
+    """A loaded library, as AOTInductor loads it: unless it is told to be used by one thread, it asks at every
+    call for the event of the call before."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.current, self.events = "cuda:0", list[str]()
-        for name in ("device", "stream", "graph"):
-            monkeypatch.setattr(torch.cuda, name, getattr(self, name))
-        for name in ("Stream", "CUDAGraph", "current_stream"):
-            monkeypatch.setattr(torch.cuda, name, lambda *given: self)
+    def __init__(self, card: Cuda, run_single_threaded: bool) -> None:
+        self.card, self.single = card, run_single_threaded
+        self.devices: list[object] = []
 
-    def wait_stream(self, other: Any) -> None:
-        """As a stream."""
-
-    def replay(self) -> None:
-        """As a graph."""
-        self.events.append("replay")
-
-    @contextmanager
-    def device(self, device: torch.device) -> Iterator[None]:
-        before, self.current = self.current, "that of the example"
-        yield
-        self.current = before
-
-    @contextmanager
-    def stream(self, stream: Any) -> Iterator[None]:
-        yield
-
-    @contextmanager
-    def graph(self, graph: Any) -> Iterator[None]:
-        self.events.append(f"record on {self.current}")
-        yield
-
-
-def test_a_graph_is_recorded_on_the_device_of_its_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = FakeCuda(monkeypatch)
-    runs = []
-
-    def run(images: Tensor) -> Tensor:
-        runs.append(fake.current)
+    def __call__(self, images: Tensor) -> Tensor:
+        if not self.single:
+            self.card.query_event()
+        self.devices.append(self.card.device)
         return images + 1
 
-    replay = record_graph(run, torch.zeros(1, 3, 4, 4))
-    assert fake.events == ["record on that of the example"]
-    assert runs == ["that of the example"] * 4
-    assert fake.current == "cuda:0", "the current device is again what it was"
-    replay(torch.zeros(1, 3, 4, 4))
-    assert fake.events[1:] == ["replay"]
+
+def test_a_graph_is_recorded_on_the_device_of_its_input_in_a_stream_of_its_own(cuda: Cuda) -> None:
+    library = Library(cuda, True)
+    recorded = record_graph(library, IMAGES)
+    assert library.devices == [IMAGES.device] * (WARM_UPS + 1)
+    assert (cuda.device, cuda.current) == ("cuda:0", cuda.default), "both are again what they were"
+    assert [stream.device for stream in cuda.streams] == [IMAGES.device]
+    assert cuda.modes == ["thread_local"], "other threads decode and encode on the device meanwhile"
+    result = recorded(torch.full((1, 3, 4, 4), 5.0))
+    assert cuda.replays == 1 and recorded.fixed_input.unique().tolist() == [5.0]
+    assert torch.equal(result, recorded.fixed_output) and result is not recorded.fixed_output
+    assert not cuda.underway and not cuda.released
+
+
+def test_what_was_recorded_lives_as_long_as_its_graph(cuda: Cuda) -> None:
+    """The graph calls its code and reads its weights; it ends with the library's memory, not before."""
+    library = Library(cuda, True)
+    alive = weakref.ref(library)
+    recorded = record_graph(library, IMAGES)
+    del library
+    gc.collect()
+    assert alive() is not None
+    del recorded
+    gc.collect()
+    assert alive() is None
+
+
+def test_a_library_is_loaded_so_that_it_can_be_recorded(
+    cuda: Cuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+
+    def load(path: str, run_single_threaded: bool = False, device_index: int = -1) -> Library:
+        given.append((path, device_index))
+        return Library(cuda, run_single_threaded)
+
+    monkeypatch.setattr("torch._inductor.aoti_load_package", load)
+    engine = CompileEngine(make_model("tiny"), CPU, "fp32")
+    engine.device = torch.device("cuda", 1)
+    assert record_graph(engine._load(tmp_path), IMAGES)(IMAGES).shape == IMAGES.shape
+    assert given == [(str(tmp_path / "network.pt2"), 1)]
+
+
+def failing(cuda: Cuda, fail: Callable[[], None]) -> Callable[[Tensor], Tensor]:
+    """A library that runs, and cannot be recorded."""
+
+    def run(images: Tensor) -> Tensor:
+        if cuda.capturing is not None:
+            fail()
+        return images
+
+    return run
+
+
+def test_a_recording_that_fails_leaves_nothing_behind(cuda: Cuda) -> None:
+    """torch leaves the thread in the recorded stream then, and its allocator in the recording."""
+    with pytest.raises(RuntimeError, match="previous error during capture") as caught:
+        record_graph(failing(cuda, cuda.query_event), IMAGES)
+    assert str(caught.value.__context__) == FORBIDDEN
+    assert cuda.current is cuda.default and cuda.device == "cuda:0"
+    torch.cuda.empty_cache()
+    assert cuda.released == [(0, 1)]
+    record_graph(Library(cuda, True), IMAGES)
+    assert cuda.released == [(0, 1)] and not cuda.underway
+
+
+def test_memory_that_runs_short_while_recording_is_given_back_once(cuda: Cuda) -> None:
+    """CUDA ends such a recording well, and the graph gives its pool back itself."""
+
+    def fail() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        record_graph(failing(cuda, fail), IMAGES)
+    assert cuda.current is cuda.default
+    assert cuda.released == [] and not cuda.underway
 
 
 def test_a_library_for_other_threads_is_another_one() -> None:
