@@ -24,6 +24,7 @@ from cgconvert.engines.eager import EagerEngine
 from cgconvert.engines.fuse import operate
 from cgconvert.engines.job import EngineJob
 from cgconvert.engines.pixels import convert_pixels
+from cgconvert.engines.toolkit import cuda_home, why_not_ahead
 from cgconvert.engines.verify import verify
 from cgconvert.progress import Silent
 from cgconvert.tensors.images import images_to_pixels, pixels_to_images
@@ -48,6 +49,7 @@ def machine(bench: Bench, what: str) -> Rows:
     # int8 is calibrated on the pictures of a job, which there are none of here.
     candidates = [name for name, why in reasons.items() if why is None and not name.endswith("int8")]
     yield "engines", {"why_not": reasons, "candidates": candidates}
+    yield "compile", {"toolkit": str(cuda_home()), "why_not_ahead_of_time": why_not_ahead()}
     limits = measure_limits(device, engine_class("eager").precisions(device))
     yield "limits", {"macs": limits.macs, "copy_bytes": limits.copy_bytes}
 

@@ -81,8 +81,9 @@ def compile_command(
     loaded = load_model(model)
     progress = create_progress(quiet)
     for height, width in wanted:
+        stored = width * height * 3 // 2  # 8 bits and 4:2:0, as nearly all videos are
         seen = network_size(work_size, loaded.card, (width, height), (width, height))
-        told = in_worker("build", partial(_build, loaded, options, seen[::-1]), progress)
+        told = in_worker("build", partial(_build, loaded, options, seen[::-1], stored), progress)
         if not quiet:
             click.echo(told + _why_smaller(loaded.card, seen, (width, height), work_size))
 
@@ -95,10 +96,12 @@ def _why_smaller(card: ModelCard, seen: tuple[int, int], size: tuple[int, int], 
     return f" (what the network sees of {size[0]}x{size[1]}, {why})"
 
 
-def _build(model: Model, options: EngineOptions, size: tuple[int, int], progress: Progress) -> str:
+def _build(
+    model: Model, options: EngineOptions, size: tuple[int, int], stored: int, progress: Progress
+) -> str:
     """Build for one size, and return a line that says what was built.
 
-    Raises `UnavailableError`, `OutOfMemoryError`.
+    `stored` are the bytes of a frame outside of the network. Raises `UnavailableError`, `OutOfMemoryError`.
     """
     from cgconvert.engines.batches import OutOfMemoryError
     from cgconvert.engines.choose import candidates
@@ -107,7 +110,7 @@ def _build(model: Model, options: EngineOptions, size: tuple[int, int], progress
     failure: CgconvertError | None = None
     for candidate in candidates(model, options.device, options.engine, options.precision):
         try:
-            job = make_ready(model, candidate, size, options.batch, progress, lambda count: [])
+            job = make_ready(model, candidate, size, options.batch, progress, lambda count: [], stored)
         except (UnavailableError, OutOfMemoryError) as error:
             failure = failure or error
             continue

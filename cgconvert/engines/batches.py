@@ -38,7 +38,27 @@ MEMORY_WORDS = (
     "cannot allocate memory",
     "bad_alloc",
     "std::bad",
+    "alloc_failed",
 )
+"""Of errors that say that memory was short."""
+
+VAGUE_WORDS = ("unable to find an engine", "api call failed at", "internal_error", "not_initialized")
+"""Of errors that libraries raise where memory was short, and for other reasons too: cuDNN where no algorithm
+gets its work space, AOTInductor for whatever a call met, and cuDNN and cuBLAS for their handles."""
+
+NEARLY_FULL = 0.02
+"""Share of a card's memory: less that is free is hardly any."""
+
+COMMON_POOL = (0, 0)
+"""torch's name for the memory that does not belong to a graph."""
+
+BATCH_BYTES = 128 * 2**20
+"""That the frames of a batch may store on either side of the network on a card: 10 of a 4K video. Their
+network may see them much smaller, and would have more of them together."""
+
+CONVERSION_BYTES = 32
+"""Of a card's memory for each byte that a frame stores, while it is converted from and to YUV in float32:
+at most 12 bytes of RGB a pixel, twice that on the way, and 12 of YUV, for 1.5 bytes stored."""
 
 Result = TypeVar("Result")
 
@@ -63,9 +83,24 @@ def is_out_of_memory(error: BaseException) -> bool:
     while cause is not None:
         if isinstance(cause, torch.OutOfMemoryError | MemoryError):
             return True
-        if isinstance(cause, RuntimeError) and any(word in str(cause).lower() for word in MEMORY_WORDS):
-            return True
+        if isinstance(cause, RuntimeError):
+            text = str(cause).lower()
+            if any(word in text for word in MEMORY_WORDS):
+                return True
+            if any(word in text for word in VAGUE_WORDS) and _cards_were_short():
+                return True
         cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def _cards_were_short() -> bool:
+    """Whether torch has ever failed to allocate on a card, or hardly anything is free on one."""
+    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
+        return False
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        if torch.cuda.memory_stats(index).get("num_ooms", 0) or free < NEARLY_FULL * total:
+            return True
     return False
 
 
@@ -85,10 +120,17 @@ def if_it_fits(work: Callable[[], Result]) -> Result | None:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that could be allocated on a device now, what torch keeps for reuse included."""
+    """Bytes that could be allocated on a device now, what torch keeps for reuse included.
+
+    What the graphs on a card keep for themselves is not: only their own replays use it.
+    """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free + sum(
+            segment["total_size"] - segment["active_size"]
+            for segment in torch.cuda.memory_snapshot()
+            if segment["device"] == device.index and tuple(segment["segment_pool_id"]) == COMMON_POOL
+        )
     free_bytes = available_memory()
     return 2 * 2**30 if free_bytes is None else free_bytes
 
@@ -189,13 +231,21 @@ def busy_pixels(engine: Engine, height: int, width: int) -> int:
     return max(ENOUGH_PIXELS[engine.device.type], engine.streams * height * width)
 
 
-def choose_batch(job: EngineJob, height: int, width: int) -> int:
-    """Pictures of this size to send together: enough to keep the device busy, as far as memory allows."""
+def choose_batch(job: EngineJob, height: int, width: int, stored: int = 0) -> int:
+    """Pictures of this size to send together: enough to keep the device busy, as far as memory allows.
+
+    `stored` are the bytes of each picture as it comes or goes, whichever is more; 0: as the network sees it.
+    """
     height, width = padded_size(height, width, job.engine.model.card)
     enough = busy_pixels(job.engine, height, width)
     if enough <= height * width:
         return 1
-    return scaled_batch(height, width, enough, pixels_that_fit(job))
+    fits, limit = pixels_that_fit(job), LIMIT
+    if stored and job.engine.device.type == "cuda":
+        pixels = height * width
+        fits = int(fits * pixels / (pixels + CONVERSION_BYTES * stored / bytes_per_pixel(job)))
+        limit = max(1, min(LIMIT, BATCH_BYTES // stored))
+    return scaled_batch(height, width, enough, fits, limit)
 
 
 def prepare_what_fits(job: EngineJob, height: int, width: int, progress: Progress) -> None:

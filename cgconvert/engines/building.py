@@ -28,6 +28,7 @@ from cgconvert.errors import CgconvertError, UnavailableError, first_line
 from cgconvert.host.channels import check_worker
 from cgconvert.models.files import write_model
 from cgconvert.models.loading import load_model
+from cgconvert.tensors.transfers import own_device
 
 if TYPE_CHECKING:
     from cgconvert.engines.base import Engine
@@ -46,7 +47,9 @@ COMMAND = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from cgconvert.engines.building import carry_out; carry_out(sys.argv[2])"
 )
-OWN_FOLDERS = ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+COMPILERS_FOLDERS = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+"""Environment variables that say where torch's and triton's compilers keep what they have made."""
+OWN_FOLDERS = ("TMPDIR", *COMPILERS_FOLDERS)
 """Environment variables that say where libraries put what they write on the way."""
 
 
@@ -155,7 +158,9 @@ def fulfil(folder: Path) -> None:
         if (folder / CALIBRATION).exists():
             with np.load(folder / CALIBRATION) as arrays:
                 more["calibration"] = [arrays[key] for key in arrays.files]
-        engine = kind(model, torch.device(order["device"]), order["precision"], **more)
+        device = torch.device(order["device"])
+        own_device(device)
+        engine = kind(model, device, order["precision"], **more)
         engine.write(Path(order["folder"]), **order["what"])
     except CgconvertError as error:
         answer = {"outcome": "refused", "text": str(error)}

@@ -55,12 +55,13 @@ def engine_class(name: str) -> type[Engine]:
 def choose_device(text: str) -> torch.device:
     """`auto`, `cpu`, `cuda` or `cuda:N` as a device that is there. Raises `UnavailableError`.
 
-    For an Intel `gpu` it is the CPU, where torch prepares what OpenVINO takes to that card.
+    A CUDA device has its number, since libraries take one without for none or for the first. For an Intel
+    `gpu` it is the CPU, where torch prepares what OpenVINO takes to that card.
     """
     if text.lower() == "gpu":
         return torch.device("cpu")
     if text == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        text = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(text)
     except RuntimeError:
@@ -71,6 +72,8 @@ def choose_device(text: str) -> torch.device:
             raise UnavailableError(
                 f'no device {text}: {count} CUDA devices are visible; use `device="cpu"` or auto'
             )
+        if device.index is None:
+            return torch.device("cuda", torch.cuda.current_device())
     elif device.type != "cpu":
         raise UsageError(f"device {text!r} is not supported: use auto, cpu, cuda, cuda:N or gpu (Intel)")
     return device

@@ -1,35 +1,49 @@
-"""The compile engine: the network as one ahead-of-time compiled library a size, made by torch's inductor.
+"""The compile engine: the network as torch's inductor compiles it, for one size at a time.
 
-Padding, normalisation, activation and residual are fused where inductor fuses them. The libraries are kept
-in the cache: the second start loads them in a fraction of a second, without tracing anything.
+Padding, normalisation, activation and residual are fused where inductor fuses them. What is compiled is kept
+in the cache. With a compiler, and for cards with NVIDIA's toolkit, it is a library made ahead of time, which
+the second start loads in a fraction of a second, without tracing anything. Without the toolkit it is what
+`torch.compile` keeps: the second start traces the network again, and finds its kernels compiled.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import io
+import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
+from cgconvert.engines import toolkit
+from cgconvert.engines.building import COMPILERS_FOLDERS
 from cgconvert.engines.eager import exact_float32
 from cgconvert.engines.shaped import Runner, ShapedEngine
+from cgconvert.models.loading import Model
 from cgconvert.tensors.dtypes import DTYPES
 
 PACKAGE = "network.pt2"
-CACHE = "TORCHINDUCTOR_CACHE_DIR"
-"""Environment variable: where inductor keeps what it makes on the way."""
+CACHES, SHAPE = "compiled.bin", "shape.json"
+MOST_TRACES = 64
+"""Sizes that torch traces one function for. Beyond its own 8 it gives up; a process may have many engines."""
 
 
 class CompileEngine(ShapedEngine):
-    """A generator compiled by inductor, ahead of time."""
+    """A generator compiled by inductor."""
 
     name: ClassVar[str] = "compile"
+
+    def __init__(self, model: Model, device: torch.device, precision: str) -> None:
+        super().__init__(model, device, precision)
+        self.why_traced = toolkit.why_not_ahead() if device.type == "cuda" else None
+        """Why nothing is compiled ahead of time; None if it is."""
 
     @classmethod
     def why_not(cls, device: torch.device, precision: str) -> str | None:
@@ -37,21 +51,35 @@ class CompileEngine(ShapedEngine):
             return f'compile has no {precision}; use `engine="openvino"`, or `precision="auto"`'
         if device.type == "cpu" and precision == "fp16":
             return 'fp16 is for GPUs: on a CPU use `precision="bf16"`, fp32 or auto'
-        compiler = os.environ.get("CXX") or "g++"
-        if not (shutil.which(compiler) or shutil.which("clang++")):
+        if device.type == "cpu" and toolkit.cpp_compiler() is None:
             return 'compile needs a C++ compiler: install g++, or use `engine="openvino"` or eager'
         if device.type == "cuda" and importlib.util.find_spec("triton") is None:
             return 'compile needs triton on a GPU: pip install triton, or use `engine="eager"`'
+        if device.type == "cuda" and not toolkit.has_c_compiler():
+            return 'compile needs a C compiler: install gcc, or use `engine="eager"`'
         return None
 
     def _parts(self) -> dict[str, Any]:
         """On a CPU the number of threads, which a library holds from when it is built."""
-        return {"threads": torch.get_num_threads()} if self.device.type == "cpu" else {}
+        if self.device.type == "cpu":
+            return {"threads": torch.get_num_threads()}
+        return {"ahead": self.why_traced is None}
+
+    def describe(self) -> dict[str, Any]:
+        told = super().describe()
+        if self.why_traced is not None:
+            told["traced_at_each_start"] = self.why_traced
+        return told
 
     def write(self, folder: Path, shape: Sequence[int]) -> None:
+        _quieten()
+        if self.why_traced is not None:
+            self._write_traced(folder, shape)
+            return
+        if self.device.type == "cuda" and (home := toolkit.cuda_home()) is not None:
+            os.environ["CUDA_HOME"] = str(home)  # without it torch finds the toolkit, but no libcuda.so in it
         import torch._inductor as inductor
 
-        logging.getLogger("torch._inductor").setLevel(logging.ERROR)
         assert self.network is not None
         # Frozen weights can be packed for the processor's own layout; cards have no such layout.
         configs: dict[str, Any] = {"freezing": self.device.type == "cpu"}
@@ -63,16 +91,13 @@ class CompileEngine(ShapedEngine):
         (folder / PACKAGE).write_bytes(package.getbuffer())
 
     def _load(self, folder: Path) -> Runner:
+        _quieten()
+        if self.why_traced is not None:
+            return self._load_traced(folder)
         # Inductor makes its cache's folder, in that for temporary files, when it is imported.
-        before = os.environ.get(CACHE)
-        os.environ.setdefault(CACHE, str(folder))
-        try:
+        with _caches_in(folder):
             import torch._inductor as inductor
-        finally:
-            if before is None:
-                del os.environ[CACHE]
 
-        logging.getLogger("torch._inductor").setLevel(logging.ERROR)
         on_cuda = self.device.type == "cuda"
         return inductor.aoti_load_package(
             str(folder / PACKAGE),
@@ -81,3 +106,54 @@ class CompileEngine(ShapedEngine):
             run_single_threaded=on_cuda,
             device_index=self.device.index if on_cuda else -1,
         )
+
+    def _write_traced(self, folder: Path, shape: Sequence[int]) -> None:
+        self._trace(shape)
+        kept = torch.compiler.save_cache_artifacts()
+        if kept is None:
+            raise RuntimeError("torch has kept nothing of what it compiled")
+        (folder / CACHES).write_bytes(kept[0])
+        (folder / SHAPE).write_text(json.dumps(list(shape)))
+
+    def _load_traced(self, folder: Path) -> Runner:
+        """Run once, since only then is everything in memory that was compiled."""
+        place = tempfile.mkdtemp(prefix="cgconvert-engine-")
+        try:
+            with _caches_in(place):
+                import torch._inductor.config as inductor
+
+                torch.compiler.load_cache_artifacts((folder / CACHES).read_bytes())
+                with inductor.patch(compile_threads=1):  # in this process alone
+                    return self._trace(json.loads((folder / SHAPE).read_text()))
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def _trace(self, shape: Sequence[int]) -> Runner:
+        """The network compiled for a shape (batch, height, width), after its first run."""
+        import torch._dynamo.config as tracing
+
+        assert self.network is not None
+        compiled = torch.compile(self.network, dynamic=False, fullgraph=True)
+        limit = tracing.patch(recompile_limit=MOST_TRACES)
+        with limit, torch.inference_mode(), exact_float32(self.device):
+            compiled(self.example(shape))
+        return compiled
+
+
+def _quieten() -> None:
+    logging.getLogger("torch._inductor").setLevel(logging.ERROR)
+
+
+@contextmanager
+def _caches_in(folder: Path | str) -> Iterator[None]:
+    """Let compilers keep what they make in a folder."""
+    before = {name: os.environ.get(name) for name in COMPILERS_FOLDERS}
+    os.environ.update(dict.fromkeys(COMPILERS_FOLDERS, str(folder)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

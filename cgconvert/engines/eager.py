@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -23,12 +24,39 @@ from cgconvert.tensors.images import padded_size
 
 @contextmanager
 def exact_float32(device: torch.device) -> Iterator[None]:
-    """Float32 convolutions as such: cuDNN otherwise rounds their inputs to TF32's ten bits."""
+    """Float32 convolutions as such, and each time the same.
+
+    cuDNN otherwise rounds their inputs to TF32's ten bits, and adds up transposed ones in the order in which
+    threads come, so that a video that was interrupted would end as another one.
+    """
     if device.type != "cuda":
         yield
         return
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    with _exactness:
         yield
+
+
+class _Exactness:
+    """cuDNN's settings for all threads, which they share: set by the first, put back by the last."""
+
+    def __init__(self) -> None:
+        self.lock, self.users, self.settings = threading.Lock(), 0, ExitStack()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.users == 0:
+                flags = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+                self.settings.enter_context(flags)
+            self.users += 1
+
+    def __exit__(self, *problem: object) -> None:
+        with self.lock:
+            self.users -= 1
+            if self.users == 0:
+                self.settings.close()
+
+
+_exactness = _Exactness()
 
 
 class EagerEngine(Engine):

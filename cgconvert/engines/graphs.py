@@ -12,7 +12,7 @@ WARM_UPS = 3
 """Runs before the recording: libraries load, algorithms are chosen and memory is reserved in them."""
 
 _failed: list[torch.cuda.CUDAGraph] = []
-"""Graphs whose recording failed. None is freed, since torch's allocator of pinned memory keeps a pointer to each."""
+"""Graphs whose recording failed, kept since torch's allocator of pinned memory points to them."""
 
 
 class RecordedGraph:

@@ -45,6 +45,10 @@ class PixelFrames:
             raise ValueError(f"a batch needs one or more frames of one kind, got {sorted(map(str, kinds))}")
         return kinds.pop()[0]
 
+    def stored_bytes(self, frame: Frame) -> int:
+        """Those of its pixels."""
+        return frame.pixels.nbytes
+
     def first_pixels(self, frames: Sequence[Frame]) -> np.ndarray:
         """The pixels (N, H, W, 3) of frames of one size, to make an engine ready with."""
         return np.stack([frame.pixels for frame in frames])

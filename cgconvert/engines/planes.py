@@ -42,6 +42,11 @@ class PlaneFrames:
         width, height = self.target.work_size
         return padded_size(height, width, self.card)
 
+    def stored_bytes(self, frame: PlaneFrame) -> int:
+        """Those of its planes or of its result's."""
+        width, height = self.target.size
+        return max(frame.nbytes, self.target.format.nbytes(height, width))
+
     def upload(self, frames: Sequence[PlaneFrame]) -> list[Tensor]:
         """The planes of all frames on the device, each with a first dimension of N."""
         planes = list(zip(*(frame.planes for frame in frames), strict=True))
@@ -110,5 +115,9 @@ def _joined(planes: Sequence[Tensor]) -> list[Tensor]:
 def blank_planes(form: YuvFormat, height: int, width: int, device: torch.device) -> list[Tensor]:
     """The planes of one picture in a device's memory as results lie there; `form` is an interleaved one."""
     dtype = torch.uint8 if form.depth <= 8 else torch.uint16
-    planes = [torch.zeros((1, *shape), dtype=dtype, device=device) for shape in form.shapes(height, width)]
+    # By way of uint8: not every device can fill memory with unsigned numbers of 16 bits.
+    zeros = [
+        torch.zeros((1, *shape), dtype=torch.uint8, device=device) for shape in form.shapes(height, width)
+    ]
+    planes = [plane.to(dtype) for plane in zeros]
     return [plane[0] for plane in _joined(planes)]

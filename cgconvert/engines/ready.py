@@ -39,6 +39,7 @@ def create_job(
     progress: Progress | None = None,
     samples: Samples | None = None,
     compared_edge: int | None = None,
+    stored_bytes: int = 0,
 ) -> EngineJob:
     """The engine for a job, whose first pictures are `first_pixels` (N, H, W, 3), uint8 or uint16.
 
@@ -47,6 +48,7 @@ def create_job(
     or falls below its bound gives way to the next, and the job's notes say so. `samples` gives
     pictures for int8's calibration; without it the first pictures are used. Where `compared_edge` is given
     no more than that square of a picture is compared, unless the engine is built for the picture's size.
+    `stored_bytes` are those of a picture outside of the network, where it is of another size there.
 
     Raises `VerificationError`, `UnavailableError` or `OutOfMemoryError` where what was asked for by name does
     not do.
@@ -58,7 +60,7 @@ def create_job(
     failure: CgconvertError | None = None
     for candidate in candidates(model, options.device, options.engine, options.precision):
         try:
-            job = make_ready(model, candidate, size, options.batch, progress, samples)
+            job = make_ready(model, candidate, size, options.batch, progress, samples, stored_bytes)
             try:
                 _verify_first(job, candidate, first_pixels, compared_edge)
             except BaseException:
@@ -82,6 +84,7 @@ def make_ready(
     batch: int | None,
     progress: Progress,
     samples: Samples,
+    stored_bytes: int = 0,
 ) -> EngineJob:
     """Build a candidate and prepare it for pictures of (height, width); `batch` None: as memory allows.
 
@@ -103,7 +106,7 @@ def make_ready(
         with shown_stage(progress, f"preparing {candidate} for {size[1]}x{size[0]}"):
             if reason := why_it_cannot_fit(job, 1, height, width):
                 raise OutOfMemoryError(reason)
-            job.batch = batch or choose_batch(job, height, width)
+            job.batch = batch or choose_batch(job, height, width, stored_bytes)
             building = time.perf_counter()
             prepare_what_fits(job, height, width, progress)
         if engine.builds:

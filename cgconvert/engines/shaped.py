@@ -58,6 +58,7 @@ class ShapedEngine(Engine):
         self.runners: dict[Shape, Runner] = {}
         self.refused: set[tuple[int, int]] = set()
         self.graphs = 0
+        self.why_no_graph: str | None = None
         network = operate(model.generator).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network: nn.Module | None = HalfInside(network, DTYPES[precision]).eval().requires_grad_(False)
 
@@ -100,6 +101,7 @@ class ShapedEngine(Engine):
         return bool(self._ready(height, width))
 
     def forget(self, height: int, width: int, above: int = 0) -> None:
+        self._wait()
         for shape in [(n, h, w) for n, h, w in self.runners if (h, w) == (height, width) and n > above]:
             del self.runners[shape]
 
@@ -153,10 +155,7 @@ class ShapedEngine(Engine):
             run = get_or_build(
                 parts, lambda folder: self._build(folder, shape), self._load, about, progress.note
             )
-            if self.device.type != "cuda":
-                return run
-            with torch.no_grad(), exact_float32(self.device):
-                recorded = record_graph(run, self.example(shape))
+            return self._recorded(run, shape, progress) if self.device.type == "cuda" else run
         except CgconvertError:
             raise
         except Exception as error:  # the compilers below fail in many ways
@@ -166,6 +165,24 @@ class ShapedEngine(Engine):
                 f"{self.name} cannot build the network for {width}x{height} here ({first_line(error, 200)}): "
                 'use `engine="eager"`'
             ) from error
+
+    def _recorded(self, run: Runner, shape: Shape, progress: Progress) -> Runner:
+        """What was built as a CUDA graph, or as it is where it cannot be recorded.
+
+        A graph saves launches, which matters for small pictures only. Raises as `run` does by itself, and
+        where memory is short.
+        """
+        example = self.example(shape)
+        with torch.inference_mode(), exact_float32(self.device):
+            run(example)
+            try:
+                recorded = record_graph(run, example)
+            except Exception as error:  # whatever a driver or a library objects to
+                if is_out_of_memory(error):
+                    raise
+                self.why_no_graph = first_line(error.__context__ or error, 200)
+                progress.note(f"{self.name} runs without a CUDA graph: {self.why_no_graph}")
+                return run
         self.graphs += 1
         return recorded
 
@@ -174,8 +191,16 @@ class ShapedEngine(Engine):
         told["built_for"] = [f"{n}x{w}x{h}" for n, h, w in self.runners]
         if self.graphs:
             told["cuda_graphs"] = self.graphs
+        if self.why_no_graph is not None:
+            told["without_graph"] = self.why_no_graph
         return told
 
     def close(self) -> None:
+        self._wait()
         self.network = None
         self.runners = {}
+
+    def _wait(self) -> None:
+        """Until nothing runs any more of what is about to be dropped, code and weights included."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)

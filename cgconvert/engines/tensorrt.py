@@ -43,7 +43,8 @@ class TensorRTEngine(ShapedEngine):
 
     def _parts(self) -> dict[str, Any]:
         names = ("torch-tensorrt", "tensorrt", "tensorrt-cu12", "tensorrt-cu13")
-        return {"tensorrt": {name: package_version(name) for name in names}}
+        # Kept with the number of its card, on which it runs wherever it is loaded.
+        return {"tensorrt": {name: package_version(name) for name in names}, "card": self.device.index}
 
     def write(self, folder: Path, shape: Sequence[int]) -> None:
         import torch_tensorrt

@@ -59,6 +59,10 @@ class FrameKind(Protocol[AnyFrame]):
         """Height and width of the padded images."""
         ...
 
+    def stored_bytes(self, frame: AnyFrame) -> int:
+        """Bytes of a frame as stored on the device, before or after the network, whichever is more."""
+        ...
+
 
 @dataclass(frozen=True)
 class Flight(Generic[AnyFrame]):
@@ -114,6 +118,13 @@ class Translator(Generic[AnyFrame]):
                 continue
             if len(part) == 1 and reason is not None:
                 raise OutOfMemoryError(reason)
+            if len(part) == 1 and self.job.engine.built_for(height, width):
+                engine = self.job.engine
+                engine.refuse(height, width)  # by itself a layer needs less than all that is built
+                self.job.note(
+                    f"out of memory with {engine.name} for {width}x{height}: layer by layer from then on"
+                )
+                continue
             halve(self.job, len(part), height, width)
             self._give_up_what_is_built(height, width)
 

@@ -152,5 +152,5 @@ def own_device(device: torch.device) -> None:
     Where it is the current device already, `set_device` does nothing at all; waiting for it does.
     """
     if device.type == "cuda":
-        torch.cuda.set_device(torch.cuda.current_device() if device.index is None else device.index)
+        torch.cuda.set_device(device)
         torch.cuda.synchronize()

@@ -167,6 +167,7 @@ def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
                         kind.first_pixels(batch),
                         relayed,
                         samples,
+                        stored_bytes=kind.stored_bytes(batch[0]),
                     )
                     if kept is not None:
                         described = job.describe()

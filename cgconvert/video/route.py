@@ -97,7 +97,7 @@ def _on_cuda(plan: VideoPlan, route: VideoRoute, target: PlaneTarget) -> VideoPl
 
     device = torch.device(route.device)
     own_device(device)
-    index = device.index if device.index is not None else torch.cuda.current_device()
+    index = device.index
     card, told = _decoding(plan, index)
     route = replace(route, decoding_card=card, notes=(*route.notes, told))
     asked = plan.encoding.codec.encoder.endswith("_nvenc")

@@ -19,8 +19,8 @@ class Built(ShapedEngine):
     """What is "built" is the network itself, for exactly one shape; more pictures than fit run out of memory.
 
     `buildable` pictures fit while it is built and `runnable` while it runs; pixels of one picture are limited
-    by `largest`. `tried` are the shapes that were to be built. What is built for the sizes (height, width) in
-    `flawed` is off by a constant.
+    by `largest`. `words` are the error of a run that is short. `tried` are the shapes that were to be built.
+    What is built for the sizes (height, width) in `flawed` is off by a constant.
     """
 
     name: ClassVar[str] = "compile"
@@ -28,6 +28,7 @@ class Built(ShapedEngine):
     runnable: ClassVar[int] = 64
     largest: ClassVar[int] = 1 << 30
     flawed: ClassVar[tuple[tuple[int, int], ...]] = ()
+    words: ClassVar[tuple[type[Exception], str]] = (torch.OutOfMemoryError, SHORT)
     tried: ClassVar[list[Shape]] = []
 
     @classmethod
@@ -47,7 +48,8 @@ class Built(ShapedEngine):
         def run(images: Tensor) -> Tensor:
             assert tuple(images.shape[i] for i in (0, 2, 3)) == shape
             if count > self.runnable:
-                raise torch.OutOfMemoryError(SHORT)
+                kind, text = self.words
+                raise kind(text)
             assert self.network is not None
             return self.network(images) + error
 

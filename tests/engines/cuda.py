@@ -6,12 +6,13 @@ torch's own `torch.cuda.graph` runs on it. What it imitates is in torch's `CUDAG
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 FORBIDDEN = "CUDA error: operation not permitted when stream is capturing"
 BROKEN = "CUDA error: operation failed due to a previous error during capture"
@@ -140,6 +141,35 @@ class Cuda:
         if self.capturing is not None:
             self.broken = True
             raise RuntimeError(FORBIDDEN)
+
+
+class NoUnsigned(TorchDispatchMode):
+    """Operations that CUDA lacks for unsigned numbers of 16 bits fail here too: all that do not only copy."""
+
+    COPIES = (
+        "_to_copy",
+        "copy_",
+        "clone",
+        "empty",
+        "view",
+        "permute",
+        "slice",
+        "expand",
+        "unsqueeze",
+        "select",
+    )
+    COPIES += ("as_strided", "alias", "detach", "empty_like", "empty_strided", "new_empty", "t", "unflatten")
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = [*args, *(kwargs or {}).values()]
+        flat = [one for arg in given for one in (arg if isinstance(arg, list | tuple) else [arg])]
+        wide = [one for one in flat if one is torch.uint16 or getattr(one, "dtype", None) is torch.uint16]
+        name = function._schema.name.removeprefix("aten::")
+        if wide and name not in self.COPIES:
+            raise NotImplementedError(f"\"{name}_cuda\" not implemented for 'UInt16'")
+        return function(*args, **(kwargs or {}))
 
 
 @pytest.fixture

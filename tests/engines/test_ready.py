@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cgconvert.engines import ready
 from cgconvert.engines.batches import OutOfMemoryError, choose_batch
-from cgconvert.engines.choose import Candidate, build, candidates
+from cgconvert.engines.choose import Candidate, build, candidates, choose_device
 from cgconvert.engines.eager import EagerEngine
 from cgconvert.engines.job import EngineJob
 from cgconvert.engines.pixels import convert_pixels
@@ -239,3 +239,13 @@ def test_a_gpu_that_does_not_work_gives_way(monkeypatch: pytest.MonkeyPatch) -> 
     job.close()
     with pytest.raises(UnavailableError, match=r"gpu\.7"):
         create_job(make_model(), EngineOptions("gpu"), make_pixels(1, 32, 32))
+
+
+def test_a_card_has_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT takes a device without one for none."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 1)
+    assert [str(choose_device(text)) for text in ("auto", "cuda", "cuda:0")] == ["cuda:1", "cuda:1", "cuda:0"]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert str(choose_device("auto")) == "cpu"

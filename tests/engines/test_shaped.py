@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cgconvert.engines.cache import digest
 from cgconvert.engines.compiled import CompileEngine
+from cgconvert.engines.eager import exact_float32
 from cgconvert.engines.graphs import WARM_UPS, record_graph
 from cgconvert.engines.keys import engine_parts
 from tests.engines.cuda import FORBIDDEN, Cuda, cuda
@@ -116,6 +117,67 @@ def test_memory_that_runs_short_while_recording_is_given_back_once(cuda: Cuda) -
     assert cuda.released == [] and not cuda.underway
 
 
+def on_a_card(model: str = "tiny") -> CompileEngine:
+    """An engine that takes itself for one on a card; its network is in main memory."""
+    engine = CompileEngine(make_model(model), CPU, "fp32")
+    engine.device = torch.device("cuda", 0)
+    engine.example = lambda shape: torch.zeros(shape[0], 3, *shape[1:])  # type: ignore[method-assign]
+    return engine
+
+
+def test_what_cannot_be_recorded_runs_without_a_graph(cuda: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, library = on_a_card(), failing(cuda, cuda.query_event)
+    monkeypatch.setattr("cgconvert.engines.shaped.get_or_build", lambda *given: library)
+    monkeypatch.setattr("cgconvert.engines.shaped.engine_parts", lambda *given, **more: {})
+    engine.prepare(16, 24, 2)
+    told = engine.describe()
+    assert told["without_graph"] == FORBIDDEN and "cuda_graphs" not in told
+    images = torch.rand(2, 3, 16, 24)
+    assert torch.equal(engine(images), images) and cuda.replays == 0
+    monkeypatch.setattr("cgconvert.engines.shaped.get_or_build", lambda *given: Library(cuda, True))
+    engine.prepare(24, 24, 2)
+    assert engine.describe()["cuda_graphs"] == 1
+
+
+def test_memory_that_is_short_for_a_graph_is_short(cuda: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The batch is halved then, rather than run beside what is left of the memory."""
+
+    def fail() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    engine = on_a_card()
+    monkeypatch.setattr("cgconvert.engines.shaped.get_or_build", lambda *given: failing(cuda, fail))
+    monkeypatch.setattr("cgconvert.engines.shaped.engine_parts", lambda *given, **more: {})
+    with pytest.raises(torch.OutOfMemoryError):
+        engine.prepare(16, 24, 2)
+    assert engine.runners == {} and cuda.current is cuda.default
+
+
+def test_nothing_is_dropped_while_it_runs(cuda: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph may have been launched before memory ran short behind it."""
+    engine = on_a_card()
+    engine.runners[2, 16, 24] = record_graph(Library(cuda, True), IMAGES)
+    kept: list[int] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: kept.append(len(engine.runners)))
+    engine.forget(16, 24, above=1)
+    assert kept == [1] and engine.runners == {}
+    engine.close()
+    assert kept == [1, 0]
+
+
+def test_cudnn_settings_hold_until_the_last_thread_is_done() -> None:
+    """Several cards are used by a thread each, and the settings are those of the process."""
+    device, cudnn = torch.device("cuda", 0), torch.backends.cudnn
+    before = (cudnn.allow_tf32, cudnn.deterministic)
+    first, second = exact_float32(device), exact_float32(device)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert (cudnn.allow_tf32, cudnn.deterministic) == (False, True)
+    second.__exit__(None, None, None)
+    assert (cudnn.allow_tf32, cudnn.deterministic) == before
+
+
 def test_a_library_for_other_threads_is_another_one() -> None:
     """A library on a CPU holds the number of threads that it was built for."""
     model, threads = make_model(), torch.get_num_threads()
@@ -133,5 +195,5 @@ def test_a_library_for_other_threads_is_another_one() -> None:
         assert name() == before
     finally:
         torch.set_num_threads(threads)
-    engine.device = torch.device("cuda")
-    assert engine._parts() == {}
+    engine.device = torch.device("cuda", 0)
+    assert engine._parts() == {"ahead": True}

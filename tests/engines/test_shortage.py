@@ -37,7 +37,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def card(monkeypatch: pytest.MonkeyPatch) -> type[Built]:
     """The stand-in with nothing tried yet and nothing short; a test may make something short."""
-    for name in ("buildable", "runnable", "largest", "flawed"):
+    for name in ("buildable", "runnable", "largest", "flawed", "words"):
         monkeypatch.setattr(Built, name, getattr(Built, name))
     monkeypatch.setattr(Built, "tried", [])
     return Built
@@ -271,3 +271,104 @@ def test_a_card_gets_a_batch_that_keeps_it_busy(monkeypatch: pytest.MonkeyPatch)
     assert [choose_batch(job, *size) for size in ((1080, 1920), (360, 640), (64, 64))] == [5, 37, 64]
     monkeypatch.setattr(batches, "free_memory", lambda device: 10**9)
     assert choose_batch(job, 1080, 1920) == 3
+
+
+class Memory:
+    """A card's memory as torch tells of it; sizes in MiB."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, free: int, total: int = 1000, ooms: int = 0) -> None:
+        self.free, self.total, self.ooms = free, total, ooms
+        self.segments: list[dict[str, Any]] = []
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (self.free << 20, self.total << 20))
+        monkeypatch.setattr(torch.cuda, "memory_stats", lambda device: {"num_ooms": self.ooms})
+        monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: self.segments)
+        monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+
+    def keep(self, total: int, active: int, device: int = 0, pool: tuple[int, int] = (0, 0)) -> None:
+        """A segment that torch has allocated; tensors take `active` of it."""
+        self.segments.append(
+            {
+                "device": device,
+                "segment_pool_id": pool,
+                "total_size": total << 20,
+                "active_size": active << 20,
+            }
+        )
+
+
+VAGUE = (
+    "GET was unable to find an engine to execute this computation",
+    "run_func_(container_handle_, inputs) API call failed at model_container_runner.cpp, line 145",
+    "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR",
+    "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+)
+
+
+@pytest.mark.parametrize("text", VAGUE)
+def test_libraries_say_in_other_words_that_memory_is_short(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same words come where something else is wrong; torch's own count of failed allocations tells."""
+    error = RuntimeError(text)
+    assert not is_out_of_memory(error), "nothing has run on a card"
+    memory = Memory(monkeypatch, free=500)
+    assert not is_out_of_memory(error), "half of the card is free, and every allocation went well"
+    memory.ooms = 1
+    assert is_out_of_memory(error)
+    memory.ooms, memory.free = 0, 10
+    assert is_out_of_memory(error)
+    assert not is_out_of_memory(RuntimeError("a kernel failed"))
+    memory.free = 500
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
+
+
+def test_a_library_that_is_short_halves_the_batch(card: type[Built], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(card, "runnable", 4)
+    job, _ = made_ready(8, monkeypatch)
+    monkeypatch.setattr(card, "words", (RuntimeError, VAGUE[1]))
+    Memory(monkeypatch, free=500, ooms=2)
+    assert convert_pixels(job, make_pixels(9, 32, 32)).shape == (9, 32, 32, 3)
+    assert job.batch == 4 and job.notes == ["out of memory with 8 pictures of 32x32: 4 from then on"]
+
+
+def test_one_picture_that_does_not_fit_a_built_engine_goes_layer_by_layer(
+    card: type[Built], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(card, "runnable", 0)
+    job, engine = made_ready(1, monkeypatch)
+    pixels = make_pixels(2, 32, 32)
+    got = convert_pixels(job, pixels)
+    wanted = convert(EagerEngine(make_model(), CPU), pixels)
+    assert np.abs(got.astype(int) - wanted).max() <= 1
+    assert job.notes == ["out of memory with compile for 32x32: layer by layer from then on"]
+    assert engine.runners == {} and card.tried == [(1, 32, 32)] and job.batch == 1
+
+
+def test_memory_of_graphs_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Memory(monkeypatch, free=100)
+    memory.keep(40, 30)
+    memory.keep(64, 0, pool=(0, 1))
+    memory.keep(500, 0, device=1)
+    assert batches.free_memory(torch.device("cuda", 0)) == 110 << 20
+
+
+def test_frames_that_are_large_outside_of_the_network_go_in_smaller_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """37 frames of 640x360 keep a card busy; of a 4K video they would be 440 MiB on each side, and much more
+    while they are converted."""
+    engine = EagerEngine(make_model(), CPU)
+    engine.device, engine.streams = torch.device("cuda"), 1
+    job = EngineJob(engine, pixel_bytes=100.0)
+    monkeypatch.setattr(batches, "free_memory", lambda device: 80 * 10**9)
+    full_hd, ultra_hd = 1920 * 1080 * 3 // 2, 3840 * 2160 * 3 // 2
+    assert choose_batch(job, 360, 640, full_hd) == 37
+    assert [choose_batch(job, 360, 640, n * ultra_hd) for n in (1, 2, 1000)] == [10, 5, 1]
+    monkeypatch.setattr(batches, "free_memory", lambda device: 10**9)
+    wanted = int(0.7 * 10**9 / (100 * 360 * 640 + 32 * ultra_hd))
+    assert choose_batch(job, 360, 640, ultra_hd) == wanted == 1
+    engine.device, engine.streams = CPU, 2
+    assert choose_batch(job, 360, 640, 1 << 40) == 2, "a processor has one memory for all"

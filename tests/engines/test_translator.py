@@ -16,11 +16,13 @@ from cgconvert.engines.batches import OutOfMemoryError
 from cgconvert.engines.eager import EagerEngine
 from cgconvert.engines.job import EngineJob
 from cgconvert.engines.pixels import PixelFrames
-from cgconvert.engines.planes import PlaneFrames, PlaneTarget, _joined
+from cgconvert.engines.planes import PlaneFrames, PlaneTarget, _joined, blank_planes
 from cgconvert.engines.translator import STAGES, Translator
 from cgconvert.frames import Frame, PlaneFrame, YuvFormat
 from cgconvert.host.channels import StageClock
+from cgconvert.tensors.images import images_to_tensor
 from cgconvert.tensors.transfers import HostTransfers, Transfers, taken_over, transfers_for
+from tests.engines.cuda import NoUnsigned
 from tests.engines.models import make_model, make_pixels
 
 FORM = YuvFormat(8, 2, 2, 0.2126, 0.0722, False)
@@ -298,3 +300,34 @@ def test_a_card_gives_the_same_planes_as_the_processor() -> None:
     for mine, theirs in zip(ways["cuda"], ways["cpu"], strict=True):
         for new, old in zip(mine.planes, theirs.planes, strict=True):
             assert np.abs(new.astype(int) - old.astype(int)).max() <= 1
+
+
+def test_no_device_has_to_know_more_of_16_unsigned_bits_than_to_copy_them() -> None:
+    """CUDA neither indexes nor joins nor fills them: `index_cuda` and others are not made for UInt16."""
+    card = make_model("h2").card
+    deep = replace(FORM, depth=10, interleaved=True, high_bits=True)
+    picture = torch.from_numpy(make_pixels(1, 21, 37)[0].astype(np.uint16) * 257)
+    shapes = deep.shapes(20, 36)
+    planes = [torch.from_numpy(np.full(shape, 512 << 6, np.uint16)) for shape in shapes]
+    cpu = torch.device("cpu")
+
+    def results() -> list[Tensor]:
+        kind = PlaneFrames(PlaneTarget(deep, (36, 20), (37, 21), on_card=True), card, HostTransfers())
+        frames = [PlaneFrame(planes, deep, 36, 20, number, on_card=True) for number in range(2)]
+        images, crop = kind.to_images(kind.upload(frames), frames)
+        pixels = PixelFrames(card, HostTransfers(), 10)
+        again, whole = pixels.to_images([picture[None]], [])
+        return [
+            *kind.to_stored(images, crop, frames),
+            images_to_tensor(again, whole, torch.uint16, 10),
+            *blank_planes(deep, 20, 36, cpu),
+        ]
+
+    wanted = results()
+    with NoUnsigned():
+        got = results()
+        with pytest.raises(NotImplementedError, match="index"):
+            picture[torch.tensor([1, 0])]
+    for mine, theirs in zip(got, wanted, strict=True):
+        assert mine.dtype == torch.uint16 and torch.equal(mine, theirs)
+    assert abs(int(wanted[2].int().sum()) - int(picture.int().sum())) < 21 * 37 * 3 * 40

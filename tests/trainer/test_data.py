@@ -320,3 +320,23 @@ def test_a_holdout_is_never_trained_on(tmp_path: Path) -> None:
     assert len(holdout.pictures) == 4
     assert len(training.pictures) == 16
     assert not set(holdout.pictures) & set(training.pictures)
+
+
+def test_batches_for_a_card_are_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each as one piece of memory: torch copies others by way of memory that is not pinned."""
+    pinned: list[torch.Tensor] = []
+
+    def pin(part: torch.Tensor) -> torch.Tensor:
+        pinned.append(part)
+        return part
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    pairs = make_pairs(tmp_path / "pairs")
+    config = settings(run__method="pix2pix", data__pairs=str(pairs), run__batch=2)
+    wanted = open_data(config, tmp_path).source.batch(4)
+    assert pinned == []
+    batch = open_data(config, tmp_path, pinned=True).source.batch(4)
+    assert [id(part) for part in batch.values()] == [id(part) for part in pinned]
+    for name, part in batch.items():
+        assert torch.equal(part, wanted[name])
+        assert part.is_contiguous() or part.is_contiguous(memory_format=torch.channels_last)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cgconvert.errors import UnavailableError, UsageError
+from trainer.compute.distributed import World, joined_world
 from trainer.compute.precision import choose_device, choose_precision
 from trainer.config import RunConfig
 
@@ -34,3 +35,26 @@ def test_each_process_of_a_training_takes_its_own_card(monkeypatch: pytest.Monke
     ]
     with pytest.raises(UnavailableError, match="no device cuda:2: 2 CUDA devices are visible"):
         choose_device("auto", 2)
+
+
+@pytest.mark.parametrize(("cards", "rank"), [(2, 1), (1, 1), (0, 0)])
+def test_a_process_is_joined_with_its_own_card(
+    cards: int, rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NCCL takes the current device, which is the first one in every process unless it is told."""
+    said: list[object] = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setenv("LOCAL_RANK", str(rank))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cards > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: said.append(device))
+    monkeypatch.setattr(
+        torch.distributed, "init_process_group", lambda backend, device_id: said.extend([backend, device_id])
+    )
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: said.append("left"))
+    with joined_world() as world:
+        assert world == World(rank, 2, rank)
+    card = torch.device("cuda", rank)
+    wanted = [card, "cpu:gloo,cuda:nccl", card, "left"] if rank < cards else ["gloo", None, "left"]
+    assert said == wanted

@@ -157,7 +157,7 @@ def test_an_error_anywhere_ends_the_run(
 ) -> None:
     """Also while the decoder waits for the engine to be ready."""
 
-    def fail(*arguments: object) -> None:
+    def fail(*arguments: object, **more: object) -> None:
         raise OutputError("broken on purpose")
 
     where = {

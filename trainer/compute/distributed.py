@@ -89,9 +89,13 @@ def joined_world() -> Iterator[World]:
         yield World()
         return
     rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+    card: torch.device | None = None
+    if torch.cuda.is_available() and local < torch.cuda.device_count():
+        # Else NCCL takes the first card in every process, until it meets a tensor on another one.
+        card = torch.device("cuda", local)
+        torch.cuda.set_device(card)
     # Control messages are CPU tensors, so gloo is needed beside nccl.
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend)
+    dist.init_process_group("gloo" if card is None else "cpu:gloo,cuda:nccl", device_id=card)
     try:
         yield World(rank, size, local)
     finally:

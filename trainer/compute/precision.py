@@ -52,8 +52,9 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     """
     if name.lower() == "gpu":
         raise UsageError("device 'gpu' (Intel) is for conversions only: use auto, cpu, cuda or cuda:N")
-    device = choose.choose_device(name)
-    return choose.choose_device(f"cuda:{local_rank}") if str(device) == "cuda" else device
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        name = f"cuda:{local_rank}"
+    return choose.choose_device(name)
 
 
 def choose_precision(config: RunConfig, local_rank: int = 0) -> Precision:

@@ -38,7 +38,9 @@ class TrainingData:
         return lines + [f"hold-out {domain.describe()}" for domain in self.holdout.values()]
 
 
-def open_data(config: Config, base: Path, rank: int = 0, world: int = 1) -> TrainingData:
+def open_data(
+    config: Config, base: Path, rank: int = 0, world: int = 1, pinned: bool = False
+) -> TrainingData:
     """Check every picture of the run and make its stream of batches. Raises `UsageError`."""
     data = config.data
     paired = config.run.method in PAIRED
@@ -62,8 +64,8 @@ def open_data(config: Config, base: Path, rank: int = 0, world: int = 1) -> Trai
     if parallel:
         check_sizes(training["a"].pictures, training["b"].pictures, data, rule)
     samplers = _samplers(config, training, paired, rule)
-    workers = data.workers
-    return TrainingData(BatchSource(samplers, config.run.batch, rank, world, workers), training, holdout)
+    source = BatchSource(samplers, config.run.batch, rank, world, data.workers, pinned)
+    return TrainingData(source, training, holdout)
 
 
 def _check_channels(config: Config) -> None:

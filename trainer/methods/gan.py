@@ -62,7 +62,7 @@ class Gan(Method):
 
     def train_step(self, batch: Batch) -> Losses:
         real, disc = self.images(batch["b"]), self.networks["disc"]
-        labels = batch[LABELS].to(self.device) if LABELS in batch else None
+        labels = batch[LABELS].to(self.device, non_blocking=True) if LABELS in batch else None
         # Noise of any process, batch after batch from the global random numbers.
         noise = torch.randn(real.shape[0], self._latent, device=self.device, dtype=real.dtype)
         with self.precision.autocast():

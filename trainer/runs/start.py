@@ -133,7 +133,8 @@ def prepare(
     torch.backends.cudnn.benchmark = config.data.preprocess not in WHOLE_PICTURES
     if world.first:
         log.info("%s on %s in %s", config.run.method, precision.device, precision.name)
-    data = open_data(config, folder.path, world.rank, world.size)
+    on_card = precision.device.type == "cuda"
+    data = open_data(config, folder.path, world.rank, world.size, pinned=on_card)
     for line in data.describe() if world.first else ():
         log.info("%s", line)
     # Every process starts with the same weights, and goes on with random numbers of its own.
