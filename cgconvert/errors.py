@@ -7,6 +7,8 @@ a `CgconvertError` is a bug of ours and keeps its traceback.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class CgconvertError(Exception):
     """Base of every error that is the input's, the user's or the machine's, not ours."""
@@ -54,4 +56,12 @@ def first_line(error: BaseException, most: int = 160) -> str:
     Errors of the system and of FFmpeg give only their reason, since our own messages name the file.
     """
     text = str(getattr(error, "strerror", None) or error).strip()
-    return (text.splitlines() or [type(error).__name__])[0][:most]
+    return printable((text.splitlines() or [type(error).__name__])[0][:most])
+
+
+def printable(text: Path | str) -> str:
+    """Return a path or text in which line ends, control characters and undecodable bytes are escaped.
+
+    Names in a file are anyone's, and a terminal obeys control characters.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))

@@ -26,9 +26,10 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -40,6 +41,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.common import option_parser, save
 from cgconvert.card import ModelCard
+from cgconvert.cli import cgconvert
 from cgconvert.cli import main as command_line
 from cgconvert.generators import build_generator
 from cgconvert.host.channels import Channel, Workers
@@ -82,13 +84,34 @@ class Tally:
 
 
 def command(*arguments: object) -> Work:
-    return partial(command_line, [str(argument) for argument in arguments])
+    """A command of cgconvert, which hears interrupts from where it begins."""
+
+    def work() -> None:
+        begin = cgconvert.main
+
+        def heard(*given: Any, **more: Any) -> Any:
+            hear_interrupts()
+            return begin(*given, **more)
+
+        cgconvert.main = heard  # type: ignore[method-assign]
+        command_line([str(argument) for argument in arguments])
+
+    return work
+
+
+def hear_interrupts(heard: bool = True) -> None:
+    """Whether SIGINT arrives, or waits. Until a command has begun it would end Python itself."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK if heard else signal.SIG_BLOCK, [signal.SIGINT])
 
 
 def started(work: Work, said: Path) -> int:
     """A forked process, in a group of its own, that does `work`; its number. What it prints is in `said`."""
+    hear_interrupts(False)
     child = os.fork()
     if child:
+        hear_interrupts()
+        with suppress(OSError):  # both do it, whoever is first
+            os.setpgid(child, child)
         return child
     code = 70
     try:
@@ -242,8 +265,7 @@ def interrupts(name: str, count: int, what: Interruptible, said: Path, chance: r
     while tally.tries < count and tally.ended_before < 20 * count:
         what.clear()
         child = started(what.work, said)
-        # The process has to be a command already; before that Python itself would end by the signal.
-        delay = 0.02 + chance.uniform(0.0, 0.95) * usual
+        delay = chance.uniform(0.0, 0.95) * usual
         time.sleep(delay)
         if tally.tries % 2:
             os.killpg(child, signal.SIGINT)
@@ -302,6 +324,7 @@ def channel_work() -> None:
         second.close()
 
     try:
+        hear_interrupts()
         with listening() as stop, Workers(first, second) as workers:
             workers.start("produce", produce)
             workers.start("pass on", pass_on)
@@ -431,9 +454,10 @@ def shared_out(base: Path, jobs: int, seed: int, counts: dict[str, int]) -> dict
                 os._exit(code)
         children[job] = child
     results: dict[str, Tally] = {}
-    for job, child in children.items():
-        _, status = os.waitpid(child, 0)
-        if status:
+    for child in children.values():
+        os.waitpid(child, 0)
+    for job in children:
+        if not (base / f"{job}.json").exists():
             raise SystemExit(f"the tries of process {job} could not be made")
         for name, row in json.loads((base / f"{job}.json").read_text()).items():
             tally = results.setdefault(name, Tally())

@@ -11,11 +11,10 @@ import click
 from cgconvert.cli.common import check_report_path, engine_options, read_engine_options, save_report
 from cgconvert.cli.status import create_progress, seconds_as_clock
 from cgconvert.cli.wording import tell, worded
-from cgconvert.errors import CgconvertError, OutputError
+from cgconvert.errors import CgconvertError, OutputError, printable
 from cgconvert.host.interrupts import deferring
 from cgconvert.media.picture.formats import FORMATS
 from cgconvert.options import ImageOptions
-from cgconvert.pictures.files import printable
 from cgconvert.pictures.plan import ImagePlan, plan_dir, plan_images
 
 if TYPE_CHECKING:

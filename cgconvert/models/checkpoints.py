@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import torch
 
-from cgconvert.errors import ModelError
+from cgconvert.errors import ModelError, first_line
 from cgconvert.models.files import is_regular_file, read_header
 from cgconvert.models.pickles import UnreasonableError, check_pickle
 
@@ -149,7 +149,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{path}: damaged or cut short safetensors file ({error})") from error
+        raise ModelError(f"{path}: damaged or cut short safetensors file ({first_line(error)})") from error
 
 
 def _check_zip(path: Path, size: int) -> None:

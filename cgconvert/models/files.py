@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgconvert.card import ModelCard, card_from_json
-from cgconvert.errors import ModelError
+from cgconvert.errors import ModelError, first_line
 from cgconvert.host.files import write_atomically
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def read_weights(path: Path, card: ModelCard) -> dict[str, Tensor]:
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{path}: damaged or cut short ({error})") from error
+        raise ModelError(f"{path}: damaged or cut short ({first_line(error)})") from error
     if not card.weights_sha256:
         raise ModelError(f"{path}: its card has no checksum of the weights; write it with cgconvert anew")
     if _checksum(data) != card.weights_sha256:

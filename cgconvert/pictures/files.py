@@ -28,11 +28,6 @@ class ImageFailure:
     reason: str
 
 
-def printable(path: Path | str) -> str:
-    """Return a path as text in which line ends, control characters and undecodable bytes are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(path))
-
-
 def is_finished(job: ImageJob, options: ImageOptions) -> bool:
     """Whether the result is there and may stay. It is complete, since outputs appear whole."""
     return not options.overwrite and os.path.lexists(job.output)

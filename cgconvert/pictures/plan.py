@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cgconvert.card import ModelCard
-from cgconvert.errors import ModelError, OutputError, UsageError
+from cgconvert.errors import ModelError, OutputError, UsageError, printable
 from cgconvert.host.files import real_path, write_atomically
 from cgconvert.media.picture.formats import FOREIGN_SUFFIXES, FORMATS, LOSSY, SUFFIXES, VIDEO_SUFFIXES
 from cgconvert.models.catalog import find_model
@@ -22,7 +22,6 @@ from cgconvert.pictures.files import (
     find_images,
     is_finished,
     output_name,
-    printable,
     same_file,
 )
 

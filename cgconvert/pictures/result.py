@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cgconvert.errors import printable
 from cgconvert.host.channels import StageClock
-from cgconvert.pictures.files import ImageFailure, ImageJob, printable
+from cgconvert.pictures.files import ImageFailure, ImageJob
 from cgconvert.pictures.plan import ImagePlan
 
 STAGES = {

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cgconvert.pictures.files import ImageFailure, ImageJob, is_finished, printable
+from cgconvert.errors import printable
+from cgconvert.pictures.files import ImageFailure, ImageJob, is_finished
 from cgconvert.pictures.plan import ImagePlan
 
 INTERVAL = 1.0

@@ -331,6 +331,18 @@ def write_header(path: Path, header: dict[str, Any]) -> Path:
     return path
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_names_that_a_terminal_would_obey(tmp_path: Path, own: bool) -> None:
+    """The library's text repeats the name of the tensor that is damaged."""
+    header: dict[str, Any] = {"\x1b[2J": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}
+    if own:
+        header["__metadata__"] = {"cgconvert": ModelCard("model", "identity").to_json()}
+    path = write_header(tmp_path / "model.safetensors", header)
+    with pytest.raises(ModelError, match="invalid offset for tensor") as caught:
+        load_model(path) if own else import_checkpoint(path, "made")
+    assert str(caught.value).isprintable()
+
+
 @pytest.mark.parametrize("shape", [[2**63] * 8, [10**18] * 9, [-1], [1.5], ["a"], 3, None, [True]])
 def test_shapes_that_are_none(tmp_path: Path, shape: Any) -> None:
     path = write_header(tmp_path / "model.safetensors", {"a": {"dtype": "F32", "shape": shape}})

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cgconvert.errors import ModelError, OutputError, UsageError
+from cgconvert.errors import ModelError, OutputError, UsageError, printable
 from cgconvert.media.picture.headers import describe_unknown, identify
 from cgconvert.options import EngineOptions, ImageOptions, VideoOptions
-from cgconvert.pictures.files import output_name, printable
+from cgconvert.pictures.files import output_name
 from cgconvert.pictures.plan import ImagePlan, plan_dir, plan_images
 from cgconvert.video.plan import plan_video
 from tests.pictures.pictures import encode, noise

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cgconvert.errors import InputError
+from cgconvert.errors import InputError, printable
 from cgconvert.media.picture.avif import AvifInfo, is_avif, read_avif
 from cgconvert.media.picture.tiff_tags import Directory, TagError, read_directories
 
@@ -151,7 +151,7 @@ def png_chunks(data: bytes, checked: bool = False) -> Iterator[tuple[bytes, byte
             raise InputError("cut short: the end of the PNG is missing")
         view = memoryview(data)[at + 4 : end]
         if checked and zlib.crc32(view) != struct.unpack_from(">I", data, end)[0]:
-            name = kind.decode("ascii", "backslashreplace") if kind.isalnum() else kind.hex()
+            name = printable(kind.decode("latin-1"))
             raise InputError(f"damaged: the checksum of its {name} chunk is wrong")
         yield kind, bytes(view[4:]) if kind != b"IDAT" else b""
         if kind == b"IEND":
