@@ -42,6 +42,7 @@ from trainer.data.batches import Batch
 from trainer.data.domains import open_data
 from trainer.data.loading import evenly, load_pictures
 from trainer.data.pictures import read_image, scan_domain
+from trainer.learn.plan import PAINTING_SCALES, PHOTO_SCALES
 from trainer.methods import Method, build_method
 from trainer.metrics.light import flat_light_error
 from trainer.metrics.measures import Metrics, measure_generator, measure_set, open_networks
@@ -57,8 +58,8 @@ COMMON: dict[str, Any] = {
     "run.device": "cpu",
     "data.preprocess": "scale_and_crop",
     "data.crop_size": 64,  # so that minutes are enough for some hundred steps
-    "data.scale_a": [0.6, 1.4],
-    "data.scale_b": [1.0, 2.2],
+    "data.scale_a": list(PHOTO_SCALES),
+    "data.scale_b": list(PAINTING_SCALES),
     "data.pictures_per_folder": 300,
     "network.generator": "h2",
     "network.arguments": SMALL,
@@ -76,12 +77,12 @@ ROWS: dict[str, dict[str, Any]] = {
         "network.arguments": SMALL | {"norm": "batch"},
         "network.noise": 0,
     },
-    "one_sided-instance": {"run.method": "one_sided"},
-    "cyclegan-batch": {
-        "run.method": "cyclegan",
+    "one_sided-drawn": {
+        "run.method": "one_sided",
         "network.arguments": SMALL | {"norm": "batch"},
-        "network.norm_frozen": ONE_SIDED["network.norm_frozen"],
+        "network.init": "normal",
     },
+    "one_sided-instance": {"run.method": "one_sided", "network.init": "normal"},
 }
 """Settings of each row of the table, beyond those of its method and the common ones."""
 

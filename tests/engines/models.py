@@ -13,7 +13,11 @@ from cgconvert.engines.base import Engine
 from cgconvert.engines.job import EngineJob
 from cgconvert.engines.pixels import convert_pixels
 from cgconvert.generators import build_generator, size_rule
-from cgconvert.models.loading import Model
+from cgconvert.generators.h2 import H2Generator
+from cgconvert.models.loading import Model, generator_with_weights
+from cgconvert.tensors.noise import with_noise
+from trainer.exporting.folding import fold_batch_norms
+from trainer.networks.initialization import init_weights
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet": ("resnet", {"ngf": 8, "blocks": 2}),
@@ -56,6 +60,37 @@ def make_model(kind: str = "resnet", seed: int = 0) -> Model:
         noise={"channels": 2, "seed": 3} if kind.endswith("_noise") else {},
     )
     return Model(card, generator)
+
+
+def make_learned(seed: int = 0) -> Model:
+    """A model of the kind that one-sided training exports: noise beside the picture, batch norms folded away.
+
+    Its weights are those that a training starts with, which resemble the picture, with a larger share of the
+    noise than at a start.
+    """
+    arguments: dict[str, Any] = {"half_channels": 24, "channels": 32, "blocks": 2, "in_channels": 5}
+    torch.manual_seed(seed)
+    network = init_weights(build_generator("h2", {**arguments, "norm": "batch"}), "identity", 0.02)
+    assert isinstance(network, H2Generator)
+    with torch.no_grad():
+        network.head.weight[:, 12:] *= 5  # the four sub-pixels of each channel of noise
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # the plain mean of all that is seen
+    pictures = torch.from_numpy(make_pixels(4, 64, 64, seed=7)).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.inference_mode():
+        network.train()(with_noise(pictures, 2, 3))
+    plain, weights = fold_batch_norms("h2", {**arguments, "norm": "batch"}, network.state_dict())
+    card = ModelCard(
+        "learned",
+        "h2",
+        plain,
+        size_multiple=4,
+        size_minimum=16,
+        weights_sha256=f"learned-{seed}",
+        noise={"channels": 2, "seed": 3},
+    )
+    return Model(card, generator_with_weights("h2", plain, weights))
 
 
 def make_pixels(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:

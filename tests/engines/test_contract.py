@@ -16,7 +16,7 @@ from cgconvert.models.loading import Model
 from cgconvert.options import EngineOptions
 from cgconvert.tensors.images import padded_size, psnr
 from cgconvert.tensors.noise import with_noise
-from tests.engines.models import KINDS, convert, make_model, make_pixels
+from tests.engines.models import KINDS, convert, make_learned, make_model, make_pixels
 
 CUDA = pytest.mark.needs_cuda
 POSSIBLE = {
@@ -97,6 +97,26 @@ def test_every_architecture(name: str, precision: str, device: str, kind: str) -
     assert compare(engine, 2, 64, 64) >= RANDOM_BOUNDS_DB[precision]
     assert compare(engine, 1, 96, 64) >= RANDOM_BOUNDS_DB[precision]
     engine.close()
+
+
+@every_case
+def test_what_training_exports_keeps_the_bounds(name: str, precision: str, device: str) -> None:
+    """A generator without norms, whose strokes hang on noise; int8 has the bound of real models."""
+    model = make_learned()
+    engine = make_engine(name, precision, device, model)
+    for count, height, width in [(2, 64, 96), (1, 48, 48)]:
+        assert compare(engine, count, height, width) >= BOUNDS_DB[precision], (count, height, width)
+    engine.close()
+
+
+def test_what_training_exports_depends_on_its_noise() -> None:
+    """So that the bound above could not be kept without it."""
+    model = make_learned()
+    images = torch.from_numpy(make_pixels(1, 64, 64)).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.inference_mode():
+        result, other = (model.generator(with_noise(images, 2, seed)) for seed in (3, 4))
+        assert psnr(result, other) < BOUNDS_DB["int8"]
+        assert psnr(result, images) > 10
 
 
 @every_case

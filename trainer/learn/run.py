@@ -133,7 +133,7 @@ def _schedule(
     if before + images < SOON:
         wanted = max(1, round(2 * SOON / rate / 60))
         progress.note(
-            f"that is little, expect hardly more than colours: here --minutes {wanted} shows strokes"
+            f"that is little, expect hardly more than colours: `minutes={wanted}` shows strokes here"
         )
     return schedule(before + images, batch, before), seconds
 

@@ -156,7 +156,7 @@ def refuse_others(folder: RunFolder, asked: Mapping[str, Any]) -> None:
 def label_names(folder: str) -> list[str]:
     """The folders in a folder of labelled pictures, sorted. Raises `UsageError`."""
     if not Path(folder).is_dir():
-        raise UsageError("labels are the names of the folders in domain B: name its folder with --b")
+        raise UsageError("labels are the names of the folders in domain B: name its folder as `data.b`")
     names = sorted(path.name for path in Path(folder).iterdir() if path.is_dir() and path.name[0] != ".")
     if len(names) < 2:
         raise UsageError(f"{folder}: has fewer than two folders, so there are no labels")
