@@ -251,8 +251,16 @@ def test_a_student_is_given_its_teachers_noise(tmp_path: Path, domains: dict[str
     method = build_method(Config().with_changes(student), Precision(CPU, "fp32"))
     seen: dict[str, torch.Tensor] = {}
     networks = {"teacher": method.teacher.generator, "student": method.generator}  # type: ignore
+
+    def keep(name: str) -> Any:
+        def hook(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            # It returns nothing: a value would replace the network's input.
+            seen.setdefault(name, inputs[0])
+
+        return hook
+
     for name, network in networks.items():
-        network.register_forward_pre_hook(lambda _, inputs, name=name: seen.setdefault(name, inputs[0]))
+        network.register_forward_pre_hook(keep(name))
     losses = method.train_step(batch())
     assert torch.equal(seen["teacher"], seen["student"])
     assert seen["student"].shape[1] == 5

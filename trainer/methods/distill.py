@@ -87,8 +87,7 @@ class Distill(OneWay):
             judge.requires_grad_(False)
         with self.precision.autocast():
             fake = self.phases[GENERATORS](beside(source, noise, own))
-            seen = noise[:, :own] if noise is not None and own else None
-            losses = self._student_losses(source, fake, wanted, seen)
+            losses = self._student_losses(source, fake, wanted, noise)
         self._lower(GENERATORS, losses)
         for judge in judges:
             judge.requires_grad_(True)
@@ -101,9 +100,11 @@ class Distill(OneWay):
     def _student_losses(self, source: Tensor, fake: Tensor, wanted: Tensor, noise: Tensor | None) -> Losses:
         """The losses of the student's result `fake` of `source`, of which the teacher's is `wanted`.
 
-        `noise` went in beside the source.
+        `noise` went in beside the source, in as many of its channels as either of them takes. The teacher's
+        inner layers look at results as at pictures, and are given it there too.
         """
         settings, loss = self.config.distill, self.config.loss
+        of_teacher, own = self.teacher.card.noise_channels, self.config.network.noise
         disc: Any = self.networks["disc"]
         on_fake = disc.features(fake)
         judgement = gan_loss(logits_of(on_fake), True, loss.gan, for_generator=True)
@@ -112,16 +113,22 @@ class Distill(OneWay):
             losses["projected"] = self._projected_loss("disc_projected", fake)
         losses["l1"] = settings.lambda_l1 * l1(fake, wanted)
         losses["ssim"] = settings.lambda_ssim * (1 - ssim_map(fake, wanted, 2.0).mean())
-        with torch.no_grad():
-            theirs = disc.features(wanted) if self._taps is None else self._taps.encode(wanted)
-        ours = on_fake if self._taps is None else self._taps.encode(fake)
+        if self._taps is None:
+            ours = on_fake
+            with torch.no_grad():
+                theirs = disc.features(wanted)
+        else:
+            ours = self._taps.encode(beside(fake, noise, of_teacher))
+            with torch.no_grad():
+                theirs = self._taps.encode(beside(wanted, noise, of_teacher))
         losses["features"] = settings.lambda_features * relative_l1(ours, theirs)
         if settings.lambda_gram > 0:
             grams = [[[gram(f) for f in scale] for scale in by_scale(part)] for part in (ours, theirs)]
             losses["gram"] = settings.lambda_gram * relative_l1(grams[0], grams[1])
         if settings.lambda_tv > 0:
             losses["tv"] = settings.lambda_tv * total_variation(fake)
-        temporal = self._temporal(self.main, source, fake, noise)
+        seen = noise[:, :own] if noise is not None and own else None
+        temporal = self._temporal(self.main, source, fake, seen)
         if temporal is not None:
             losses["temporal"] = temporal
         return losses
