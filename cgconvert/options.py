@@ -34,7 +34,9 @@ class VideoOptions:
     segments beside the result, so that the same call continues an interrupted run, and `restart` drops them.
     `deinterlace` joins the fields of an interlaced video: "auto" to one picture a frame, "double" to one a
     field. "off" takes frames as they are, and "refuse" takes no interlaced video. `steady` says how far a
-    result changes only where its source does: "off", "auto", or from 0 (not at all) to 1.
+    result changes only where its source does: "off", "auto", or from 0 (not at all) to 1. `hdr` is for videos
+    of high dynamic range (PQ, HLG), of which the network always sees what a viewer of SDR sees: "tonemap"
+    makes an SDR video, "keep" expands the result to the source's HDR, and "refuse" takes no such video.
     """
 
     codec: str | None = None
@@ -53,6 +55,7 @@ class VideoOptions:
     restart: bool = False
     deinterlace: str = "auto"
     steady: str | float = "auto"
+    hdr: str = "tonemap"
 
 
 @dataclass(frozen=True)

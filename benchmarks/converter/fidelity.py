@@ -111,6 +111,20 @@ def cases() -> dict[str, tuple[str, Clip]]:
         options={"x265-params": "log-level=none"},
     )
     add("h264 10 bit", ".mp4", pix_fmt="yuv420p10le")
+    # HDR that is kept. Nearly grey, since SDR has fewer bright colours, and what it lacks is clipped.
+    hdr10 = "log-level=none:max-cll=4000,400:master-display=" + (
+        "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(40000000,50)"
+    )
+    for name, transfer in (("pq", 16), ("hlg", 18)):
+        add(
+            f"hdr {name}",
+            ".mp4",
+            codec="libx265",
+            pix_fmt="yuv420p10le",
+            options={"crf": "12", "x265-params": hdr10 if name == "pq" else "log-level=none"},
+            tags={"colorspace": 9, "color_range": 1, "color_primaries": 9, "color_trc": transfer},
+            saturation=0.1,
+        )
     add("vp8", ".webm", codec="libvpx", time_base=Fraction(1, 1000), step=40, options={"crf": "10"})
     add("vp9", ".webm", codec="libvpx-vp9", time_base=Fraction(1, 1000), step=40, options={"crf": "10"})
     add("vp9 with opus", ".webm", codec="libvpx-vp9", time_base=Fraction(1, 1000), step=40, audio="libopus")
@@ -183,7 +197,7 @@ def _is_turned(name: str, before: Facts, after: Facts) -> bool:
 
 def convert(source: Path, output: Path, seconds: float | None, **options: Any) -> Any:
     return cgconvert.convert_video(
-        source, output, "identity", cgconvert.VideoOptions(end=seconds, **options), EXACT
+        source, output, "identity", cgconvert.VideoOptions(end=seconds, hdr="keep", **options), EXACT
     )
 
 

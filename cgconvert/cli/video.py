@@ -87,6 +87,14 @@ def parse_time(text: str | None, option: str) -> float | None:
     help="How an interlaced video is converted. auto: one picture of each frame. double: one of each field "
     "(50i to 50p). off: both fields in each picture. refuse: stop.",
 )
+@click.option(
+    "--hdr",
+    type=click.Choice(["tonemap", "keep", "refuse"]),
+    default="tonemap",
+    show_default=True,
+    help="How a video of high dynamic range (PQ, HLG) is converted. tonemap: to SDR. keep: the result is "
+    "expanded to HDR again. refuse: stop.",
+)
 @click.option("--size", metavar="WxH|720p|0.5x", help="Size of the result. Default: the source's.")
 @click.option(
     "--work-size",
@@ -139,6 +147,7 @@ def video(
     pix_fmt: str | None,
     decoder: str,
     deinterlace: str,
+    hdr: str,
     size: str | None,
     work_size: str | None,
     start: str | None,
@@ -174,6 +183,7 @@ def video(
         strict=strict,
         decoder=decoder,
         deinterlace=deinterlace,
+        hdr=hdr,
         steady=parse_steady(steady),
     )
     engine_choice = read_engine_options(device, engine, precision, batch)

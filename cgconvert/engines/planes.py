@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cgconvert.card import ModelCard
 from cgconvert.frames import PlaneFrame, YuvFormat
+from cgconvert.media.video.tone import Lookup, ToneMapping
 from cgconvert.tensors.images import Crop, images_to_rgb, padded_size, rgb_to_images, rgb_to_pixels
 from cgconvert.tensors.transfers import Arrival, Transfers
 from cgconvert.tensors.yuv import planes_to_rgb, rgb_to_planes
@@ -19,13 +20,16 @@ from cgconvert.tensors.yuv import planes_to_rgb, rgb_to_planes
 @dataclass(frozen=True)
 class PlaneTarget:
     """What becomes of planes: turned by `rotation` degrees clockwise, shown to the network at `work_size`,
-    given back as `format` at `size` (width, height each), in the device's memory if `on_card`."""
+    given back as `format` at `size` (width, height each), in the device's memory if `on_card`. `from_hdr` and
+    `to_hdr`: of sources and results that are HDR, since the network sees and gives SDR."""
 
     format: YuvFormat
     size: tuple[int, int]
     work_size: tuple[int, int]
     rotation: int = 0
     on_card: bool = False
+    from_hdr: ToneMapping | None = None
+    to_hdr: ToneMapping | None = None
 
 
 class PlaneFrames:
@@ -33,6 +37,8 @@ class PlaneFrames:
 
     def __init__(self, target: PlaneTarget, card: ModelCard, transfers: Transfers) -> None:
         self.target, self.card, self.transfers = target, card, transfers
+        self.tables: dict[tuple[str, torch.device], Tensor] = {}
+        """Tables of tone mapping in the device's memory. Source and result have the same."""
 
     def network_size(self, frames: Sequence[PlaneFrame]) -> tuple[int, int]:
         """Height and width of the padded images. Raises `ValueError` if the frames are no batch."""
@@ -64,7 +70,21 @@ class PlaneFrames:
         if self.target.rotation in (90, 270):
             width, height = height, width
         rgb = planes_to_rgb(planes, form, height, width)
+        if self.target.from_hdr is not None:
+            rgb = _as_images(self.target.from_hdr.to_sdr(_as_signals(rgb), self._look(self.target.from_hdr)))
         return torch.rot90(rgb, -self.target.rotation // 90, (2, 3)) if self.target.rotation else rgb
+
+    def _look(self, tone: ToneMapping) -> Lookup:
+        """Looks values up in the tables of a tone mapping, on the values' device."""
+
+        def look(name: str, values: Tensor) -> Tensor:
+            key = name, values.device
+            if key not in self.tables:
+                self.tables[key] = torch.from_numpy(tone.tables[name]).to(values.device)
+            table = self.tables[key]
+            return table[(values * (len(table) - 1) + 0.5).long()]
+
+        return look
 
     def first_pixels(self, frames: Sequence[PlaneFrame]) -> np.ndarray:
         """The frames as the network will see them, as pixels (N, H, W, 3) to make an engine ready with;
@@ -76,7 +96,10 @@ class PlaneFrames:
     def to_stored(self, images: Tensor, crop: Crop, frames: Sequence[PlaneFrame]) -> list[Tensor]:
         """Images to planes as the encoder takes them."""
         width, height = self.target.size
-        planes = rgb_to_planes(images_to_rgb(images, crop), self.target.format, height, width)
+        rgb = images_to_rgb(images, crop)
+        if self.target.to_hdr is not None:
+            rgb = _as_images(self.target.to_hdr.to_hdr(_as_signals(rgb), self._look(self.target.to_hdr)))
+        planes = rgb_to_planes(rgb, self.target.format, height, width)
         return _joined(planes) if self.target.on_card else planes
 
     def download(self, stored: Sequence[Tensor]) -> Arrival:
@@ -88,6 +111,16 @@ class PlaneFrames:
         target = self.target
         planes = [plane[index] if target.on_card else plane[index].numpy() for plane in stored]
         return PlaneFrame(planes, target.format, *target.size, frame.pts, frame.duration, target.on_card)
+
+
+def _as_signals(rgb: Tensor) -> list[Tensor]:
+    """RGB images (N, 3, H, W) in [-1, 1] as three channels (N, H, W) from 0 to 1."""
+    return list(rgb.float().add(1).div_(2).clamp_(0, 1).unbind(1))
+
+
+def _as_images(channels: Sequence[Tensor]) -> Tensor:
+    """The inverse of `_as_signals`."""
+    return torch.stack(list(channels), 1).mul_(2).sub_(1)
 
 
 def _stacked(planes: Sequence[Tensor]) -> Tensor:

@@ -34,7 +34,9 @@ def kept_segments(plan: VideoPlan) -> Iterator[ResumableRun]:
         "model": {"name": plan.card.name, "weights": plan.card.weights_sha256},
         "network size": list(plan.work_size),
         "encoding": encoding_as_dict(plan),
-        "options": {name: options[name] for name in ("start", "end", "compare", "decoder", "deinterlace")},
+        "options": {
+            name: options[name] for name in ("start", "end", "compare", "decoder", "deinterlace", "hdr")
+        },
         "steady": asdict(plan.steadiness) if plan.steadiness is not None else None,
         "versions": {name: package_version(name) for name in ("cgconvert", "av", "torch")},
         "segment frames": resume.SEGMENT_FRAMES,

@@ -40,6 +40,7 @@ from cgconvert.media.video.probe import sample_pixels
 from cgconvert.media.video.sink import VideoSink
 from cgconvert.media.video.source import CopiedPacket, Damage, VideoSource
 from cgconvert.media.video.steady import Steadier
+from cgconvert.media.video.tone import is_hdr
 from cgconvert.models.loading import load_model
 from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.progress import Progress, Silent
@@ -145,10 +146,11 @@ def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
         """Every frame through the network, in batches; the packets to copy pass them by."""
         own_device(device)
         transfers = transfers_for(device)
-        # Dithered for the encoder's depth. Where swscale changes the size, it dithers after that; RGB of more
-        # than 8 bits it cuts off rather than rounds, so that offsets would darken it.
+        # Dithered for the encoder's depth. Where swscale changes the size, it dithers after that, and where
+        # results become HDR, their steps change; RGB of more than 8 bits swscale cuts off rather than rounds,
+        # so that offsets would darken it.
         depth = sample_depth(plan.encoding.pixel_format)
-        rounded_later = plan.size != plan.work_size or is_steadied
+        rounded_later = plan.size != plan.work_size or is_steadied or is_hdr(plan.result_info)
         if rounded_later or (depth > 8 and is_rgb(plan.encoding.pixel_format)):
             depth = 16
         kind: Any = PixelFrames(plan.card, transfers, None if plan.options.compare else depth, is_steadied)
@@ -333,7 +335,7 @@ def _open_segments(plan: VideoPlan, source: VideoSource, kept: ResumableRun) -> 
         kept,
         plan.muxer,
         source.stream,
-        lambda: FrameEncoder(plan.info, plan.encoding, card),
+        lambda: FrameEncoder(plan.result_info, plan.encoding, card),
         source.damage,
     )
 
@@ -353,7 +355,7 @@ def _open_sink(plan: VideoPlan, source: VideoSource, path: Path, damage: Damage)
         plan.output,
         plan.muxer,
         source.container,
-        plan.info,
+        plan.result_info,
         plan.encoding,
         plan.streams,
         source.cut,
@@ -444,4 +446,5 @@ def _report(
         warnings=warnings,
         path=list(plan.route.notes),
         steady=asdict(plan.steadiness) if plan.steadiness is not None else None,
+        hdr=asdict(plan.hdr) if plan.hdr is not None else None,
     )

@@ -19,6 +19,7 @@ from cgconvert.media.video.fields import Deinterlacing, choose_deinterlacing
 from cgconvert.media.video.probe import VideoProbe
 from cgconvert.media.video.streams import StreamPlan
 from cgconvert.media.video.tags import tag_options
+from cgconvert.media.video.tone import HDR_MODES, HdrPlan, choose_hdr
 from cgconvert.models.catalog import find_model
 from cgconvert.models.files import read_card
 from cgconvert.options import EngineOptions, VideoOptions
@@ -55,7 +56,13 @@ class VideoPlan:
     route: VideoRoute
     steadiness: Steadiness | None = None
     deinterlacing: Deinterlacing | None = None
+    hdr: HdrPlan | None = None
     notes: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def result_info(self) -> StreamInfo:
+        """What is known of the result's stream, apart from its size."""
+        return self.hdr.described(self.info) if self.hdr is not None else self.info
 
     @property
     def warnings(self) -> list[str]:
@@ -129,6 +136,8 @@ def plan_video(
         if deinterlacing is not None:
             video.info = deinterlacing.described(video.info)
         info = video.info
+        hdr = choose_hdr(source, info, options.hdr)
+        result = hdr.described(info) if hdr is not None else info
         if options.start is not None and info.duration and options.start >= info.duration:
             raise UsageError(f"`start={options.start:g}` is past the end of {source} ({info.duration:.1f} s)")
         model_path = find_model(model)
@@ -153,11 +162,13 @@ def plan_video(
         work_size = network_size(options.work_size, card, size, (info.width, info.height))
         encoding = _encoding(codec, info, size, options)
         as_stored = size == work_size == (info.width, info.height) and not (info.rotation or options.compare)
-        tags, dropped = tag_options(info, codec.encoder, as_stored)
+        tags, dropped = tag_options(result, codec.encoder, as_stored)
         encoding = replace(encoding, tags=tags)
         # Encoder and container are opened once in memory, so that what they refuse is known before the work.
         streams = plan_writable_streams(video, target, muxer, encoding)
         _check_strict(source, streams, options)
+        if hdr is not None:
+            joined.append(hdr.describe())
         notes += [*joined, *dropped_metadata(video, target, muxer, encoding, streams), *dropped]
     plan = VideoPlan(
         source=source,
@@ -176,6 +187,7 @@ def plan_video(
         route=VideoRoute("cpu"),
         steadiness=choose_steadiness(options.steady, card),
         deinterlacing=deinterlacing,
+        hdr=hdr,
         notes=tuple(notes),
     )
     # A card may decode, and may replace the encoder planned so far. Both are tried on one frame.
@@ -219,6 +231,8 @@ def _check_options(options: VideoOptions, engine: EngineOptions) -> None:
     if options.deinterlace not in DEINTERLACE_MODES:
         known = ", ".join(DEINTERLACE_MODES)
         raise UsageError(f"`deinterlace={options.deinterlace!r}` is unknown: use {known}")
+    if options.hdr not in HDR_MODES:
+        raise UsageError(f"`hdr={options.hdr!r}` is unknown: use {', '.join(HDR_MODES)}")
     check_steady(options.steady)
     if options.decoder not in DECODERS:
         raise UsageError(f"`decoder={options.decoder!r}` is unknown: use {', '.join(DECODERS)}")

@@ -22,7 +22,8 @@ class VideoReport:
     was about to be translated (loading, compiling, verifying). `resumed_frames` of
     `frames_out` were kept from a run that was broken off. `streams` says of each
     stream of the source whether it was converted, copied or dropped, and why; `path` which way the frames
-    took: where they were decoded, converted and encoded, as far as there was a choice.
+    took: where they were decoded, converted and encoded, as far as there was a choice. `hdr` says how an HDR
+    video was tone mapped, and whether the result is HDR too.
     """
 
     source: str
@@ -45,6 +46,7 @@ class VideoReport:
     warnings: list[str] = field(default_factory=list)
     path: list[str] = field(default_factory=list)
     steady: Mapping[str, Any] | None = None
+    hdr: Mapping[str, Any] | None = None
 
     @property
     def frames_per_second(self) -> float:

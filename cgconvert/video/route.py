@@ -12,6 +12,7 @@ from cgconvert.media.video.codecs import VIDEO_CODECS
 from cgconvert.media.video.cuda import FORMS_ON_CARD, why_not_decoding, why_not_encoding
 from cgconvert.media.video.encoder import Encoding
 from cgconvert.media.video.planes import yuv_format
+from cgconvert.media.video.tone import tone_mapping
 
 if TYPE_CHECKING:
     import torch
@@ -41,8 +42,9 @@ def why_not_planes(plan: VideoPlan) -> str | None:
         return "`compare` joins source and result as RGB"
     if plan.steadiness is not None and plan.options.steady != "auto":
         return "results are steadied on the processor"
-    for name in (plan.info.pixel_format, plan.encoding.pixel_format):
-        if yuv_format(name, plan.info) is None:
+    ends = (plan.info.pixel_format, plan.info), (plan.encoding.pixel_format, plan.result_info)
+    for name, info in ends:
+        if yuv_format(name, info) is None:
             return f"{name} is not made of plain YUV planes"
     return None
 
@@ -82,9 +84,16 @@ def choose_route(plan: VideoPlan, device: str, as_planes: bool | None = None) ->
     from cgconvert.engines.planes import PlaneTarget
 
     plan = replace(plan, steadiness=None)  # `auto` does not take frames from a card's memory
-    form = yuv_format(plan.encoding.pixel_format, plan.info)
+    form = yuv_format(plan.encoding.pixel_format, plan.result_info)
     assert form is not None
-    target = PlaneTarget(form, plan.size, plan.work_size, plan.info.rotation)
+    target = PlaneTarget(
+        form,
+        plan.size,
+        plan.work_size,
+        plan.info.rotation,
+        from_hdr=tone_mapping(plan.info),
+        to_hdr=tone_mapping(plan.result_info),
+    )
     route = VideoRoute(device, target, notes=(f"frames as YUV planes, converted on {device}",))
     return _on_cuda(plan, route, target) if on_cuda else replace(plan, route=route)
 
@@ -109,7 +118,7 @@ def _on_cuda(plan: VideoPlan, route: VideoRoute, target: PlaneTarget) -> VideoPl
     if encoding is None:
         where = "frames go to the encoder through host memory" if asked else "encoding on the processor"
         return replace(plan, route=replace(route, notes=(*route.notes, f"{where}: {reason}")))
-    form = yuv_format(encoding.pixel_format, plan.info)
+    form = yuv_format(encoding.pixel_format, plan.result_info)
     assert form is not None
     route = replace(
         route,
@@ -179,7 +188,7 @@ def _try_encoding(plan: VideoPlan, encoding: Encoding, device: torch.device, ind
     from cgconvert.engines.planes import blank_planes
 
     name = encoding.pixel_format
-    form = yuv_format(name, plan.info)
+    form = yuv_format(name, plan.result_info)
     assert form is not None
     width, height = plan.size
     try:
@@ -187,4 +196,4 @@ def _try_encoding(plan: VideoPlan, encoding: Encoding, device: torch.device, ind
         torch.cuda.synchronize(device)
     except RuntimeError as error:  # memory may be short, of which the run itself will tell
         return f"no frame could be made on {device} ({first_line(error, 100)})"
-    return why_not_encoding(encoding, plan.info, blank, index)
+    return why_not_encoding(encoding, plan.result_info, blank, index)

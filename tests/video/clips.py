@@ -17,7 +17,10 @@ NTSC = Fraction(30000, 1001)
 
 @dataclass(frozen=True)
 class Clip:
-    """What a test clip is made of; `pts` in units of `time_base`, and `light`, 0 for black, one a frame."""
+    """What a test clip is made of; `pts` in units of `time_base`, and `light`, 0 for black, one a frame.
+
+    0 of `saturation` is grey.
+    """
 
     frames: int = 12
     width: int = 96
@@ -36,19 +39,22 @@ class Clip:
     metadata: dict[str, str] = field(default_factory=dict)
     attachment: bytes | None = None
     light: Sequence[float] | None = None
+    saturation: float = 1.0
 
     def times(self) -> list[int]:
         """The pts of every frame."""
         return list(self.pts) if self.pts is not None else [self.step * index for index in range(self.frames)]
 
 
-def picture(index: int, width: int, height: int) -> np.ndarray:
+def picture(index: int, width: int, height: int, saturation: float = 1.0) -> np.ndarray:
     """A smooth coloured picture that moves with `index`, uint8 RGB; smooth so that chroma survives 4:2:0."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     red = 128 + 80 * np.sin((x + 3 * index) / 17)
     green = 128 + 80 * np.cos((y - 2 * index) / 13)
     blue = 128 + 80 * np.sin((x + y + index) / 23)
-    return np.stack([red, green, blue], -1).round().astype(np.uint8)
+    colours = np.stack([red, green, blue], -1)
+    grey = colours.mean(-1, keepdims=True)
+    return (grey + saturation * (colours - grey)).round().astype(np.uint8)
 
 
 def make_clip(path: Path, clip: Clip) -> Path:
@@ -87,7 +93,7 @@ def make_clip(path: Path, clip: Clip) -> Path:
 def _write(container: Any, video: Any, audio: Any, clip: Clip) -> None:
     seconds = float((clip.times()[-1] + clip.step) * clip.time_base)
     for index, pts in enumerate(clip.times()):
-        pixels = picture(index, clip.width, clip.height)
+        pixels = picture(index, clip.width, clip.height, clip.saturation)
         if clip.light is not None:
             pixels = np.rint(pixels * clip.light[index]).astype(np.uint8)
         frame = av.VideoFrame.from_ndarray(pixels, "rgb24")

@@ -6,6 +6,7 @@ is rounding, and the averaging of chroma in formats that subsample it.
 
 from __future__ import annotations
 
+import functools
 from fractions import Fraction
 
 import av
@@ -14,6 +15,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 
 from cgconvert.frames import StreamInfo
 from cgconvert.media.video.siting import Siting
+from cgconvert.media.video.tone import is_hdr, tone_mapping
 
 EXACT = (
     Interpolation.BICUBIC
@@ -35,6 +37,10 @@ HD_HEIGHT = 720
 """Untagged videos from this height on are taken as BT.709, smaller ones as BT.601, as players do."""
 
 
+DEEP_WHITE = 255 * 256
+"""White in RGB of 16 bits that swscale makes of YUV of limited range, or makes any YUV of. Ours is 65535."""
+
+
 def matrix(info: StreamInfo) -> Colorspace:
     """Return the YUV matrix of a stream. An untagged stream's is guessed by its height."""
     guess = Colorspace.ITU709 if info.height >= HD_HEIGHT else Colorspace.ITU601
@@ -52,9 +58,16 @@ def is_rgb(pixel_format: str) -> bool:
     return bool(av.VideoFormat(pixel_format, 16, 16).is_rgb)
 
 
-def rgb_format(bit_depth: int) -> str:
-    """Return the pixel format of our pixels: 8 bits a channel, or 16 for deeper sources."""
-    return "rgb24" if bit_depth <= 8 else "rgb48le"
+def rgb_format(info: StreamInfo) -> str:
+    """Return the pixel format of our pixels: 8 bits a channel, or 16 for deeper sources and for HDR."""
+    return "rgb24" if info.bit_depth <= 8 and not is_hdr(info) else "rgb48le"
+
+
+@functools.cache
+def _rescaled(white: int, wanted: int) -> np.ndarray:
+    """For each value of 16 bits the one that it becomes where `white` becomes `wanted`, (65536,) uint16."""
+    values = np.arange(65536) * (wanted / white)
+    return values.round().clip(0, 65535).astype(np.uint16)
 
 
 def _stored_range(info: StreamInfo, pixel_format: str) -> ColorRange:
@@ -79,11 +92,14 @@ def tag(
 
 
 class ToPixels:
-    """Converts decoded frames to upright RGB pixels of one size. It keeps its scaler between frames."""
+    """Converts decoded frames to upright RGB pixels of one size. It keeps its scaler between frames.
+
+    HDR is tone mapped, so that pixels are always what a viewer of SDR sees.
+    """
 
     def __init__(self, info: StreamInfo, width: int, height: int) -> None:
         turned = info.rotation in (90, 270)
-        self.info = info
+        self.info, self.tone = info, tone_mapping(info)
         self.width, self.height = (height, width) if turned else (width, height)
         self.reformatter = VideoReformatter()
 
@@ -95,7 +111,7 @@ class ToPixels:
             frame,
             self.width,
             self.height,
-            rgb_format(self.info.bit_depth),
+            rgb_format(self.info),
             src_colorspace=colours,
             dst_colorspace=colours,
             src_color_range=source_range,
@@ -104,22 +120,36 @@ class ToPixels:
             threads=1,
         )
         pixels: np.ndarray = rgb.to_ndarray()
+        if pixels.dtype == np.uint16 and not is_rgb(frame.format.name):
+            depth = frame.format.components[0].bits
+            full_white = (2**depth - 1) << (16 - depth)  # of full range it takes the samples as they are
+            white = full_white if source_range == ColorRange.JPEG else DEEP_WHITE
+            pixels = _rescaled(white, 65535).take(pixels)
+        if self.tone is not None:
+            pixels = self.tone.pixels_to_sdr(pixels)
         if self.info.rotation:
             pixels = np.rot90(pixels, -self.info.rotation // 90).copy()
         return pixels
 
 
 class FromPixels:
-    """Converts RGB pixels to frames in the encoder's format and size, tagged with the source's colours."""
+    """Converts RGB pixels to frames in the encoder's format and size, tagged with the colours of `info`.
+
+    If these are HDR the pixels are expanded to it.
+    """
 
     def __init__(self, info: StreamInfo, width: int, height: int, pixel_format: str) -> None:
-        self.info = info
+        self.info, self.tone = info, tone_mapping(info)
         self.width, self.height, self.pixel_format = width, height, pixel_format
         self.siting = Siting(info.siting)
         self.reformatter = VideoReformatter()
 
     def __call__(self, pixels: np.ndarray, pts: int, time_base: Fraction, duration: int) -> av.VideoFrame:
         """Return a frame with this time, ready to encode."""
+        if self.tone is not None:
+            pixels = self.tone.pixels_to_hdr(pixels)
+        if pixels.dtype == np.uint16 and not is_rgb(self.pixel_format):
+            pixels = _rescaled(65535, DEEP_WHITE).take(pixels)
         source = av.VideoFrame.from_ndarray(pixels, "rgb24" if pixels.dtype == np.uint8 else "rgb48le")
         source = self.siting(source)
         colours = matrix(self.info)
