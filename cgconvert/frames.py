@@ -26,15 +26,16 @@ class Frame:
     """One picture with a time.
 
     `pixels` are uint8 or uint16 RGB (H, W, 3); `pts` counts in units of the stream's time base;
-    `duration` likewise (0: unknown). `source` is the picture before translation, kept only where source
-    and result are to be shown together, and `seen` what the network saw of it, kept where results are made
-    steady. `state` is what making the next frame steady needs, kept at the ends of segments.
+    `duration` likewise (0: unknown). `source` is the picture before translation at the size of the result,
+    kept only where source and result are shown together or blended: as pixels, or as planes in the format of
+    the encoder. `seen` is what the network saw of it, kept where results are made steady. `state` is what
+    making the next frame steady needs, kept at the ends of segments.
     """
 
     pixels: np.ndarray
     pts: int
     duration: int = 0
-    source: np.ndarray | None = None
+    source: np.ndarray | PlaneFrame | None = None
     seen: np.ndarray | None = None
     state: bytes | None = None
 
@@ -112,7 +113,8 @@ class PlaneFrame:
     """One picture with a time, as its planes: what decoders give and encoders take.
 
     `planes` have the shapes that `format` says, in uint8 or uint16: numpy arrays, or where `on_card` tensors
-    in the memory of the network's device. `width` and `height` are those of the luma plane.
+    in the memory of the network's device. `width` and `height` are those of the luma plane. `state` as in
+    `Frame`.
     """
 
     planes: Sequence[Any]
@@ -122,6 +124,7 @@ class PlaneFrame:
     pts: int
     duration: int = 0
     on_card: bool = False
+    state: bytes | None = None
 
     @property
     def kind(self) -> tuple[YuvFormat, int, int, bool]:

@@ -28,7 +28,10 @@ class VideoOptions:
     `codec` is h264, h265, av1, vp9, prores, ffv1 or the name of an NVENC encoder. None takes the container's
     usual one. `crf`, `preset` and `pix_fmt` are the encoder's own; None takes the codec's default.
     `size` is the result's and `work_size` the network's, as "WxH", "720p" or "0.5x". None takes the source's
-    size for the one and the model's advice for the other. `start` and `end` are seconds from the beginning.
+    size for the one and the model's advice for the other. `stroke` says the size of strokes in the place of
+    `work_size`: "fine", "medium", "large", or how many times as large as the model's own. `strength` is from
+    0 (the source) to 1 (the look), and `keep_colours` takes only light and dark from the look.
+    `start` and `end` are seconds from the beginning.
     `compare` shows source and result in one picture: "side" or "split". `decoder` is "auto", "cpu" or
     "nvdec", the decoder of an NVIDIA card. `strict` stops at the first damage. `resume` keeps finished
     segments beside the result, so that the same call continues an interrupted run, and `restart` drops them.
@@ -45,6 +48,9 @@ class VideoOptions:
     pix_fmt: str | None = None
     size: str | None = None
     work_size: str | None = None
+    stroke: str | float | None = None
+    strength: float = 1.0
+    keep_colours: bool = False
     start: float | None = None
     end: float | None = None
     compare: str | None = None
@@ -60,8 +66,9 @@ class VideoOptions:
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """How images are written.
+    """How images are converted and written.
 
+    `work_size`, `stroke`, `strength` and `keep_colours` mean what they mean for videos.
     A `format` of None keeps the source's. `quality` is 1 to 100, and None takes the format's default.
     `overwrite` converts again what has a result. `watch` keeps converting what arrives in a folder.
     """
@@ -70,3 +77,7 @@ class ImageOptions:
     quality: int | None = None
     overwrite: bool = False
     watch: bool = False
+    work_size: str | None = None
+    stroke: str | float | None = None
+    strength: float = 1.0
+    keep_colours: bool = False

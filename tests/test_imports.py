@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LEVELS = [
     {"cgconvert.errors"},
     {"cgconvert.options", "cgconvert.progress", "cgconvert.frames", "cgconvert.card"},
+    {"cgconvert.sizes", "cgconvert.finish", "cgconvert.dither"},
     {"cgconvert.host"},
     {"cgconvert.generators", "cgconvert.media", "cgconvert.tensors"},
     {"cgconvert.models"},

@@ -67,6 +67,44 @@ def engine_options(function: Command) -> Command:
     return function
 
 
+stroke_option = click.option(
+    "--stroke",
+    metavar="fine|medium|large|N",
+    help="Size of strokes. medium: the model's own. large: twice that, fine: half. N: N times the own. "
+    "--work-size says the same exactly.",
+)
+
+
+def look_options(function: Command) -> Command:
+    """Add --strength, --keep-colours, --stroke and --work-size."""
+    for option in reversed(
+        [
+            click.option(
+                "--strength",
+                type=float,
+                default=1.0,
+                show_default=True,
+                metavar="0..1",
+                help="How strongly the look shows: 0 is the source, 1 the look.",
+            ),
+            click.option(
+                "--keep-colours",
+                is_flag=True,
+                help="Keep the source's colours; only what is light and dark comes from the look.",
+            ),
+            stroke_option,
+            click.option(
+                "--work-size",
+                metavar="WxH|720p|0.5x",
+                help="Size at which the network sees a picture. Default: what the model recommends. 1x: all "
+                "of it.",
+            ),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
 def check_report_path(report: Path | None, *taken: Path) -> None:
     """Raise `UsageError` for a report that would replace a source, a result or another file."""
     if report is None:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cgconvert.cli.common import engine_options, read_engine_options
+from cgconvert.cli.common import engine_options, read_engine_options, stroke_option
 from cgconvert.cli.status import counted, create_progress
 from cgconvert.errors import CgconvertError, UnavailableError, UsageError
 from cgconvert.host.channels import in_worker
 from cgconvert.host.interrupts import deferring
 from cgconvert.models.describe import describe_bytes
 from cgconvert.options import EngineOptions
+from cgconvert.sizes import check_work_size, network_size
 
 if TYPE_CHECKING:
     from cgconvert.card import ModelCard
@@ -51,12 +52,14 @@ def read_sizes(texts: tuple[str, ...]) -> list[tuple[int, int]]:
     metavar="WxH|720p|0.5x",
     help="Size at which the network sees a frame. Default: what the model recommends.",
 )
+@stroke_option
 @engine_options
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def compile_command(
     model: str,
     sizes: tuple[str, ...],
     work_size: str | None,
+    stroke: str | None,
     device: str,
     engine: str,
     precision: str,
@@ -65,27 +68,26 @@ def compile_command(
 ) -> None:
     """Build the engine that `cgconvert video` will use for a video of this size, and keep it.
 
-    The first video then starts as fast as any later one. Where a model recommends a smaller work size, the
-    engine is built for that size; with --work-size 1x it is built for the whole frame. For a folder's
-    pictures, which the network sees in full, use --work-size 1x as well. `cgconvert engines list` shows
-    what is kept.
+    The first video then starts as fast as any later one, and so does a folder of pictures of this size. If
+    the model recommends a smaller work size, the engine is built for that size; with --work-size 1x it is
+    built for the whole frame. `cgconvert engines list` shows what is kept.
     """
     options = read_engine_options(device, engine, precision, batch)
     wanted = read_sizes(sizes)
+    check_work_size(work_size, stroke)
     if precision == "int8":
         raise UsageError("int8 is calibrated on a job's own pictures, when the job starts; nothing to build")
     with deferring():
         from cgconvert.models.loading import load_model
-        from cgconvert.video.plan import network_size
 
     loaded = load_model(model)
     progress = create_progress(quiet)
     for height, width in wanted:
         stored = width * height * 3 // 2  # 8 bits and 4:2:0, as nearly all videos are
-        seen = network_size(work_size, loaded.card, (width, height), (width, height))
+        seen = network_size(work_size, stroke, loaded.card, (width, height), (width, height))
         told = in_worker("build", partial(_build, loaded, options, seen[::-1], stored), progress)
         if not quiet:
-            click.echo(told + _why_smaller(loaded.card, seen, (width, height), work_size))
+            click.echo(told + _why_smaller(loaded.card, seen, (width, height), work_size or stroke))
 
 
 def _why_smaller(card: ModelCard, seen: tuple[int, int], size: tuple[int, int], asked: str | None) -> str:

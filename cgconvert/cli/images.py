@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgconvert.cli.common import check_report_path, engine_options, read_engine_options, save_report
+from cgconvert.cli.common import (
+    check_report_path,
+    engine_options,
+    look_options,
+    read_engine_options,
+    save_report,
+)
 from cgconvert.cli.status import create_progress, seconds_as_clock
 from cgconvert.cli.wording import tell, worded
 from cgconvert.errors import CgconvertError, OutputError, printable
@@ -36,6 +42,7 @@ def image_options(function: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Name of a model (`cgconvert models list`) or path of its file.",
         ),
+        look_options,
         engine_options,
         click.option(
             "--format",
@@ -74,6 +81,10 @@ def directory(
     folder: Path,
     output: Path | None,
     model: str,
+    strength: float,
+    keep_colours: bool,
+    stroke: str | None,
+    work_size: str | None,
     device: str,
     engine: str,
     precision: str,
@@ -91,7 +102,7 @@ def directory(
     JPEG, PNG, WebP, TIFF, AVIF and BMP files are read, and OUT has the same subfolders as DIR. Pictures that
     already have a result are skipped, so the same command continues a run that was interrupted.
     """
-    options = ImageOptions(kind, quality, overwrite, watch)
+    options = ImageOptions(kind, quality, overwrite, watch, work_size, stroke, strength, keep_colours)
     choice = read_engine_options(device, engine, precision, batch)
     return _run(plan_dir(folder, output, model, options, choice), dry_run, report, quiet)
 
@@ -110,6 +121,10 @@ def image(
     files: tuple[Path, ...],
     output: Path | None,
     model: str,
+    strength: float,
+    keep_colours: bool,
+    stroke: str | None,
+    work_size: str | None,
     device: str,
     engine: str,
     precision: str,
@@ -122,7 +137,7 @@ def image(
     quiet: bool,
 ) -> int:
     """Convert single pictures to another look: JPEG, PNG, WebP, TIFF, AVIF or BMP."""
-    options = ImageOptions(kind, quality, overwrite)
+    options = ImageOptions(kind, quality, overwrite, False, work_size, stroke, strength, keep_colours)
     choice = read_engine_options(device, engine, precision, batch)
     return _run(plan_images(files, output, model, options, choice), dry_run, report, quiet)
 

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cgconvert.cli.common import check_report_path, engine_options, read_engine_options, save_report
+from cgconvert.cli.common import (
+    check_report_path,
+    engine_options,
+    look_options,
+    read_engine_options,
+    save_report,
+)
 from cgconvert.cli.status import create_progress, seconds_as_clock
 from cgconvert.cli.wording import tell, worded
 from cgconvert.errors import UsageError
@@ -53,6 +59,7 @@ def parse_time(text: str | None, option: str) -> float | None:
     show_default=True,
     help="Name of a model (`cgconvert models list`) or path of its file.",
 )
+@look_options
 @engine_options
 @click.option(
     "--codec",
@@ -96,11 +103,6 @@ def parse_time(text: str | None, option: str) -> float | None:
     "expanded to HDR again. refuse: stop.",
 )
 @click.option("--size", metavar="WxH|720p|0.5x", help="Size of the result. Default: the source's.")
-@click.option(
-    "--work-size",
-    metavar="WxH|720p|0.5x",
-    help="Size at which the network sees a frame. Default: what the model recommends.",
-)
 @click.option("--start", metavar="TIME", help="Where to begin, in seconds or h:m:s.")
 @click.option("--end", metavar="TIME", help="Where to stop.")
 @click.option(
@@ -137,6 +139,10 @@ def video(
     source: Path,
     output: Path | None,
     model: str,
+    strength: float,
+    keep_colours: bool,
+    stroke: str | None,
+    work_size: str | None,
     device: str,
     engine: str,
     precision: str,
@@ -149,7 +155,6 @@ def video(
     deinterlace: str,
     hdr: str,
     size: str | None,
-    work_size: str | None,
     start: str | None,
     end: str | None,
     compare: str | None,
@@ -174,6 +179,9 @@ def video(
         pix_fmt=pix_fmt,
         size=size,
         work_size=work_size,
+        stroke=stroke,
+        strength=strength,
+        keep_colours=keep_colours,
         start=parse_time(start, "--start"),
         end=parse_time(end, "--end"),
         compare=compare,

@@ -67,7 +67,9 @@ class PixelFrames:
         """Pixels to padded images."""
         return tensor_to_images(stored[0], self.card)
 
-    def to_stored(self, images: Tensor, crop: Crop, frames: Sequence[Frame]) -> list[Tensor]:
+    def to_stored(
+        self, images: Tensor, crop: Crop, frames: Sequence[Frame], sources: Sequence[Tensor]
+    ) -> list[Tensor]:
         """Images to pixels."""
         is_small = frames[0].pixels.dtype == np.uint8 if self.depth is None else self.depth <= 8
         return [images_to_tensor(images, crop, torch.uint8 if is_small else torch.uint16, self.depth)]

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cgconvert.card import ModelCard
+from cgconvert.finish import Finish, lacks_detail
 from cgconvert.frames import PlaneFrame, YuvFormat
 from cgconvert.media.video.tone import Lookup, ToneMapping
+from cgconvert.tensors.finish import blended, luma_detail
 from cgconvert.tensors.images import Crop, images_to_rgb, padded_size, rgb_to_images, rgb_to_pixels
 from cgconvert.tensors.transfers import Arrival, Transfers
-from cgconvert.tensors.yuv import planes_to_rgb, rgb_to_planes
+from cgconvert.tensors.yuv import (
+    luma_samples,
+    planes_to_rgb,
+    read_samples,
+    rgb_to_planes,
+    rgb_to_samples,
+    store_samples,
+)
 
 
 @dataclass(frozen=True)
 class PlaneTarget:
     """What becomes of planes: turned by `rotation` degrees clockwise, shown to the network at `work_size`,
     given back as `format` at `size` (width, height each), in the device's memory if `on_card`. `from_hdr` and
-    `to_hdr`: of sources and results that are HDR, since the network sees and gives SDR."""
+    `to_hdr`: of sources and results that are HDR, since the network sees and gives SDR. `finish` says how
+    results are finished with their sources, None that they are not."""
 
     format: YuvFormat
     size: tuple[int, int]
@@ -30,6 +40,7 @@ class PlaneTarget:
     on_card: bool = False
     from_hdr: ToneMapping | None = None
     to_hdr: ToneMapping | None = None
+    finish: Finish | None = None
 
 
 class PlaneFrames:
@@ -62,17 +73,21 @@ class PlaneFrames:
 
     def to_images(self, stored: Sequence[Tensor], frames: Sequence[PlaneFrame]) -> tuple[Tensor, Crop]:
         """Planes to padded images of the size that the network sees."""
-        return rgb_to_images(self._to_rgb(stored, frames[0].format), self.card)
+        return rgb_to_images(self._upright_rgb(stored, frames[0].format, self.target.work_size), self.card)
 
-    def _to_rgb(self, planes: Sequence[Tensor], form: YuvFormat) -> Tensor:
-        """Planes to upright RGB images of the size that the network sees."""
-        width, height = self.target.work_size
-        if self.target.rotation in (90, 270):
-            width, height = height, width
+    def _upright_rgb(self, planes: Sequence[Tensor], form: YuvFormat, size: tuple[int, int]) -> Tensor:
+        """Planes to upright RGB images of a size (width, height)."""
+        turned = self.target.rotation
+        width, height = size if turned in (0, 180) else size[::-1]
         rgb = planes_to_rgb(planes, form, height, width)
         if self.target.from_hdr is not None:
             rgb = _as_images(self.target.from_hdr.to_sdr(_as_signals(rgb), self._look(self.target.from_hdr)))
-        return torch.rot90(rgb, -self.target.rotation // 90, (2, 3)) if self.target.rotation else rgb
+        return torch.rot90(rgb, -turned // 90, (2, 3)) if turned else rgb
+
+    def _stored_rgb(self, rgb: Tensor) -> Tensor:
+        """RGB images as the result's planes are made of them: expanded if the result is HDR."""
+        tone = self.target.to_hdr
+        return rgb if tone is None else _as_images(tone.to_hdr(_as_signals(rgb), self._look(tone)))
 
     def _look(self, tone: ToneMapping) -> Lookup:
         """Looks values up in the tables of a tone mapping, on the values' device."""
@@ -90,17 +105,49 @@ class PlaneFrames:
         """The frames as the network will see them, as pixels (N, H, W, 3) to make an engine ready with;
         rounded to 8 bits, or 16 where they have more than 8."""
         with torch.inference_mode():
-            rgb = self._to_rgb(self.upload(frames), frames[0].format)
+            rgb = self._upright_rgb(self.upload(frames), frames[0].format, self.target.work_size)
             return rgb_to_pixels(rgb, np.uint8 if frames[0].format.depth <= 8 else np.uint16)
 
-    def to_stored(self, images: Tensor, crop: Crop, frames: Sequence[PlaneFrame]) -> list[Tensor]:
-        """Images to planes as the encoder takes them."""
-        width, height = self.target.size
-        rgb = images_to_rgb(images, crop)
-        if self.target.to_hdr is not None:
-            rgb = _as_images(self.target.to_hdr.to_hdr(_as_signals(rgb), self._look(self.target.to_hdr)))
-        planes = rgb_to_planes(rgb, self.target.format, height, width)
+    def to_stored(
+        self, images: Tensor, crop: Crop, frames: Sequence[PlaneFrame], sources: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Images to planes as the encoder takes them, finished with their sources."""
+        (width, height), form = self.target.size, self.target.format
+        rgb = self._stored_rgb(images_to_rgb(images, crop))
+        if self.target.finish is None:
+            planes = rgb_to_planes(rgb, form, height, width)
+        else:
+            # One after the other: at full size and in float32 a batch would take much memory.
+            parts = [
+                self._finished(rgb[i : i + 1], [plane[i : i + 1] for plane in sources], frames[i].format)
+                for i in range(len(frames))
+            ]
+            planes = [_stacked([part[0] for part in same]) for same in zip(*parts, strict=True)]
         return _joined(planes) if self.target.on_card else planes
+
+    def _finished(self, rgb: Tensor, source: Sequence[Tensor], stored: YuvFormat) -> list[Tensor]:
+        """The planes of one picture, of the network's RGB image and of the planes of its source."""
+        (width, height), form, finish = self.target.size, self.target.format, self.target.finish
+        assert finish is not None
+        light, chroma = self._source_samples(source, stored)
+        look = rgb_to_samples(rgb, form, height, width)
+        if lacks_detail((rgb.shape[2], rgb.shape[3]), (height, width)):
+            look = look[0] + luma_detail(light, luma_samples(rgb, form), 2.0 ** (form.depth - 8)), look[1]
+        return store_samples(*blended((light, chroma), look, finish), form)
+
+    def _source_samples(self, planes: Sequence[Tensor], stored: YuvFormat) -> tuple[Tensor, Tensor]:
+        """The source's luma and chroma as samples of the target's format and size.
+
+        Where it is stored like that they are its very samples, and otherwise they come by way of RGB.
+        """
+        (width, height), form, turned = self.target.size, self.target.format, self.target.rotation
+        rows, columns = planes[0].shape[1:]
+        alike = replace(stored, interleaved=form.interleaved, high_bits=form.high_bits) == form
+        alike = alike and (self.target.from_hdr is None) == (self.target.to_hdr is None)
+        if alike and not turned and (rows, columns) == (height, width):
+            return read_samples(planes, stored)
+        rgb = self._stored_rgb(self._upright_rgb(planes, stored, self.target.size))
+        return rgb_to_samples(rgb, form, height, width)
 
     def download(self, stored: Sequence[Tensor]) -> Arrival:
         """To host memory, or to where NVENC takes them."""

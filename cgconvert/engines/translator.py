@@ -47,8 +47,13 @@ class FrameKind(Protocol[AnyFrame]):
         """Begin to bring results to where their consumer takes them."""
         ...
 
-    def to_stored(self, images: Tensor, crop: Crop, frames: Sequence[AnyFrame]) -> list[Tensor]:
-        """The network's images as results are stored, still on the device, with a first dimension of N."""
+    def to_stored(
+        self, images: Tensor, crop: Crop, frames: Sequence[AnyFrame], sources: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """The network's images as results are stored, still on the device, with a first dimension of N.
+
+        `sources` are what `upload` has given for these frames.
+        """
         ...
 
     def result(self, stored: Sequence[Tensor], index: int, frame: AnyFrame) -> AnyFrame:
@@ -143,14 +148,15 @@ class Translator(Generic[AnyFrame]):
         """Upload, convert, translate, convert, download; on CUDA all of it only begins here."""
         started = time.perf_counter()
         with torch.inference_mode():
-            images, crop = self.kind.to_images(self.kind.upload(frames), frames)
+            sources = self.kind.upload(frames)
+            images, crop = self.kind.to_images(sources, frames)
             prepared = time.perf_counter()
             looked = self.flat.look_at(images) if self.flat is not None else None
             results = self.job.engine(images)
             if self.flat is not None and looked is not None:
                 results = self.flat.mend(images, results, looked)
             translated = time.perf_counter()
-            arrival = self.kind.download(self.kind.to_stored(results, crop, frames))
+            arrival = self.kind.download(self.kind.to_stored(results, crop, frames, sources))
         self.clock.add("preprocess", prepared - started)
         self.clock.add("translate", translated - prepared)
         self.clock.add("postprocess", time.perf_counter() - translated)

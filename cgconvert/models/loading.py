@@ -13,9 +13,13 @@ from torch import Tensor, nn
 
 from cgconvert.card import ModelCard
 from cgconvert.errors import ModelError
+from cgconvert.finish import Finish
 from cgconvert.generators import build_generator, generator_shapes
+from cgconvert.media.picture.finish import finished
+from cgconvert.media.picture.resize import resized
 from cgconvert.models.catalog import find_model
 from cgconvert.models.files import read_card, read_weights
+from cgconvert.sizes import check_work_size, network_size
 from cgconvert.tensors.images import images_to_pixels, pixels_to_images
 
 
@@ -27,20 +31,39 @@ class Model:
     generator: nn.Module
     path: Path | None = None
 
-    def convert(self, image: np.ndarray) -> np.ndarray:
+    def convert(
+        self,
+        image: np.ndarray,
+        *,
+        strength: float = 1.0,
+        keep_colours: bool = False,
+        stroke: str | float | None = None,
+        work_size: str | None = None,
+    ) -> np.ndarray:
         """Convert one picture with the plain network, on its device and in the type of its weights.
 
         Takes and returns uint8 or uint16 RGB (H, W, 3) of any size from 1x1; the result has the same size
-        and type. Raises `ValueError` for anything else.
+        and type. The options are those of `ImageOptions`, but without `stroke` and `work_size` the network
+        sees all of the picture. Raises `ValueError` for anything but such a picture, and `UsageError` for
+        options that make no sense.
         """
         if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise ValueError(f"expected one RGB image of shape (H, W, 3), got shape {image.shape}")
         if image.dtype not in (np.uint8, np.uint16):
             raise ValueError(f"expected an image of uint8 or uint16, got {image.dtype}")
+        finish = Finish(strength, keep_colours)
+        check_work_size(work_size, stroke)
+        size = image.shape[1], image.shape[0]
+        seen = image
+        if work_size is not None or stroke is not None:
+            seen = resized(image, *network_size(work_size, stroke, self.card, size, size))
+        is_finished = not finish.is_plain or seen.shape != image.shape
         weight = next(iter(self.generator.parameters()), torch.zeros(0))
         with torch.inference_mode():
-            images, crop = pixels_to_images(image[None], self.card, weight.device, weight.dtype)
-            return images_to_pixels(self.generator(images), crop, image.dtype)[0]
+            images, crop = pixels_to_images(seen[None], self.card, weight.device, weight.dtype)
+            stored = np.uint16 if is_finished else image.dtype
+            result = images_to_pixels(self.generator(images), crop, stored)[0]
+        return finished(image, result, finish) if is_finished else result
 
 
 def load_model(name_or_path: str | Path) -> Model:

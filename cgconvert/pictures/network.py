@@ -18,10 +18,12 @@ from cgconvert.engines.job import EngineJob
 from cgconvert.engines.pixels import PixelFrames
 from cgconvert.engines.ready import create_job, prepare_new_size
 from cgconvert.engines.translator import Translator
-from cgconvert.errors import InputError
+from cgconvert.errors import InputError, UsageError
+from cgconvert.finish import Finish
 from cgconvert.frames import Frame
 from cgconvert.host.channels import StageClock
 from cgconvert.media.picture.codec import read_picture
+from cgconvert.media.picture.resize import resized
 from cgconvert.models.loading import load_model
 from cgconvert.pictures.plan import ImagePlan
 from cgconvert.progress import Progress, shown_stage
@@ -33,12 +35,21 @@ FIRST_EDGE = 1024
 is built for the picture's size is compared on all of it."""
 
 
+WIDE = 16
+"""Bits of results that are to be finished: they are rounded to those of their picture only then."""
+
+
 class HasPixels(Protocol):
     """A picture on its way."""
 
     @property
     def pixels(self) -> np.ndarray:
-        """uint8 or uint16 RGB (H, W, 3)."""
+        """What the network sees: uint8 or uint16 RGB (H, W, 3)."""
+        ...
+
+    @property
+    def finish(self) -> Finish | None:
+        """What will be done with the result; None if it is what is written."""
         ...
 
 
@@ -59,8 +70,10 @@ class Network(Generic[Item]):
         self.known_to_fit = 1 << 62
         own_device(choose_device(plan.engine.device))
         self.job = self._make_ready(first)
-        kind = PixelFrames(plan.card, transfers_for(self.job.engine.device))
-        self.translator = Translator(self.job, kind, clock)
+        transfers = transfers_for(self.job.engine.device)
+        self.plain = PixelFrames(plan.card, transfers)
+        self.wide = PixelFrames(plan.card, transfers, WIDE)
+        self.translator = Translator(self.job, self.plain, clock)
         # Chosen once: the free memory no longer shows the batch that the first size has been built for.
         ((height, width),) = self.prepared
         self.fixed = plan.engine.batch
@@ -88,7 +101,8 @@ class Network(Generic[Item]):
     def translate(self, items: Sequence[Item]) -> Iterator[tuple[Item, np.ndarray | InputError]]:
         """Give pictures of one padded size and type to the device; yield results, perhaps of earlier ones.
 
-        A result is the picture's pixels, or why there are none: it did not fit into memory.
+        Either all of them are to be finished or none. Results that are have 16 bits, and the others those of
+        their pictures. A result is the picture's pixels, or why there are none: it did not fit into memory.
         """
         size = self.padded_size(items[0].pixels)
         self.job.batch = asked = self.batch_for(*size)
@@ -99,6 +113,10 @@ class Network(Generic[Item]):
             except OutOfMemoryError as error:
                 yield from ((item, _too_large(error)) for item in items)
                 return
+        kind = self.wide if items[0].finish is not None else self.plain
+        if kind is not self.translator.kind:
+            yield from self.finish()  # results in flight are of the other kind
+            self.translator.kind = kind
         self.given.extend(items)
         while self.given:
             try:
@@ -147,8 +165,9 @@ class Network(Generic[Item]):
         step = max(1, self.plan.total // count)
         samples: list[np.ndarray] = []
         for job in islice(self.plan.jobs(), 0, step * count, step):
-            with suppress(InputError):  # it will be told when its turn comes
-                samples.append(read_picture(job.source).pixels)
+            with suppress(InputError, UsageError):  # it will be told when its turn comes
+                pixels = read_picture(job.source).pixels
+                samples.append(resized(pixels, *self.plan.seen_size(pixels.shape[1], pixels.shape[0])))
         return samples
 
     def _prepare(self, first: np.ndarray) -> None:

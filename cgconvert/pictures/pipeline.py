@@ -22,11 +22,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cgconvert.errors import CgconvertError, InputError, Interrupted, OutputError
+from cgconvert.finish import Finish
 from cgconvert.host.channels import Budget, Channel, Relayed, Workers
 from cgconvert.host.files import write_atomically
 from cgconvert.host.interrupts import Breakable, listening
 from cgconvert.host.memory import available_memory
 from cgconvert.media.picture.codec import Picture, checked_header, decode_picture, encode_picture, read_file
+from cgconvert.media.picture.finish import finished
+from cgconvert.media.picture.resize import resized
 from cgconvert.options import EngineOptions, ImageOptions
 from cgconvert.pictures.batching import Groups
 from cgconvert.pictures.claims import Claims, Elsewhere, state_of
@@ -53,17 +56,25 @@ PATIENCE = 0.05
 
 @dataclass
 class Item:
-    """A picture on its way; `charged` bytes of the memory are its own."""
+    """A picture on its way; `charged` bytes of the memory are its own.
+
+    `finish` says what is to be done with the result and the picture together, None that there is nothing.
+    Such a picture keeps its own pixels, `seen` is what the network sees of it, and `result` what it makes
+    of that.
+    """
 
     job: ImageJob
     picture: Picture | None = None
     charged: int = 0
+    finish: Finish | None = None
+    seen: np.ndarray | None = None
+    result: np.ndarray | None = None
 
     @property
     def pixels(self) -> np.ndarray:
-        """Once it is decoded: uint8 or uint16 RGB (H, W, 3)."""
-        assert self.picture is not None
-        return self.picture.pixels
+        """Once it is decoded, what the network sees: uint8 or uint16 RGB (H, W, 3)."""
+        assert self.seen is not None
+        return self.seen
 
     @property
     def nbytes(self) -> int:
@@ -80,7 +91,7 @@ def run_images(
     `UsageError`; single pictures that fail are in the result. A watched folder ends with an interrupt, which
     is its normal end. However it ends, no half-written file is at a final name.
     """
-    options, watch = plan.options, plan.options.watch
+    options, watch, finish = plan.options, plan.options.watch, plan.finish
     codecs = workers_count or min(16, max(2, os.cpu_count() or 2))
     tally = tally or Tally(plan)
     clock = tally.clock
@@ -151,6 +162,11 @@ def run_images(
                 memory.take(item.charged)
                 with clock.busy("decode"):
                     item.picture = decode_picture(data, header)
+                    height, width = item.picture.pixels.shape[:2]
+                    size = plan.seen_size(width, height)
+                    item.seen = resized(item.picture.pixels, *size)
+                    is_whole = size == (width, height)
+                    item.finish = None if finish.is_plain and is_whole else finish
                 decoded.put(item)
         decoded.close()
 
@@ -173,7 +189,9 @@ def run_images(
         while True:
             if item is not None:
                 size = network.padded_size(item.pixels)
-                groups.add((size, item.pixels.dtype.name), item, network.batch_for(*size))
+                # Results that are to be finished have 16 bits, so they are not in a batch with others.
+                key = size, item.pixels.dtype.name, item.finish is not None
+                groups.add(key, item, network.batch_for(*size))
             batch = groups.take_full()
             if batch is None:
                 # While the device is busy nothing is lost by looking whether more pictures are there; an idle
@@ -197,8 +215,7 @@ def run_images(
             with failing_alone(item):
                 if isinstance(result, InputError):
                     raise result
-                assert item.picture is not None
-                item.picture = item.picture.with_pixels(result)
+                item.result, item.seen = result, None
                 translated.put(item)
 
     def encode() -> None:
@@ -206,6 +223,11 @@ def run_images(
         for item in translated:
             with failing_alone(item):
                 assert item.picture is not None
+                assert item.result is not None
+                if item.finish is not None:
+                    with clock.busy("finish"):
+                        item.result = finished(item.picture.pixels, item.result, item.finish)
+                item.picture, item.result = item.picture.with_pixels(item.result), None
                 with clock.busy("encode"):
                     data, dropped = encode_picture(item.picture, item.job.format, options.quality)
                     dropped, item.picture = (*item.picture.dropped, *dropped), None

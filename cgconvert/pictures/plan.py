@@ -6,11 +6,13 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from cgconvert.card import ModelCard
 from cgconvert.errors import ModelError, OutputError, UsageError, printable
+from cgconvert.finish import Finish
 from cgconvert.host.files import real_path, write_atomically
 from cgconvert.media.picture.formats import FOREIGN_SUFFIXES, FORMATS, LOSSY, SUFFIXES, VIDEO_SUFFIXES
 from cgconvert.models.catalog import find_model
@@ -24,9 +26,10 @@ from cgconvert.pictures.files import (
     output_name,
     same_file,
 )
+from cgconvert.sizes import MAX_EDGE, check_work_size, network_size, stroke_factor
 
 MARKER = ".cgconvert.json"
-"""A file in every output folder that names the model, so that another's results do not pass for finished."""
+"""A file in every output folder that says how results are made, so that others do not pass for finished."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,31 @@ class ImagePlan:
                 self.folder / relative, target.with_name(name), SUFFIXES[Path(name).suffix.lower()]
             )
 
+    @property
+    def finish(self) -> Finish:
+        """How results are finished."""
+        return Finish(self.options.strength, self.options.keep_colours)
+
+    def seen_size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height at which the network sees a picture. Raises `UsageError` for one that has none."""
+        size = width, height
+        return network_size(self.options.work_size, self.options.stroke, self.card, size, size)
+
+    def look(self) -> dict[str, Any]:
+        """What besides the model decides on the look of results, as plain data."""
+        options = self.options
+        factor = None if options.stroke is None else stroke_factor(options.stroke)
+        return {**asdict(self.finish), "work_size": options.work_size, "stroke": factor}
+
+    def describe_sizes(self) -> str:
+        """Say at which size the network sees pictures."""
+        if self.options.work_size is not None:
+            return f"sees pictures at {self.options.work_size}"
+        large, larger = (min(self.seen_size(edge, edge)) for edge in (MAX_EDGE // 2, MAX_EDGE))
+        if larger == MAX_EDGE:
+            return "sees all of a picture"
+        return f"sees pictures at {f'{larger} lines' if large == larger else f'{larger / MAX_EDGE:g}x'}"
+
     def place(self) -> str:
         """Say where the results are."""
         if self.output is not None:
@@ -81,9 +109,11 @@ class ImagePlan:
         card = self.card
         yield f"model      {card.name} ({card.source_domain} -> {card.target_domain}), {self.model}"
         yield (
-            f"network    device {engine.device}, engine {engine.engine}, precision {engine.precision}, "
-            f"batch {engine.batch or 'auto'}"
+            f"network    {self.describe_sizes()}; device {engine.device}, engine {engine.engine}, "
+            f"precision {engine.precision}, batch {engine.batch or 'auto'}"
         )
+        if told := self.finish.describe():
+            yield f"look       {told}"
         left = sum(kinds.values()) - finished
         yield f"result     {self.place()} ({left} to convert, {finished} finished already)"
         for job in self.jobs():
@@ -110,15 +140,15 @@ def plan_dir(
     model_path, card = _model(model)
     target = output if output is not None else _default_output(folder, card)
     _check_folders(folder, target)
-    _check_marker(target, card, options)
     plan = ImagePlan(folder, (), target, model_path, card, options, engine, 0)
+    _check_marker(plan)
     total = _count_without_clashes(plan)
     if total == 0 and not options.watch:
         known = " ".join(suffixes[0] for suffixes in FORMATS.values())
         videos = next(find_images(folder, target, [], VIDEO_SUFFIXES), None)
         instead = "; it holds videos: convert each with `cgconvert video`" if videos else ""
         raise UsageError(f"no images in {printable(folder)}: looked for {known}, in its folders too{instead}")
-    return ImagePlan(folder, (), target, model_path, card, options, engine, total)
+    return replace(plan, total=total)
 
 
 def _model(model: str | Path) -> tuple[Path, ModelCard]:
@@ -174,25 +204,45 @@ def _claim(claimed: dict[str, Path], key: str, job: ImageJob) -> None:
         )
 
 
-def _check_marker(target: Path, card: ModelCard, options: ImageOptions) -> None:
+def _check_marker(plan: ImagePlan) -> None:
+    """Raise `OutputError` if the output folder holds results that were made otherwise."""
+    assert plan.output is not None
+    card = plan.card
     try:
-        made = json.loads((target / MARKER).read_bytes())
+        made = json.loads((plan.output / MARKER).read_bytes())
         name, weights = str(made["model"]), str(made["weights_sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
+        look = made.get("look", plan.look())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return
-    if (name, weights) == (card.name, card.weights_sha256) or options.overwrite:
+    if plan.options.overwrite:
         return
-    what = f"model {name}" if name != card.name else f"another version of {name}"
+    if name != card.name:
+        what = f"model {name}"
+    elif weights != card.weights_sha256:
+        what = f"another version of {name}"
+    elif look != plan.look():
+        what = f"{name} with another look ({_differing(look, plan.look())})"
+    else:
+        return
     raise OutputError(
-        f"{printable(target)} holds results of {what}: choose another `output`, "
+        f"{printable(plan.output)} holds results of {what}: choose another `output`, "
         "or `overwrite` to replace them"
     )
 
 
+def _differing(before: object, now: dict[str, Any]) -> str:
+    """Say which settings results were made with that are others now."""
+    if not isinstance(before, dict):
+        return "unknown"
+    return ", ".join(
+        f"{key.replace('_', ' ')} {before.get(key)}" for key in now if before.get(key) != now[key]
+    )
+
+
 def write_marker(plan: ImagePlan) -> None:
-    """Note in the output folder which model makes what is in it. Raises `OutputError`."""
+    """Note in the output folder how what is in it is made. Raises `OutputError`."""
     if plan.folder is not None and plan.output is not None:
-        made = {"model": plan.card.name, "weights_sha256": plan.card.weights_sha256}
+        made = {"model": plan.card.name, "weights_sha256": plan.card.weights_sha256, "look": plan.look()}
         write_atomically(plan.output / MARKER, (json.dumps(made) + "\n").encode())
 
 
@@ -303,5 +353,7 @@ def check_options(options: ImageOptions, engine: EngineOptions) -> None:
         raise UsageError(f"`quality={options.quality}` is not from 1 to 100")
     if options.quality is not None and options.format is not None and options.format not in LOSSY:
         raise UsageError(f"`quality` means nothing to {options.format}, which loses nothing: leave it out")
+    check_work_size(options.work_size, options.stroke)
+    Finish(options.strength, options.keep_colours)  # which checks them
     if engine.batch is not None and engine.batch < 1:
         raise UsageError(f"`batch={engine.batch}` is not at least 1")

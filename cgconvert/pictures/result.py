@@ -23,11 +23,12 @@ STAGES = {
     "preprocess": "translate",
     "translate": "translate",
     "postprocess": "translate",
+    "finish": "encode",
     "encode": "encode",
 }
 """The stages of a picture in the order of its way, and the threads that each works in."""
 
-SHOWN = ("load", "decode", "prepare", "build", "translate", "encode")
+SHOWN = ("load", "decode", "prepare", "build", "translate", "finish", "encode")
 """The stages of the report; "translate" there is all that the network's thread does."""
 
 
@@ -46,8 +47,9 @@ class ImagesResult:
 
     `skipped` results were there already, `stale` of them older than their source. `seconds` are wall
     seconds; `stage_seconds` what each stage was busy for, summed over its threads ("prepare" is loading the
-    model and verifying the engine, "build" building it or loading what was built). `complete` is False if
-    the run was broken off.
+    model and verifying the engine, "build" building it or loading what was built). `look` is what
+    besides the model decides on results: strength, colours and sizes. `complete` is False if the run was
+    broken off.
     """
 
     source: str
@@ -62,6 +64,7 @@ class ImagesResult:
     stage_seconds: Mapping[str, float]
     engine: Mapping[str, Any]
     complete: bool
+    look: Mapping[str, Any]
 
     @property
     def failed(self) -> int:
@@ -93,6 +96,7 @@ class ImagesResult:
             "images_per_second": round(self.images_per_second, 3),
             "stage_seconds": {stage: round(value, 3) for stage, value in self.stage_seconds.items()},
             "engine": dict(self.engine),
+            "look": dict(self.look),
         }
 
 
@@ -163,4 +167,5 @@ class Tally:
                 stage_seconds={**{stage: seconds[stage] for stage in SHOWN}, "translate": loads["translate"]},
                 engine=dict(self.engine),
                 complete=self.complete,
+                look=plan.look(),
             )

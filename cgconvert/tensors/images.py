@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 
 from cgconvert.card import ModelCard
+from cgconvert.dither import DITHER_OFFSETS
 from cgconvert.tensors.noise import with_noise
-
-DITHER = 0.9
-"""Of a whole step: the rest is what a value may be off and still be rounded to where it was."""
 
 LUMA_BT601 = (0.299, 0.587, 0.114)
 
@@ -126,19 +124,8 @@ def _channels_in(images: Tensor, card: ModelCard) -> Tensor:
 
 
 def dither_pattern(height: int, width: int, device: torch.device) -> Tensor:
-    """Offsets (H, W) between -0.45 and 0.45 that turn the steps of a gradient into a fine pattern.
-
-    Added to values before they are rounded to whole numbers: the mean of any 8x8 pixels then keeps what
-    rounding would take from it, and a value that is whole stays as it is, also with a small error of the
-    arithmetic before. Ordered dithering (Bayer 1973), the same in every frame, which costs a video's encoder
-    least.
-    """
-    ranks = torch.zeros(1, 1)
-    for _ in range(3):  # to 8x8
-        ranks = torch.cat(
-            [torch.cat([4 * ranks, 4 * ranks + 2], 1), torch.cat([4 * ranks + 3, 4 * ranks + 1], 1)]
-        )
-    offsets = ((ranks + 0.5) / 64 - 0.5).mul_(DITHER).to(device)
+    """The offsets of `DITHER_OFFSETS` for a whole picture, (H, W)."""
+    offsets = torch.from_numpy(DITHER_OFFSETS).to(device)
     return offsets.repeat(-(-height // 8), -(-width // 8))[:height, :width]
 
 

@@ -8,6 +8,7 @@ grid to that of the images, and back. Here it is float32, so the RGB between is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -52,10 +53,15 @@ def resample(samples: Tensor, dimension: int, wanted: int, step: float, first: f
     count = samples.shape[dimension]
     if wanted == count and step == 1 and first == 0:
         return samples
+    return _weighted(samples, dimension, _taps(count, wanted, step, first, samples.device))
+
+
+def _weighted(samples: Tensor, dimension: int, taps: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """What taps make of values along a dimension."""
     shape = [1] * samples.ndim
-    shape[dimension] = wanted
+    shape[dimension] = len(taps[0][0])
     total: Tensor | None = None
-    for index, weight in _taps(count, wanted, step, first, samples.device):
+    for index, weight in taps:
         taken = samples.index_select(dimension, index)
         if total is None:
             total = taken.mul_(weight.view(shape))
@@ -63,6 +69,31 @@ def resample(samples: Tensor, dimension: int, wanted: int, step: float, first: f
             total.addcmul_(taken, weight.view(shape))
     assert total is not None
     return total
+
+
+@lru_cache(maxsize=64)
+def _area_taps(count: int, wanted: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """For each tap the sample that each of `wanted` <= `count` outputs takes, and its share."""
+    edges = np.arange(wanted + 1) * (count / wanted)
+    begin = np.floor(edges[:-1] + 1e-9).astype(np.int64)
+    taps = []
+    for tap in range(int(np.ceil(count / wanted)) + 1):
+        index = begin + tap
+        covered = np.minimum(edges[1:], index + 1) - np.maximum(edges[:-1], index)
+        weight = covered.clip(0).astype(np.float32) * np.float32(wanted / count)
+        if weight.max() > 1e-7:
+            index = index.clip(0, count - 1)
+            taps.append((torch.from_numpy(index).to(device), torch.from_numpy(weight).to(device)))
+    return taps
+
+
+def reduce_area(samples: Tensor, height: int, width: int) -> Tensor:
+    """(N, C, H, W) averaged over areas to a smaller height and width, as OpenCV's `INTER_AREA` does."""
+    for dimension, wanted in ((2, height), (3, width)):
+        count = samples.shape[dimension]
+        if wanted != count:
+            samples = _weighted(samples, dimension, _area_taps(count, wanted, samples.device))
+    return samples
 
 
 def _scaled(planes: Tensor, height: int, width: int) -> Tensor:
@@ -122,9 +153,28 @@ def rgb_to_planes(images: Tensor, form: YuvFormat, height: int, width: int) -> l
 
     uint8, or uint16 where `form` has more than 8 bits; clamped to what the images can be.
     """
-    rgb = images.float().add(1).div_(2).clamp_(0, 1)
+    return store_samples(*rgb_to_samples(images, form, height, width), form)
+
+
+def _luma(rgb: Tensor, form: YuvFormat) -> Tensor:
+    """The luma (N, 1, H, W) of RGB (N, 3, H, W), from 0 to 1."""
     red, green, blue = rgb[:, :1], rgb[:, 1:2], rgb[:, 2:]
-    luma = form.kr * red + (1 - form.kr - form.kb) * green + form.kb * blue
+    return form.kr * red + (1 - form.kr - form.kb) * green + form.kb * blue
+
+
+def luma_samples(images: Tensor, form: YuvFormat) -> Tensor:
+    """RGB images (N, 3, H, W) in [-1, 1] to their luma (N, 1, H, W), as `rgb_to_samples` has it."""
+    black, span, _, _ = _levels(replace(form, high_bits=False))
+    return _luma(images.float().add(1).div_(2).clamp_(0, 1), form).mul_(span).add_(black)
+
+
+def rgb_to_samples(images: Tensor, form: YuvFormat, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """RGB images (N, 3, H, W) in [-1, 1] to luma (N, 1, height, width) and chroma (N, 2, h, w).
+
+    Samples are float32 and count from 0 to what `form.depth` bits hold; they are not rounded.
+    """
+    rgb = images.float().add(1).div_(2).clamp_(0, 1)
+    red, blue, luma = rgb[:, :1], rgb[:, 2:], _luma(rgb, form)
     chroma = torch.cat([(blue - luma) / (2 - 2 * form.kb), (red - luma) / (2 - 2 * form.kr)], 1)
     rows, columns = luma.shape[2:]
     down, right = rows / height, columns / width
@@ -134,9 +184,24 @@ def rgb_to_planes(images: Tensor, form: YuvFormat, height: int, width: int) -> l
     chroma = resample(chroma, 3, chroma_width, right * form.sub_x, (left + 0.5) * right - 0.5)
     chroma = resample(chroma, 2, chroma_height, down * form.sub_y, (top + 0.5) * down - 0.5)
     luma = _scaled(luma, height, width)
-    black, luma_span, middle, chroma_span = _levels(form)
-    stored_luma = _stored(luma.mul(luma_span).add_(black), form)[:, 0]
-    stored_chroma = _stored(chroma.mul(chroma_span).add_(middle), form)
+    black, luma_span, middle, chroma_span = _levels(replace(form, high_bits=False))
+    return luma.mul(luma_span).add_(black), chroma.mul(chroma_span).add_(middle)
+
+
+def read_samples(planes: Sequence[Tensor], form: YuvFormat) -> tuple[Tensor, Tensor]:
+    """The planes of N pictures as luma (N, 1, H, W) and chroma (N, 2, h, w), as `rgb_to_samples` has them."""
+    unit = 2.0 ** (16 - form.depth) if form.high_bits else 1.0
+    luma = planes[0].unsqueeze(1).float()
+    chroma = (
+        planes[1].permute(0, 3, 1, 2) if form.interleaved else torch.stack([p.float() for p in planes[1:]], 1)
+    )
+    return luma / unit, chroma.float() / unit
+
+
+def store_samples(luma: Tensor, chroma: Tensor, form: YuvFormat) -> list[Tensor]:
+    """What `rgb_to_samples` gives as planes, dithered and rounded: uint8, or uint16 above 8 bits."""
+    stored_luma = _stored(luma, form)[:, 0]
+    stored_chroma = _stored(chroma, form)
     if form.interleaved:
         return [stored_luma, stored_chroma.permute(0, 2, 3, 1).contiguous()]
     return [stored_luma, stored_chroma[:, 0], stored_chroma[:, 1]]
@@ -146,10 +211,8 @@ def _stored(values: Tensor, form: YuvFormat) -> Tensor:
     """Values dithered and rounded to whole samples within their bits."""
     peak = 2.0**form.depth - 1
     offsets = dither_pattern(values.shape[2], values.shape[3], values.device)
+    values = values.add(offsets).round_().clamp_(0, peak)
     if form.high_bits:
-        unit = 2.0 ** (16 - form.depth)
-        values = values.div_(unit).add_(offsets).round_().clamp_(0, peak).mul_(unit)
-    else:
-        values = values.add_(offsets).round_().clamp_(0, peak)
+        values = values.mul_(2.0 ** (16 - form.depth))
     # By way of int32: conversions from floating point straight to uint16 are missing on some devices.
     return values.to(torch.uint8) if form.depth <= 8 else values.to(torch.int32).to(torch.uint16)

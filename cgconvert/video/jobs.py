@@ -37,6 +37,7 @@ def kept_segments(plan: VideoPlan) -> Iterator[ResumableRun]:
         "options": {
             name: options[name] for name in ("start", "end", "compare", "decoder", "deinterlace", "hdr")
         },
+        "look": asdict(plan.look),
         "steady": asdict(plan.steadiness) if plan.steadiness is not None else None,
         "versions": {name: package_version(name) for name in ("cgconvert", "av", "torch")},
         "segment frames": resume.SEGMENT_FRAMES,

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from cgconvert.engines.flat import FlatFrames, has_instance_norms
@@ -30,12 +31,14 @@ from cgconvert.frames import Frame, PlaneFrame
 from cgconvert.host.channels import Channel, Relayed, StageClock, Workers
 from cgconvert.host.files import atomic_path
 from cgconvert.host.interrupts import listening
+from cgconvert.media.picture.finish import finished
 from cgconvert.media.picture.resize import resized
 from cgconvert.media.video.codecs import sample_depth
 from cgconvert.media.video.colour import is_rgb
 from cgconvert.media.video.compare import compare
 from cgconvert.media.video.cuda import card_access
 from cgconvert.media.video.encoder import FrameEncoder
+from cgconvert.media.video.finish import PlaneFinisher
 from cgconvert.media.video.probe import sample_pixels
 from cgconvert.media.video.sink import VideoSink
 from cgconvert.media.video.source import CopiedPacket, Damage, VideoSource
@@ -62,6 +65,7 @@ GROUPS = {
     "translate": "translate",
     "postprocess": "translate",
     "steady": "steady",
+    "finish": "encode",
     "encode": "encode",
 }
 """The stages of a video in the order of its way, and the thread that each works in."""
@@ -108,7 +112,9 @@ def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
     options, route = plan.options, plan.route
     device = torch.device(route.device)
     is_steadied = plan.steadiness is not None
-    stages = {stage: group for stage, group in GROUPS.items() if is_steadied or stage != "steady"}
+    finish = _finisher(plan)
+    used = {**dict.fromkeys(GROUPS, True), "steady": is_steadied, "finish": finish is not None}
+    stages = {stage: group for stage, group in GROUPS.items() if used[stage]}
     outcome, clock = Outcome(), StageClock(stages)
     decoded: Channel[VideoFrame | CopiedPacket] = Channel(CHANNEL_BYTES)
     translated: Channel[VideoFrame | CopiedPacket] = Channel(CHANNEL_BYTES)
@@ -150,10 +156,12 @@ def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
         # results become HDR, their steps change; RGB of more than 8 bits swscale cuts off rather than rounds,
         # so that offsets would darken it.
         depth = sample_depth(plan.encoding.pixel_format)
-        rounded_later = plan.size != plan.work_size or is_steadied or is_hdr(plan.result_info)
+        rounded_later = plan.size != plan.work_size or is_steadied or finish is not None
+        rounded_later = rounded_later or is_hdr(plan.result_info)
         if rounded_later or (depth > 8 and is_rgb(plan.encoding.pixel_format)):
             depth = 16
-        kind: Any = PixelFrames(plan.card, transfers, None if plan.options.compare else depth, is_steadied)
+        depth_of_results = None if plan.options.compare and finish is None else depth
+        kind: Any = PixelFrames(plan.card, transfers, depth_of_results, is_steadied)
         if route.target is not None:
             kind = PlaneFrames(route.target, plan.card, transfers)
         samples = partial(sample_pixels, plan.source, plan.info, plan.work_size)
@@ -226,11 +234,15 @@ def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
         if route.encoding_card is not None:
             own_device(device)
         for item in steadied:
+            if finish is not None and isinstance(item, Frame):
+                with clock.busy("finish"):
+                    item = finish(item)
             with clock.busy("encode"):
                 if isinstance(item, CopiedPacket):
                     assert isinstance(sink, VideoSink)  # packets of segments were left out above
                     sink.copy(item)
-                elif options.compare is not None and isinstance(item, Frame) and item.source is not None:
+                elif options.compare is not None and isinstance(item, Frame):
+                    assert isinstance(item.source, np.ndarray)
                     joined = compare(item.source, resized(item.pixels, *plan.size), options.compare)
                     sink.write(Frame(joined, item.pts, item.duration))
                 else:
@@ -303,11 +315,27 @@ def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
     return _report(plan, source, sink.frames, resumed, outcome, clock, time.perf_counter() - started)
 
 
+def _finisher(plan: VideoPlan) -> Callable[[Frame], VideoFrame] | None:
+    """Return what finishes results on the processor. None if there is nothing to do, or a card does it."""
+    finish = plan.finish
+    if finish is None or plan.route.target is not None:
+        return None
+    if plan.source_format is not None:
+        return PlaneFinisher(plan.info, *plan.size, plan.source_format, finish)
+
+    def as_pixels(frame: Frame) -> Frame:
+        assert isinstance(frame.source, np.ndarray)
+        return replace(frame, pixels=finished(frame.source, frame.pixels, finish))
+
+    return as_pixels
+
+
 def _open_source(plan: VideoPlan, kept: ResumableRun | None = None, joining: bool = False) -> VideoSource:
     """The source as the route wants its frames, after those that are kept, with the packets that are copied.
 
     `joining`: for the packets alone, of which nothing is decoded.
     """
+    keeps_source = plan.options.compare is not None or _finisher(plan) is not None
     copied = [p.index for p in plan.streams if p.action == "copied" and not p.goes_into_header(plan.muxer)]
     decoding = None if joining else plan.route.decoding_card
     return VideoSource(
@@ -317,7 +345,8 @@ def _open_source(plan: VideoPlan, kept: ResumableRun | None = None, joining: boo
         frozenset(copied),
         plan.options.start,
         plan.options.end,
-        plan.size if plan.options.compare else None,
+        plan.size if keeps_source else None,
+        plan.source_format,
         as_planes=plan.route.target is not None,
         card=card_access(decoding, fallback=True) if decoding is not None else None,
         take_over=taken_over,
@@ -447,4 +476,5 @@ def _report(
         path=list(plan.route.notes),
         steady=asdict(plan.steadiness) if plan.steadiness is not None else None,
         hdr=asdict(plan.hdr) if plan.hdr is not None else None,
+        look=asdict(plan.look),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,24 +10,25 @@ from typing import Any
 
 from cgconvert.card import ModelCard
 from cgconvert.errors import InputError, ModelError, UsageError
+from cgconvert.finish import Finish, lacks_detail
 from cgconvert.frames import StreamInfo
 from cgconvert.media.video.codecs import VideoCodec, container_of, find_codec, held_by, pixel_format_for
 from cgconvert.media.video.encoder import Encoding
 from cgconvert.media.video.fields import MODES as DEINTERLACE_MODES
 from cgconvert.media.video.fields import Deinterlacing, choose_deinterlacing
+from cgconvert.media.video.planes import yuv_format
 from cgconvert.media.video.probe import VideoProbe
 from cgconvert.media.video.streams import StreamPlan
 from cgconvert.media.video.tags import tag_options
-from cgconvert.media.video.tone import HDR_MODES, HdrPlan, choose_hdr
+from cgconvert.media.video.tone import HDR_MODES, HdrPlan, choose_hdr, is_hdr
 from cgconvert.models.catalog import find_model
 from cgconvert.models.files import read_card
 from cgconvert.options import EngineOptions, VideoOptions
+from cgconvert.sizes import check_work_size, network_size, parse_size
 from cgconvert.video.route import VideoRoute, with_route
 from cgconvert.video.steadiness import Steadiness, check_steady, choose_steadiness
 from cgconvert.video.target import choose_target, dropped_metadata, plan_writable_streams
 
-_SIZE = re.compile(r"(?P<width>\d+)x(?P<height>\d+)|(?P<lines>\d+)p|(?P<factor>\d*\.?\d+)x", re.IGNORECASE)
-MAX_EDGE = 16384
 COMPARE_MODES = ("side", "split")
 DECODERS = ("auto", "cpu", "nvdec")
 
@@ -54,6 +54,7 @@ class VideoPlan:
     options: VideoOptions
     engine: EngineOptions
     route: VideoRoute
+    look: Finish = field(default_factory=Finish)
     steadiness: Steadiness | None = None
     deinterlacing: Deinterlacing | None = None
     hdr: HdrPlan | None = None
@@ -69,6 +70,24 @@ class VideoPlan:
         """What of the source the result will not keep, or will have otherwise, in words."""
         dropped = [f"stream {stream.describe()}" for stream in self.streams if stream.action == "dropped"]
         return [*self.notes, *dropped]
+
+    @property
+    def finish(self) -> Finish | None:
+        """How results are finished with their sources, None if they are encoded as they are."""
+        needed = not self.look.is_plain or lacks_detail(self.work_size, self.size)
+        return self.look if needed else None
+
+    @property
+    def source_format(self) -> str | None:
+        """The pixel format in which results are finished on the processor, None for RGB pixels.
+
+        HDR is finished as the SDR pixels that it is tone mapped to.
+        """
+        name = self.encoding.pixel_format
+        is_yuv = (
+            yuv_format(name, self.info) is not None and not self.options.compare and not is_hdr(self.info)
+        )
+        return name if self.finish is not None and is_yuv else None
 
     def describe(self) -> list[str]:
         """Return the plan line by line, as `--dry-run` prints it."""
@@ -88,35 +107,14 @@ class VideoPlan:
             f"result     {self.output} ({self.muxer}, {self.codec_name} by {encoding.codec.encoder}, "
             f"{encoding.width}x{encoding.height}, {encoding.pixel_format}, {settings})",
         ]
+        if told := self.look.describe():
+            lines.append(f"look       {told}")
         if self.steadiness is not None:
             lines.append(f"steady     {self.steadiness.describe()}")
         lines += [f"route      {note}" for note in self.route.notes]
         lines += [f"stream     {plan.describe()}" for plan in self.streams]
         lines += [f"note       {note}" for note in self.notes]
         return lines
-
-
-def parse_size(text: str, width: int, height: int, name: str) -> tuple[int, int]:
-    """Return "1280x720", "720p" (the shorter side) or "0.5x" as (width, height). Raises `UsageError`.
-
-    `name` is the parameter that the text was given for. Derived sizes are rounded to even numbers, which
-    every codec takes.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if not match:
-        raise UsageError(f"`{name}={text!r}` is not a size: use WIDTHxHEIGHT, 720p or 0.5x")
-    if match["width"]:
-        size = int(match["width"]), int(match["height"])
-    else:
-        factor = float(match["factor"]) if match["factor"] else int(match["lines"]) / min(width, height)
-        if factor == 0:
-            raise UsageError(f"`{name}={text!r}` leaves no pixel: use a factor or a size above 0")
-        size = max(2, round(width * factor / 2) * 2), max(2, round(height * factor / 2) * 2)
-    if not (0 < size[0] <= MAX_EDGE and 0 < size[1] <= MAX_EDGE):
-        raise UsageError(
-            f"`{name}={text!r}` is {size[0]}x{size[1]}: both sides must be from 1 to {MAX_EDGE} pixels"
-        )
-    return size
 
 
 def plan_video(
@@ -159,7 +157,7 @@ def plan_video(
         size = (info.width, info.height)
         if options.size:
             size = parse_size(options.size, info.width, info.height, "size")
-        work_size = network_size(options.work_size, card, size, (info.width, info.height))
+        work_size = network_size(options.work_size, options.stroke, card, size, (info.width, info.height))
         encoding = _encoding(codec, info, size, options)
         as_stored = size == work_size == (info.width, info.height) and not (info.rotation or options.compare)
         tags, dropped = tag_options(result, codec.encoder, as_stored)
@@ -185,6 +183,7 @@ def plan_video(
         options=options,
         engine=engine,
         route=VideoRoute("cpu"),
+        look=Finish(options.strength, options.keep_colours),
         steadiness=choose_steadiness(options.steady, card),
         deinterlacing=deinterlacing,
         hdr=hdr,
@@ -234,6 +233,8 @@ def _check_options(options: VideoOptions, engine: EngineOptions) -> None:
     if options.hdr not in HDR_MODES:
         raise UsageError(f"`hdr={options.hdr!r}` is unknown: use {', '.join(HDR_MODES)}")
     check_steady(options.steady)
+    check_work_size(options.work_size, options.stroke)
+    Finish(options.strength, options.keep_colours)  # which checks them
     if options.decoder not in DECODERS:
         raise UsageError(f"`decoder={options.decoder!r}` is unknown: use {', '.join(DECODERS)}")
     if options.decoder == "nvdec" and engine.device == "cpu":
@@ -253,20 +254,6 @@ def _check_strict(source: Path, streams: Sequence[StreamPlan], options: VideoOpt
     dropped = [stream.describe() for stream in streams if stream.action == "dropped"]
     if options.strict and dropped:
         raise InputError(f"{source}: not every stream can be kept (`strict`): {'; '.join(dropped)}")
-
-
-def network_size(
-    asked: str | None, card: ModelCard, size: tuple[int, int], source: tuple[int, int]
-) -> tuple[int, int]:
-    """Return the size that the network sees: as asked, as the card advises for large frames, or the result's.
-
-    Sizes are (width, height); `size` is the result's. Raises `UsageError` if `asked` is no size.
-    """
-    if asked:
-        return parse_size(asked, *source, "work_size")
-    if card.work_size and min(size) > card.work_size:
-        return parse_size(f"{card.work_size}p", *size, "work_size")
-    return size
 
 
 def encoding_as_dict(plan: VideoPlan) -> dict[str, Any]:

@@ -23,7 +23,8 @@ class VideoReport:
     `frames_out` were kept from a run that was broken off. `streams` says of each
     stream of the source whether it was converted, copied or dropped, and why; `path` which way the frames
     took: where they were decoded, converted and encoded, as far as there was a choice. `hdr` says how an HDR
-    video was tone mapped, and whether the result is HDR too.
+    video was tone mapped, and whether the result is HDR too. `look` is how strongly the look shows, and
+    whether the source's colours were kept.
     """
 
     source: str
@@ -47,6 +48,7 @@ class VideoReport:
     path: list[str] = field(default_factory=list)
     steady: Mapping[str, Any] | None = None
     hdr: Mapping[str, Any] | None = None
+    look: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def frames_per_second(self) -> float:

@@ -93,6 +93,7 @@ def choose_route(plan: VideoPlan, device: str, as_planes: bool | None = None) ->
         plan.info.rotation,
         from_hdr=tone_mapping(plan.info),
         to_hdr=tone_mapping(plan.result_info),
+        finish=plan.finish,
     )
     route = VideoRoute(device, target, notes=(f"frames as YUV planes, converted on {device}",))
     return _on_cuda(plan, route, target) if on_cuda else replace(plan, route=route)

@@ -49,7 +49,7 @@ class SegmentEncoder:
                 self._encoder = PacketEncoder(self.create(), self.muxer, self.template)
             self._packets += self._encoder.encode(frame)
             self._in_segment += 1
-            self._state = frame.state if isinstance(frame, Frame) else None
+            self._state = frame.state
             self.frames += 1
             if self._in_segment == resume.SEGMENT_FRAMES:
                 self._end()

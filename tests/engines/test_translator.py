@@ -318,7 +318,7 @@ def test_no_device_has_to_know_more_of_16_unsigned_bits_than_to_copy_them() -> N
         pixels = PixelFrames(card, HostTransfers(), 10)
         again, whole = pixels.to_images([picture[None]], [])
         return [
-            *kind.to_stored(images, crop, frames),
+            *kind.to_stored(images, crop, frames, []),
             images_to_tensor(again, whole, torch.uint16, 10),
             *blank_planes(deep, 20, 36, cpu),
         ]

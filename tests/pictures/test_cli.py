@@ -146,7 +146,9 @@ def test_dry_run_says_all_and_does_nothing(here: Path, capsys: pytest.CaptureFix
     lines = said.out.splitlines()
     assert lines[0] == "source     in (2 png, 1 jpeg)"
     assert lines[1].startswith("model      same (photo -> picture), ")
-    assert lines[2] == "network    device auto, engine auto, precision auto, batch auto"
+    assert lines[2] == (
+        "network    sees all of a picture; device auto, engine auto, precision auto, batch auto"
+    )
     assert lines[3] == "result     in.same (2 to convert, 1 finished already)"
     assert lines[4:] == [
         "image      in/000.png -> in.same/000.png",

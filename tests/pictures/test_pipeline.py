@@ -307,6 +307,7 @@ def test_the_report_is_plain_data(tmp_path: Path, same: str, exact: EngineOption
         }
     ]
     assert data["engine"]["engine"] == "eager" and data["engine"]["precision"] == "fp32"
-    assert set(data["stage_seconds"]) == {"load", "decode", "prepare", "build", "translate", "encode"}
+    stages = {"load", "decode", "prepare", "build", "translate", "finish", "encode"}
+    assert set(data["stage_seconds"]) == stages
     assert all(0 <= seconds <= 2 * data["seconds"] for seconds in data["stage_seconds"].values())
     assert data["seconds"] > 0 and data["images_per_second"] == pytest.approx(4 / data["seconds"], rel=0.2)

@@ -272,6 +272,21 @@ def test_a_video_stays_hdr(transfer: int, as_planes: bool, tmp_path: Path, exact
     assert "is kept" in report.warnings[0]
 
 
+@pytest.mark.parametrize("as_planes", [False, True])
+@pytest.mark.parametrize("mode", ["tonemap", "keep"])
+def test_hdr_is_finished_in_the_colours_of_the_result(
+    mode: str, as_planes: bool, tmp_path: Path, exact: EngineOptions
+) -> None:
+    """Strength 0 gives the source as it is without a look. As pixels it passes through 16 bits once more."""
+    source = make_hdr(tmp_path / "in.mkv", PQ)
+    options = replace(FFV1, hdr=mode)
+    convert_by(as_planes, source, tmp_path / "plain.mkv", options, exact)
+    convert_by(as_planes, source, tmp_path / "none.mkv", replace(options, strength=0.0), exact)
+    (plain, tags), (got, its_tags) = (read_patches(tmp_path / name) for name in ("plain.mkv", "none.mkv"))
+    assert tags == its_tags
+    assert np.abs(got.astype(int) - plain.astype(int)).max() <= 2
+
+
 def test_both_halves_of_a_comparison_are_sdr(tmp_path: Path, exact: EngineOptions) -> None:
     source = make_hdr(tmp_path / "in.mkv", PQ)
     convert_video(source, tmp_path / "out.mkv", "identity", replace(FFV1, compare="side"), exact)

@@ -16,8 +16,9 @@ from cgconvert.frames import Frame, StreamInfo
 from cgconvert.media.video.codecs import VIDEO_CODECS, find_codec, pixel_format_for
 from cgconvert.media.video.encoder import FrameEncoder
 from cgconvert.options import EngineOptions, VideoOptions
+from cgconvert.sizes import parse_size
 from cgconvert.video.pipeline import convert_video, run_video
-from cgconvert.video.plan import parse_size, plan_video
+from cgconvert.video.plan import plan_video
 from tests.video.clips import Clip, make_clip, picture, read_facts
 
 

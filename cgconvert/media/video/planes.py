@@ -75,10 +75,7 @@ class ToPlanes:
                 return PlaneFrame(taken, form, self.width, self.height, pts, duration, True)
         if not fits or frame.format.name != self.info.pixel_format:
             frame = self._as_the_first(frame)
-        planes = [
-            samples(plane, self.form)[:, : shape[1] * (shape[2] if len(shape) > 2 else 1)].reshape(shape)
-            for plane, shape in zip(frame.planes, self.form.shapes(self.height, self.width), strict=True)
-        ]
+        planes = plane_arrays(frame, self.form, self.width, self.height)
         return PlaneFrame(planes, self.form, self.width, self.height, pts, duration)
 
     def _as_the_first(self, frame: av.VideoFrame) -> av.VideoFrame:
@@ -95,6 +92,14 @@ class ToPlanes:
             interpolation=EXACT,
             threads=1,
         )
+
+
+def plane_arrays(frame: av.VideoFrame, form: YuvFormat, width: int, height: int) -> list[np.ndarray]:
+    """Return views of a frame's planes in host memory, in the shapes that its form says."""
+    return [
+        samples(plane, form)[:, : shape[1] * (shape[2] if len(shape) > 2 else 1)].reshape(shape)
+        for plane, shape in zip(frame.planes, form.shapes(height, width), strict=True)
+    ]
 
 
 def samples(plane: av.video.plane.VideoPlane, form: YuvFormat) -> np.ndarray:

@@ -18,6 +18,7 @@ from cgconvert.errors import InputError
 from cgconvert.frames import Frame, PlaneFrame, StreamInfo
 from cgconvert.media.video.colour import ToPixels
 from cgconvert.media.video.fields import Deinterlacer, Deinterlacing
+from cgconvert.media.video.finish import ToEncoded
 from cgconvert.media.video.open import main_video_stream, open_video
 from cgconvert.media.video.planes import ToPlanes
 from cgconvert.media.video.probe import stream_duration
@@ -93,7 +94,8 @@ class VideoSource:
 
     Iterating yields `Frame`s of the main video stream at `size`, and `CopiedPacket`s of the streams in
     `copied`. Time stamps stay as they are, but a video that is cut at its start begins at zero. With
-    `source_size` each frame keeps its source at that size. With `as_planes` pictures come as `PlaneFrame`s of
+    `source_size` each frame keeps its source at that size, as pixels or, with `source_format`, as planes of
+    that pixel format. With `as_planes` pictures come as `PlaneFrame`s of
     the stored size, decoded on `card` if it can decode them, from whose memory `take_over` copies a plane.
     With `after` the frames are those that follow the one with this pts, and `damage` continues from
     `earlier`. With `deinterlacing` pictures are made of fields, and `info` describes these. `damage` counts
@@ -109,6 +111,7 @@ class VideoSource:
         start: float | None = None,
         end: float | None = None,
         source_size: tuple[int, int] | None = None,
+        source_format: str | None = None,
         as_planes: bool = False,
         card: HWAccel | None = None,
         take_over: Callable[[Any], Any] | None = None,
@@ -127,8 +130,12 @@ class VideoSource:
             self.stream.thread_type = "AUTO"  # it also makes decoders flag frames that they had to conceal
         self.to_planes = ToPlanes(info, take_over) if as_planes else None
         self.to_pixels = ToPixels(info, *size)
-        self.to_source = ToPixels(info, *source_size) if source_size not in (None, size) else None
         self.keep_source = source_size is not None
+        self.to_source: ToPixels | ToEncoded | None = None
+        if source_size is not None and source_format is not None:
+            self.to_source = ToEncoded(info, *source_size, source_format)
+        elif source_size is not None and source_size != size:
+            self.to_source = ToPixels(info, *source_size)
         self.units = deinterlacing.pictures if deinterlacing else 1
         """Units of `info.time_base` in one of the stream's own."""
         self.deinterlacer = (
@@ -287,7 +294,7 @@ class VideoSource:
         if self.to_planes is not None:
             return self.to_planes(picture, pts, picture.duration or 0)
         pixels = self.to_pixels(picture)
-        source: np.ndarray | None = None
+        source: np.ndarray | PlaneFrame | None = None
         if self.keep_source:
             source = self.to_source(picture) if self.to_source else pixels
         return Frame(pixels, pts, picture.duration or 0, source)
