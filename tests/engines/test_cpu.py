@@ -166,7 +166,8 @@ def test_a_start_brings_no_compiler_in() -> None:
         "engine = EagerEngine(load_model('photo2monet'), torch.device('cpu'), 'bf16')\n"
         "engine.streams = 2\n"
         "assert bytes_per_pixel(EngineJob(engine)) > 0\n"
-        "engine(torch.zeros(2, 3, 32, 32)); engine.close()\n"
+        "channels = 3 + engine.model.card.noise_channels\n"
+        "engine(torch.zeros(2, channels, 32, 32)); engine.close()\n"
         "print('torch._dynamo' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
