@@ -54,3 +54,17 @@ def test_statistics_survive_a_checkpoint() -> None:
     colours.update("b", b)
     again.load_state_dict(colours.state_dict(), torch.device("cpu"))
     assert torch.equal(again.moved(b, "b", "a"), colours.moved(b, "b", "a"))
+
+
+def test_black_stays_black_and_what_is_light_moves() -> None:
+    """Where the target has no black, such as paper, a source's black bars would become grey."""
+    torch.manual_seed(0)
+    colours = DomainColours()
+    colours.update("a", torch.rand(4, 3, 16, 16) * 2 - 1)
+    colours.update("b", torch.rand(4, 3, 16, 16) * 0.5 + 0.3)
+    black, dark, grey = (torch.full((1, 3, 4, 4), light * 2 - 1) for light in (0.0, 0.125, 0.5))
+    assert torch.equal(colours.moved_but_black(black, "a", "b"), black)
+    assert colours.moved(black, "a", "b").min() > 0
+    half_way = (dark + colours.moved(dark, "a", "b")) / 2
+    assert torch.allclose(colours.moved_but_black(dark, "a", "b"), half_way, atol=1e-6)
+    assert torch.equal(colours.moved_but_black(grey, "a", "b"), colours.moved(grey, "a", "b"))

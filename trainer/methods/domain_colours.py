@@ -18,6 +18,9 @@ from trainer.compute.precision import widened
 DECAY = 0.999
 """Decay of the running statistics at each step."""
 
+DARK = 0.25
+"""Light, from 0 to 1, below which colours are moved less, down to nothing at black."""
+
 
 class DomainColours:
     """Running mean and spread of each channel of both domains' images, over some thousand steps."""
@@ -46,6 +49,15 @@ class DomainColours:
         scale = (new_spread / spread.clamp_min(1e-3)).view(1, -1, 1, 1)
         moved = (widened(images) - mean.view(1, -1, 1, 1)) * scale + new_mean.view(1, -1, 1, 1)
         return moved.clamp(-1, 1)
+
+    def moved_but_black(self, images: Tensor, source: str, target: str) -> Tensor:
+        """`moved`, but black stays black: prints on paper have no black, and a video's bars and fades need it.
+
+        The light of a pixel is the mean of its channels. Below `DARK` of it the move shrinks in proportion.
+        """
+        images = widened(images)
+        light = (images.mean(dim=1, keepdim=True) + 1) / 2
+        return torch.lerp(images, self.moved(images, source, target), (light / DARK).clamp(0, 1))
 
     def _statistics(self, domain: str) -> tuple[Tensor, Tensor]:
         mean, square = self._moments[domain] / self._weight[domain]

@@ -152,7 +152,7 @@ class OneSided(OneWay):
             content = normalised_features_l1(of_fake[CONTENT], of_source[CONTENT])
             losses["content"] = loss.content * content
         if loss.colour > 0 or loss.tint > 0:
-            wanted = self.colours.moved(source, self.source, self.target)
+            wanted = self.colours.moved_but_black(source, self.source, self.target)
             if loss.colour > 0:
                 losses["colour"] = loss.colour * colour_loss(fake, wanted)
             if loss.tint > 0:
