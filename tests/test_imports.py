@@ -18,6 +18,7 @@ LEVELS = [
     {"cgconvert.host"},
     {"cgconvert.generators", "cgconvert.media", "cgconvert.tensors"},
     {"cgconvert.models"},
+    {"cgconvert.scale"},
     {"cgconvert.engines"},
     {"cgconvert.video", "cgconvert.pictures", "cgconvert.doctor"},
     {"cgconvert"},

@@ -33,16 +33,18 @@ from cgconvert.media.picture.resize import resized
 from cgconvert.options import EngineOptions, ImageOptions
 from cgconvert.pictures.batching import Groups
 from cgconvert.pictures.claims import Claims, Elsewhere, state_of
-from cgconvert.pictures.files import ImageFailure, ImageJob, is_finished
-from cgconvert.pictures.plan import ImagePlan, plan_dir, plan_images, write_marker
+from cgconvert.pictures.files import ImageJob, is_finished
+from cgconvert.pictures.plan import ImagePlan, plan_dir, plan_images
 from cgconvert.pictures.result import Dropped, ImagesResult, Tally
 from cgconvert.pictures.watch import watched
 from cgconvert.progress import Progress, Silent
+from cgconvert.scale.files import Failure
+from cgconvert.scale.marker import write_marker
 
 if TYPE_CHECKING:
     from cgconvert.pictures.network import Network
 
-__all__ = ["Dropped", "ImageFailure", "ImagesResult", "convert_dir", "convert_images", "run_images"]
+__all__ = ["Dropped", "Failure", "ImagesResult", "convert_dir", "convert_images", "run_images"]
 
 PIXEL_MEMORY = 2 << 30
 """Bytes of pictures that may be under way at once; a quarter of what is free if that is less."""
@@ -133,8 +135,8 @@ def run_images(
             if not watch and is_finished(job, options):
                 skip(job)
                 continue
-            if not marked:
-                write_marker(plan)
+            if not marked and plan.folder is not None and plan.output is not None:
+                write_marker(plan.output, plan.card, plan.look())
                 marked = True
             before = state_of(job.output)
             if not claims.take(job.output):

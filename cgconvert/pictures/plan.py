@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,23 +12,21 @@ from typing import Any
 from cgconvert.card import ModelCard
 from cgconvert.errors import ModelError, OutputError, UsageError, printable
 from cgconvert.finish import Finish
-from cgconvert.host.files import real_path, write_atomically
 from cgconvert.media.picture.formats import FOREIGN_SUFFIXES, FORMATS, LOSSY, SUFFIXES, VIDEO_SUFFIXES
 from cgconvert.models.catalog import find_model
 from cgconvert.models.files import read_card
 from cgconvert.options import EngineOptions, ImageOptions
-from cgconvert.pictures.files import (
-    ImageFailure,
-    ImageJob,
-    find_images,
-    is_finished,
-    output_name,
+from cgconvert.pictures.files import ImageJob, is_finished, output_name
+from cgconvert.scale.files import (
+    Failure,
+    check_folders,
+    default_output,
+    find_files,
     same_file,
+    without_results,
 )
+from cgconvert.scale.marker import check_marker
 from cgconvert.sizes import MAX_EDGE, check_work_size, network_size, stroke_factor
-
-MARKER = ".cgconvert.json"
-"""A file in every output folder that says how results are made, so that others do not pass for finished."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +47,15 @@ class ImagePlan:
     total: int
     notes: Sequence[str] = field(default_factory=tuple)
 
-    def jobs(self, failures: list[ImageFailure] | None = None) -> Iterator[ImageJob]:
+    def jobs(self, failures: list[Failure] | None = None) -> Iterator[ImageJob]:
         """Yield every job by name, one folder after the other. Unreadable folders are added to `failures`."""
         if self.folder is None:
             yield from self.files
             return
         assert self.output is not None
-        for relative in find_images(self.folder, self.output, failures if failures is not None else []):
+        for relative in find_files(
+            self.folder, self.output, failures if failures is not None else [], SUFFIXES
+        ):
             target = self.output / relative
             name = output_name(relative.name, self.options.format)
             yield ImageJob(
@@ -97,7 +96,7 @@ class ImagePlan:
     def describe(self) -> Iterator[str]:
         """Yield the plan line by line, as `--dry-run` prints it."""
         engine, options = self.engine, self.options
-        failures: list[ImageFailure] = []
+        failures: list[Failure] = []
         kinds: Counter[str] = Counter()
         finished = 0
         for job in self.jobs(failures):
@@ -138,14 +137,15 @@ def plan_dir(
             raise UsageError(f"{printable(folder)} is a file: use `cgconvert image`")
         raise UsageError(f"no such folder: {printable(folder)}")
     model_path, card = _model(model)
-    target = output if output is not None else _default_output(folder, card)
-    _check_folders(folder, target)
+    target = output if output is not None else default_output(folder, card)
+    check_folders(folder, target)
     plan = ImagePlan(folder, (), target, model_path, card, options, engine, 0)
-    _check_marker(plan)
+    if not options.overwrite:
+        check_marker(target, card, plan.look())
     total = _count_without_clashes(plan)
     if total == 0 and not options.watch:
         known = " ".join(suffixes[0] for suffixes in FORMATS.values())
-        videos = next(find_images(folder, target, [], VIDEO_SUFFIXES), None)
+        videos = next(find_files(folder, target, [], VIDEO_SUFFIXES), None)
         instead = "; it holds videos: convert each with `cgconvert video`" if videos else ""
         raise UsageError(f"no images in {printable(folder)}: looked for {known}, in its folders too{instead}")
     return replace(plan, total=total)
@@ -159,28 +159,6 @@ def _model(model: str | Path) -> tuple[Path, ModelCard]:
             f"{card.name} has {card.in_channels} -> {card.out_channels} channels: pictures need 1 or 3"
         )
     return path, card
-
-
-def _default_output(folder: Path, card: ModelCard) -> Path:
-    name = folder.name if folder.name not in ("", "..") else real_path(folder).name
-    if not name:
-        raise UsageError(f"say where the results of {printable(folder)} go, with `output`")
-    parent = folder.parent if folder.name not in ("", "..") else real_path(folder).parent
-    return parent / f"{name}.{card.name}"
-
-
-def _check_folders(folder: Path, target: Path) -> None:
-    if os.path.lexists(target) and not target.is_dir():
-        what = "is a file" if target.exists() else "is a link that leads nowhere"
-        raise OutputError(f"{printable(target)} {what}: choose a folder as `output`")
-    source, result = real_path(folder), real_path(target)
-    if result == source:
-        raise UsageError(f"{printable(target)} is the source folder itself: choose another `output`")
-    if source.is_relative_to(result):
-        raise UsageError(
-            f"{printable(target)} holds the source folder: results could replace sources; "
-            "choose another `output`"
-        )
 
 
 def _count_without_clashes(plan: ImagePlan) -> int:
@@ -202,48 +180,6 @@ def _claim(claimed: dict[str, Path], key: str, job: ImageJob) -> None:
             f"{printable(other)} and {printable(job.source)} would both become {printable(job.output)}: "
             "rename one, or convert them separately"
         )
-
-
-def _check_marker(plan: ImagePlan) -> None:
-    """Raise `OutputError` if the output folder holds results that were made otherwise."""
-    assert plan.output is not None
-    card = plan.card
-    try:
-        made = json.loads((plan.output / MARKER).read_bytes())
-        name, weights = str(made["model"]), str(made["weights_sha256"])
-        look = made.get("look", plan.look())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return
-    if plan.options.overwrite:
-        return
-    if name != card.name:
-        what = f"model {name}"
-    elif weights != card.weights_sha256:
-        what = f"another version of {name}"
-    elif look != plan.look():
-        what = f"{name} with another look ({_differing(look, plan.look())})"
-    else:
-        return
-    raise OutputError(
-        f"{printable(plan.output)} holds results of {what}: choose another `output`, "
-        "or `overwrite` to replace them"
-    )
-
-
-def _differing(before: object, now: dict[str, Any]) -> str:
-    """Say which settings results were made with that are others now."""
-    if not isinstance(before, dict):
-        return "unknown"
-    return ", ".join(
-        f"{key.replace('_', ' ')} {before.get(key)}" for key in now if before.get(key) != now[key]
-    )
-
-
-def write_marker(plan: ImagePlan) -> None:
-    """Note in the output folder how what is in it is made. Raises `OutputError`."""
-    if plan.folder is not None and plan.output is not None:
-        made = {"model": plan.card.name, "weights_sha256": plan.card.weights_sha256, "look": plan.look()}
-        write_atomically(plan.output / MARKER, (json.dumps(made) + "\n").encode())
 
 
 def plan_images(
@@ -270,7 +206,7 @@ def plan_images(
     model_path, card = _model(model)
     notes: list[str] = []
     if output is None:
-        sources = _without_results(sources, card, notes)
+        sources = without_results(sources, card, notes)
     jobs = tuple(_job(path, output, len(sources), card, options) for path in sources)
     claimed: dict[str, Path] = {}
     for job in jobs:
@@ -281,20 +217,6 @@ def plan_images(
         raise OutputError(f"{printable(jobs[0].output)} exists already: use `overwrite` to replace it")
     as_folder = output if output is not None and not _is_file_name(output, len(sources)) else None
     return ImagePlan(None, jobs, as_folder, model_path, card, options, engine, len(jobs), tuple(notes))
-
-
-def _without_results(sources: list[Path], card: ModelCard, notes: list[str]) -> list[Path]:
-    """Leave out results of an earlier run, which a pattern like *.jpg picks up beside their sources."""
-    ending = f".{card.name}"
-    given = {(path.parent, path.stem) for path in sources}
-    kept = [
-        path
-        for path in sources
-        if not path.stem.endswith(ending) or (path.parent, path.stem.removesuffix(ending)) not in given
-    ]
-    if len(kept) < len(sources):
-        notes.append(f"{len(sources) - len(kept)} of the files are results of {card.name} and are left out")
-    return kept
 
 
 def _is_file_name(output: Path, count: int) -> bool:

@@ -12,8 +12,9 @@ from typing import Any
 
 from cgconvert.errors import printable
 from cgconvert.host.channels import StageClock
-from cgconvert.pictures.files import ImageFailure, ImageJob
+from cgconvert.pictures.files import ImageJob
 from cgconvert.pictures.plan import ImagePlan
+from cgconvert.scale.files import Failure
 
 STAGES = {
     "load": "decode",
@@ -58,7 +59,7 @@ class ImagesResult:
     converted: int
     skipped: int
     stale: int
-    failures: list[ImageFailure]
+    failures: list[Failure]
     dropped: list[Dropped]
     seconds: float
     stage_seconds: Mapping[str, float]
@@ -106,7 +107,7 @@ class Tally:
     def __init__(self, plan: ImagePlan) -> None:
         self.plan = plan
         self.converted = self.skipped = self.stale = 0
-        self.failures: list[ImageFailure] = []
+        self.failures: list[Failure] = []
         self.dropped: dict[str, Dropped] = {}
         self.engine: dict[str, Any] = {}
         self.clock = StageClock(STAGES)
@@ -139,7 +140,7 @@ class Tally:
         """A picture could not be converted; in a watched folder the newest reason counts."""
         with self.lock:
             self._forget_failure(source)
-            self.failures.append(ImageFailure(source, reason))
+            self.failures.append(Failure(source, reason))
 
     def _forget_failure(self, source: Path) -> None:
         """In a watched folder a picture may come again."""

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cgconvert.errors import printable
-from cgconvert.pictures.files import ImageFailure, ImageJob, is_finished
+from cgconvert.pictures.files import ImageJob, is_finished
 from cgconvert.pictures.plan import ImagePlan
+from cgconvert.scale.files import Failure
 
 INTERVAL = 1.0
 """Seconds between two looks; longer where a look itself takes long."""
@@ -38,7 +39,7 @@ def watched(
     while True:
         started = time.monotonic()
         present: dict[Path, Signature] = {}
-        problems: list[ImageFailure] = []
+        problems: list[Failure] = []
         for job in plan.jobs(problems):
             owner = outputs.get(job.output, job.source)
             if owner != job.source:

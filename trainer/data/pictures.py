@@ -14,7 +14,7 @@ from cgconvert.errors import InputError, UsageError
 from cgconvert.media.picture import codec
 from cgconvert.media.picture.formats import FOREIGN_SUFFIXES, SUFFIXES
 from cgconvert.media.video.random_access import VideoFrames
-from cgconvert.pictures import files
+from cgconvert.scale import files
 from trainer.data.augment import Pixels
 
 FEW = 100
@@ -107,8 +107,8 @@ def find_images(folder: Path, suffixes: Container[str] = SUFFIXES) -> list[Path]
         raise UsageError(f"no such folder: {folder}")
     if not os.access(folder, os.R_OK | os.X_OK):
         raise UsageError(f"{folder}: no permission to read this folder")
-    failures: list[files.ImageFailure] = []
-    found = sorted(folder / path for path in files.find_images(folder, None, failures, suffixes))
+    failures: list[files.Failure] = []
+    found = sorted(folder / path for path in files.find_files(folder, None, failures, suffixes))
     for failure in failures:
         log.warning("left out: %s: %s", failure.file, failure.reason)
     return found

@@ -1,0 +1,109 @@
+"""Files of a run: which lie in a folder, where their results go, and what is refused. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cgconvert.card import ModelCard
+from cgconvert.errors import OutputError, UsageError, printable
+from cgconvert.host.files import real_path
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An input that was not converted, and why."""
+
+    file: Path
+    reason: str
+
+
+def find_files(
+    folder: Path, excluded: Path | None, failures: list[Failure], suffixes: Container[str]
+) -> Iterator[Path]:
+    """Yield the path of every file below `folder` with one of the suffixes, relative and sorted by folder.
+
+    Suffixes are compared in lower case. Hidden files and folders are left out, and so is `excluded`. Links
+    to files are followed. Links to folders are not, since they may lead back. Folders that cannot be read
+    are added to `failures`.
+    """
+    pending = [Path()]
+    while pending:
+        relative = pending.pop()
+        try:
+            with os.scandir(folder / relative) as found:
+                entries = sorted(
+                    (entry for entry in found if not entry.name.startswith(".")), key=lambda e: e.name
+                )
+        except OSError as error:
+            failures.append(Failure(folder / relative, f"folder cannot be read: {error.strerror}"))
+            continue
+        below: list[Path] = []
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                if excluded is None or not same_file(folder / relative / entry.name, excluded):
+                    below.append(relative / entry.name)
+            elif Path(entry.name).suffix.lower() in suffixes and not _is_folder(entry):
+                yield relative / entry.name
+        pending.extend(reversed(below))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one. A link to itself is neither; reading it says why."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def same_file(first: Path, second: Path) -> bool:
+    """Whether both paths exist and mean the same file."""
+    try:
+        return first.samefile(second)
+    except OSError:
+        return False
+
+
+def default_output(folder: Path, card: ModelCard) -> Path:
+    """Return `FOLDER.MODEL` beside the folder. Raises `UsageError` for the root of the file system."""
+    name = folder.name if folder.name not in ("", "..") else real_path(folder).name
+    if not name:
+        raise UsageError(f"say where the results of {printable(folder)} go, with `output`")
+    parent = folder.parent if folder.name not in ("", "..") else real_path(folder).parent
+    return parent / f"{name}.{card.name}"
+
+
+def check_folders(folder: Path, target: Path) -> None:
+    """Raise `OutputError` or `UsageError` unless the results of `folder` can go to the folder `target`."""
+    check_output_folder(target)
+    source, result = real_path(folder), real_path(target)
+    if result == source:
+        raise UsageError(f"{printable(target)} is the source folder itself: choose another `output`")
+    if source.is_relative_to(result):
+        raise UsageError(
+            f"{printable(target)} holds the source folder: results could replace sources; "
+            "choose another `output`"
+        )
+
+
+def check_output_folder(target: Path) -> None:
+    """Raise `OutputError` if something that is no folder is at `target`."""
+    if os.path.lexists(target) and not target.is_dir():
+        what = "is a file" if target.exists() else "is a link that leads nowhere"
+        raise OutputError(f"{printable(target)} {what}: choose a folder as `output`")
+
+
+def without_results(sources: Sequence[Path], card: ModelCard, notes: list[str]) -> list[Path]:
+    """Leave out results of an earlier run, which a pattern like *.jpg picks up beside their sources."""
+    ending = f".{card.name}"
+    given = {(path.parent, path.stem) for path in sources}
+    kept = [
+        path
+        for path in sources
+        if not path.stem.endswith(ending) or (path.parent, path.stem.removesuffix(ending)) not in given
+    ]
+    if len(kept) < len(sources):
+        notes.append(f"{len(sources) - len(kept)} of the files are results of {card.name} and are left out")
+    return kept

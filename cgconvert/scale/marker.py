@@ -1,0 +1,63 @@
+"""A file in every output folder that says how results are made, so that others do not pass for finished."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cgconvert.card import ModelCard
+from cgconvert.errors import OutputError, printable
+from cgconvert.host.files import write_atomically
+
+MARKER = ".cgconvert.json"
+
+
+def check_marker(output: Path, card: ModelCard, look: Mapping[str, Any]) -> None:
+    """Raise `OutputError` if the output folder holds results that were made otherwise.
+
+    `look` is what besides the model decides on results, as plain data.
+    """
+    try:
+        made = json.loads((output / MARKER).read_bytes())
+        name, weights = str(made["model"]), str(made["weights_sha256"])
+        made_look = made.get("look", look)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return
+    if name != card.name:
+        what = f"model {name}"
+    elif weights != card.weights_sha256:
+        what = f"another version of {name}"
+    elif made_look != look:
+        what = f"{name} with another look ({_differing(made_look, look)})"
+    else:
+        return
+    raise OutputError(
+        f"{printable(output)} holds results of {what}: choose another `output`, "
+        "or `overwrite` to replace them"
+    )
+
+
+def _differing(before: object, now: Mapping[str, Any]) -> str:
+    """Say which settings results were made with that are others now."""
+    if not isinstance(before, dict):
+        return "unknown"
+    return ", ".join(
+        f"{key.replace('_', ' ')} {before.get(key)}" for key in now if before.get(key) != now[key]
+    )
+
+
+def write_marker(output: Path, card: ModelCard, look: Mapping[str, Any]) -> None:
+    """Note in the output folder how what is in it is made. Raises `OutputError`.
+
+    What says the same already stays: other processes may be writing it at this moment.
+    """
+    made = {"model": card.name, "weights_sha256": card.weights_sha256, "look": look}
+    data = (json.dumps(made) + "\n").encode()
+    try:
+        if (output / MARKER).read_bytes() == data:
+            return
+    except OSError:
+        pass
+    write_atomically(output / MARKER, data)
