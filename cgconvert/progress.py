@@ -7,11 +7,16 @@ from contextlib import contextmanager
 from typing import Protocol
 
 
+def counted(number: int, unit: str) -> str:
+    """Return a number with its unit in words, such as "1 frame" or "2 frames"."""
+    return f"{number} {unit}{'s' * (number != 1)}"
+
+
 class Progress(Protocol):
     """Told by a pipeline, from one thread, what it does and how far it is."""
 
     def begin(self, task: str, total: int | None, unit: str) -> None:
-        """A task starts: `total` in `unit`s ("frame", "image"), None if unknown."""
+        """A task starts: `total` in `unit`s ("frame", "picture"), None if unknown."""
 
     def advance(self, done: int, busiest: str | None = None) -> None:
         """`done` units are finished since `begin`; `busiest` names the stage that limits the speed."""

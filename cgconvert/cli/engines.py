@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from cgconvert.cli.common import engine_options, read_engine_options, stroke_option
-from cgconvert.cli.status import counted, create_progress
+from cgconvert.cli.status import create_progress
 from cgconvert.errors import CgconvertError, UnavailableError, UsageError
 from cgconvert.host.channels import in_worker
 from cgconvert.host.interrupts import deferring
 from cgconvert.models.describe import describe_bytes
 from cgconvert.options import EngineOptions
+from cgconvert.progress import counted
 from cgconvert.sizes import check_work_size, network_size
 
 if TYPE_CHECKING:

@@ -22,6 +22,7 @@ from cgconvert.host.interrupts import deferring
 from cgconvert.media.picture.formats import FORMATS
 from cgconvert.options import ImageOptions
 from cgconvert.pictures.plan import ImagePlan, plan_dir, plan_images
+from cgconvert.progress import counted
 
 if TYPE_CHECKING:
     from cgconvert.pictures.result import ImagesResult
@@ -99,8 +100,9 @@ def directory(
 ) -> int:
     """Convert every picture in the folder DIR and its subfolders to another look.
 
-    JPEG, PNG, WebP, TIFF, AVIF and BMP files are read, and OUT has the same subfolders as DIR. Pictures that
-    already have a result are skipped, so the same command continues a run that was interrupted.
+    JPEG, PNG, WebP, GIF, TIFF, AVIF and BMP files are read, and OUT has the same subfolders as DIR.
+    Animations are converted frame by frame, and TIFFs page by page. Pictures that already have a result are
+    skipped, so the same command continues a run that was interrupted.
     """
     options = ImageOptions(kind, quality, overwrite, watch, work_size, stroke, strength, keep_colours)
     choice = read_engine_options(device, engine, precision, batch)
@@ -136,7 +138,10 @@ def image(
     report: Path | None,
     quiet: bool,
 ) -> int:
-    """Convert single pictures to another look: JPEG, PNG, WebP, TIFF, AVIF or BMP."""
+    """Convert single pictures to another look: JPEG, PNG, WebP, GIF, TIFF, AVIF or BMP.
+
+    Animations are converted frame by frame, and TIFFs page by page.
+    """
     options = ImageOptions(kind, quality, overwrite, False, work_size, stroke, strength, keep_colours)
     choice = read_engine_options(device, engine, precision, batch)
     return _run(plan_images(files, output, model, options, choice), dry_run, report, quiet)
@@ -177,28 +182,29 @@ def _print_outcome(plan: ImagePlan, result: ImagesResult, quiet: bool) -> None:
     for note in plan.notes:
         tell(f"Note: {note}")
     for part in result.dropped:
-        count = f"{part.images} images" if part.images > 1 else printable(part.first)
+        count = counted(part.images, "picture") if part.images > 1 else printable(part.first)
         tell(f"Note: not kept in {count}: {part.what}")
     if result.stale:
-        click.echo(
-            f"Note: {result.stale} skipped results are older than their source; --overwrite redoes them",
-            err=True,
-        )
+        older = f"{counted(result.stale, 'skipped result')} {'is' if result.stale == 1 else 'are'} older"
+        click.echo(f"Note: {older} than the source; --overwrite converts again", err=True)
     click.echo(summary(result))
 
 
 def summary(result: ImagesResult) -> str:
     """Say in one line what was done, how fast, and where it is."""
     if not result.converted and not result.failed:
-        return f"Nothing to do: all {result.skipped} images are converted already -> {result.output}"
+        there = "1 picture is" if result.skipped == 1 else f"all {result.skipped} pictures are"
+        return f"Nothing to do: {there} converted already -> {result.output}"
     if not result.converted:
         skipped = f", {result.skipped} skipped" if result.skipped else ""
-        return f"Converted no image: {result.failed} failed{skipped}"
+        return f"Converted no picture: {result.failed} failed{skipped}"
     counts = [(result.failed, "failed"), (result.skipped, "skipped")]
     aside = ", ".join(f"{count} {what}" for count, what in counts if count)
-    plural = "" if result.converted == 1 else "s"
+    what, unit = counted(result.converted, "picture"), "pictures"
+    if result.frames != result.converted:
+        what, unit = f"{what} with {counted(result.frames, 'frame')}", "frames"
     took = f"{result.seconds:.1f} s" if result.seconds < 60 else seconds_as_clock(result.seconds)
     return (
-        f"Converted {result.converted} image{plural}{f' ({aside})' if aside else ''} in {took}, "
-        f"{result.images_per_second:.1f} images/s -> {result.output}"
+        f"Converted {what}{f' ({aside})' if aside else ''} in {took}, "
+        f"{result.images_per_second:.1f} {unit}/s -> {result.output}"
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cgconvert.cli.wording import tell, worded
-from cgconvert.progress import Progress, Silent
+from cgconvert.progress import Progress, Silent, counted
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -38,11 +38,6 @@ def seconds_as_clock(seconds: float) -> str:
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
-
-
-def counted(number: int, unit: str) -> str:
-    """Return "1 frame" or "2 frames"."""
-    return f"{number} {unit}{'s' * (number != 1)}"
 
 
 class Pace:
@@ -108,7 +103,7 @@ class LineProgress:
         if now - self.printed < LINE_INTERVAL:
             return
         self.printed = now
-        parts = [f"{done}{f' of {self.total}' if self.total else ''} {self.unit}s"]
+        parts = [f"{done} of {counted(self.total, self.unit)}" if self.total else counted(done, self.unit)]
         parts += [f"{rate} {self.unit}s/s"] if rate else []
         parts += [f"{left} left"] if left else []
         parts += [f"busiest: {busiest}"] if busiest else []
@@ -173,7 +168,7 @@ class LiveProgress:
         if self.rich is None or self.task is None:
             return
         rate, left = describe_pace(done, self.total, self.pace.measure(done))
-        status = f"{done}/{self.total} {self.unit}s" if self.total else counted(done, self.unit)
+        status = f"{done}/{counted(self.total, self.unit)}" if self.total else counted(done, self.unit)
         status += f" {rate}/s" if rate else ""
         status += f" {left} left" if left else ""
         status += f" busiest: {busiest}" if busiest else ""

@@ -22,8 +22,8 @@ from cgconvert.errors import InputError, UsageError
 from cgconvert.finish import Finish
 from cgconvert.frames import Frame
 from cgconvert.host.channels import StageClock
-from cgconvert.media.picture.codec import read_picture
 from cgconvert.media.picture.resize import resized
+from cgconvert.media.picture.sequences import read_first
 from cgconvert.models.loading import load_model
 from cgconvert.pictures.plan import ImagePlan
 from cgconvert.progress import Progress, shown_stage
@@ -166,7 +166,7 @@ class Network(Generic[Item]):
         samples: list[np.ndarray] = []
         for job in islice(self.plan.jobs(), 0, step * count, step):
             with suppress(InputError, UsageError):  # it will be told when its turn comes
-                pixels = read_picture(job.source).pixels
+                pixels = read_first(job.source).pixels
                 samples.append(resized(pixels, *self.plan.seen_size(pixels.shape[1], pixels.shape[0])))
         return samples
 

@@ -6,30 +6,36 @@
 Between them are bounded channels, and the memory of all pictures on their way is bounded as a whole, so a
 million pictures take the memory of a few. The caller's thread only watches: it shows the progress and hears
 interrupts, also while the network is at work.
+
+The frames of an animation and the pages of a TIFF take the same way as pictures of their own. One file at a
+time is decoded to frames, and one thread puts the results into their file, in the order of the source.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cgconvert.errors import CgconvertError, InputError, Interrupted, OutputError
+from cgconvert.errors import CgconvertError, InputError, Interrupted, OutputError, printable
 from cgconvert.finish import Finish
-from cgconvert.host.channels import Budget, Channel, Relayed, Workers
-from cgconvert.host.files import write_atomically
+from cgconvert.host.channels import LOOK, Budget, Channel, Relayed, Workers
+from cgconvert.host.files import atomic_path, write_atomically
 from cgconvert.host.interrupts import Breakable, listening
 from cgconvert.host.memory import available_memory
 from cgconvert.media.picture.codec import Picture, checked_header, decode_picture, encode_picture, read_file
 from cgconvert.media.picture.finish import finished
+from cgconvert.media.picture.headers import ImageHeader
 from cgconvert.media.picture.resize import resized
+from cgconvert.media.picture.sequences import PictureSequence, check_holds, open_sequence, write_sequence
 from cgconvert.options import EngineOptions, ImageOptions
 from cgconvert.pictures.batching import Groups
 from cgconvert.pictures.claims import Claims, Elsewhere, state_of
@@ -37,7 +43,7 @@ from cgconvert.pictures.files import ImageJob, is_finished
 from cgconvert.pictures.plan import ImagePlan, plan_dir, plan_images
 from cgconvert.pictures.result import Dropped, ImagesResult, Tally
 from cgconvert.pictures.watch import watched
-from cgconvert.progress import Progress, Silent
+from cgconvert.progress import Progress, Silent, counted
 from cgconvert.scale.files import Failure
 from cgconvert.scale.marker import write_marker
 
@@ -56,18 +62,78 @@ PATIENCE = 0.05
 """Seconds that an idle network waits for a full batch, and that a watched folder is left alone."""
 
 
+class FrameResults:
+    """The results of a file of several pictures: they come in any order and are taken in that of the file."""
+
+    def __init__(self, job: ImageJob, sequence: PictureSequence, workers: Workers, memory: Budget) -> None:
+        self.job, self.sequence = job, sequence
+        self.workers, self.memory = workers, memory
+        self.arrived: dict[int, Item] = {}
+        self.error: CgconvertError | MemoryError | None = None
+        self.changed = threading.Condition()
+        self.waited = 0.0
+
+    @property
+    def nbytes(self) -> int:
+        """What it counts in a channel."""
+        return 1
+
+    def put(self, item: Item) -> None:
+        """A frame has its result. After an error it is given up."""
+        with self.changed:
+            if self.error is None:
+                self.arrived[item.number] = item
+                self.changed.notify_all()
+                return
+        self.memory.give_back(item.charged)
+
+    def fail(self, error: CgconvertError | MemoryError) -> None:
+        """A frame has none, so the file can have none. The first error counts."""
+        with self.changed:
+            self.error = self.error or error
+            given_up = list(self.arrived.values())
+            self.arrived.clear()
+            self.changed.notify_all()
+        for item in given_up:
+            self.memory.give_back(item.charged)
+
+    def results(self, tell: Callable[[int], None]) -> Generator[Picture]:
+        """Yield the results in order, waiting for each, and tell how many that makes.
+
+        Raises the error of a frame, and `Aborted`.
+        """
+        for number in range(self.sequence.count):
+            started = time.perf_counter()
+            with self.changed:
+                while number not in self.arrived:
+                    if self.error is not None:
+                        raise self.error
+                    self.workers.check()
+                    self.changed.wait(LOOK)
+                item = self.arrived.pop(number)
+            self.waited += time.perf_counter() - started
+            assert item.picture is not None
+            tell(number + 1)
+            try:
+                yield item.picture
+            finally:
+                self.memory.give_back(item.charged)
+
+
 @dataclass
 class Item:
     """A picture on its way; `charged` bytes of the memory are its own.
 
     `finish` says what is to be done with the result and the picture together, None that there is nothing.
     Such a picture keeps its own pixels, `seen` is what the network sees of it, and `result` what it makes
-    of that.
+    of that. `frames` are those of the animation or the document of which it is frame or page `number`.
     """
 
     job: ImageJob
     picture: Picture | None = None
     charged: int = 0
+    frames: FrameResults | None = None
+    number: int = 0
     finish: Finish | None = None
     seen: np.ndarray | None = None
     result: np.ndarray | None = None
@@ -101,9 +167,12 @@ def run_images(
     jobs: Channel[Item] = Channel(JOBS_AHEAD)
     decoded: Channel[Item] = Channel(CHANNEL_BYTES, producers=codecs)
     translated: Channel[Item] = Channel(CHANNEL_BYTES)
+    sequences: Channel[FrameResults] = Channel(JOBS_AHEAD, producers=codecs)
+    one_sequence = threading.Lock()
+    by_frame = False  # whether the progress counts the frames of the one file
     free = available_memory()
     memory = Budget(PIXEL_MEMORY if free is None else min(PIXEL_MEMORY, free // 4))
-    workers = Workers(jobs, decoded, translated, memory)
+    workers = Workers(jobs, decoded, translated, sequences, memory)
     relayed = Relayed(workers, progress)
 
     claims = Claims()
@@ -158,19 +227,60 @@ def run_images(
             with failing_alone(item):
                 with clock.busy("load"):
                     data = read_file(item.job.source)
-                    header = checked_header(data)
+                    header = checked_header(data, single=False)
+                if header.frames > 1:
+                    check_holds(header, item.job.format)
+                    decode_frames(item.job, data, header)
+                    continue
                 # Source, result and what codecs need, in 16 bits with alpha.
                 item.charged = header.width * header.height * 4 * 2 * 3 + len(data)
                 memory.take(item.charged)
                 with clock.busy("decode"):
-                    item.picture = decode_picture(data, header)
-                    height, width = item.picture.pixels.shape[:2]
-                    size = plan.seen_size(width, height)
-                    item.seen = resized(item.picture.pixels, *size)
-                    is_whole = size == (width, height)
-                    item.finish = None if finish.is_plain and is_whole else finish
+                    prepare(item, decode_picture(data, header))
                 decoded.put(item)
         decoded.close()
+        sequences.close()
+
+    def prepare(item: Item, picture: Picture) -> None:
+        """What the network is to see of a picture, and what is to be done with the result."""
+        height, width = picture.pixels.shape[:2]
+        size = plan.seen_size(width, height)
+        item.picture, item.seen = picture, resized(picture.pixels, *size)
+        item.finish = None if finish.is_plain and size == (width, height) else finish
+
+    def decode_frames(job: ImageJob, data: bytes, header: ImageHeader) -> None:
+        """Decode an animation or pages, while no other thread does.
+
+        Each frame takes memory as a picture would, and for the file and what it is drawn on. Two files at
+        once could take all of it for frames that wait for earlier ones, which then would find none.
+        """
+        nonlocal by_frame
+        while not one_sequence.acquire(timeout=LOOK):
+            workers.check()
+        try:
+            frames = FrameResults(job, open_sequence(data, header), workers, memory)
+            sequences.put(frames)
+            if plan.total == 1 and not watch:
+                by_frame = True
+                relayed.begin(f"Converting {printable(job.source.name)}", header.frames, header.parts[:-1])
+            width, height = header.largest
+            upcoming = frames.sequence.pictures()
+            for number in range(header.frames):
+                item = Item(job, None, width * height * 4 * 2 * 3 + len(data), frames, number)
+                memory.take(item.charged)
+                try:
+                    with clock.busy("decode"):
+                        prepare(item, next(upcoming))
+                except CgconvertError as error:
+                    frames.fail(InputError(f"{header.parts[:-1]} {number + 1} of {header.frames}: {error}"))
+                except MemoryError as error:
+                    frames.fail(error)
+                if frames.error is not None:
+                    memory.give_back(item.charged)
+                    return
+                decoded.put(item)
+        finally:
+            one_sequence.release()
 
     def translate() -> None:
         """Pictures through the network, those of one padded size together."""
@@ -221,7 +331,7 @@ def run_images(
                 translated.put(item)
 
     def encode() -> None:
-        """Results to files."""
+        """Results to files, and those of frames to the thread that writes their file."""
         for item in translated:
             with failing_alone(item):
                 assert item.picture is not None
@@ -230,6 +340,9 @@ def run_images(
                     with clock.busy("finish"):
                         item.result = finished(item.picture.pixels, item.result, item.finish)
                 item.picture, item.result = item.picture.with_pixels(item.result), None
+                if item.frames is not None:
+                    item.frames.put(item)
+                    continue
                 with clock.busy("encode"):
                     data, dropped = encode_picture(item.picture, item.job.format, options.quality)
                     dropped, item.picture = (*item.picture.dropped, *dropped), None
@@ -238,7 +351,35 @@ def run_images(
                 claims.give_back(item.job.output)
                 tally.convert(item.job, dropped)
                 memory.give_back(item.charged)
-                relayed.advance(tally.done, clock.busiest)
+                advance()
+
+    def encode_frames() -> None:
+        """Results of frames to files, one file after the other."""
+        for frames in sequences:
+            job, started = frames.job, time.perf_counter()
+            try:
+                with (
+                    atomic_path(job.output, options.overwrite or watch) as temporary,
+                    temporary.open("w+b") as file,
+                    closing(frames.results(advance_frames)) as results,
+                ):
+                    dropped = write_sequence(file, frames.sequence, results, job.format, options.quality)
+                    workers.check()  # a run that is broken off finishes no file
+                claims.give_back(job.output)
+                tally.convert(job, dropped, frames.sequence.count)
+            except (CgconvertError, MemoryError) as error:
+                frames.fail(error)
+                give_up(job, error)
+            clock.add("encode", time.perf_counter() - started - frames.waited)
+            advance()
+
+    def advance_frames(done: int) -> None:
+        if by_frame:
+            relayed.advance(done, clock.busiest)
+
+    def advance() -> None:
+        if not by_frame:
+            relayed.advance(tally.done, clock.busiest)
 
     @contextmanager
     def failing_alone(item: Item) -> Iterator[None]:
@@ -246,29 +387,36 @@ def run_images(
         try:
             yield
         except (CgconvertError, MemoryError) as error:
-            if isinstance(error, OutputError) and _concerns_all(error):
-                raise
-            is_short = isinstance(error, MemoryError)
-            tally.fail(
-                item.job.source, "not enough memory to decode or encode it" if is_short else str(error)
-            )
-            claims.give_back(item.job.output)
             memory.give_back(item.charged)
-            relayed.advance(tally.done, clock.busiest)
+            if item.frames is not None:
+                item.frames.fail(error)  # the thread that writes them tells it
+            else:
+                give_up(item.job, error)
+
+    def give_up(job: ImageJob, error: CgconvertError | MemoryError) -> None:
+        """There is no result for a file. Raises the error again if the other files would meet it as well."""
+        if isinstance(error, OutputError) and _concerns_all(error):
+            raise error
+        is_short = isinstance(error, MemoryError)
+        tally.fail(job.source, "not enough memory to decode or encode it" if is_short else str(error))
+        claims.give_back(job.output)
+        advance()
 
     def finished_so_far() -> str:
         done = tally.converted + tally.skipped
-        return f"{done} images are finished, nothing half-written is left, the same command goes on from here"
+        finished = f"{counted(done, 'picture')} {'is' if done == 1 else 'are'} finished"
+        return f"{finished}, nothing half-written is left, the same command goes on from here"
 
     complete = False
     try:
         with listening() as stop:
-            progress.begin("Watching" if watch else "Converting", None if watch else plan.total, "image")
+            progress.begin("Watching" if watch else "Converting", None if watch else plan.total, "picture")
             with workers:
                 workers.start("find", find)
                 for _ in range(codecs):
                     workers.start("decode", decode)
                 workers.start("translate", translate)
+                workers.start("encode-frames", encode_frames)
                 for _ in range(codecs):
                     workers.start("encode", encode)
                 workers.watch(stop)

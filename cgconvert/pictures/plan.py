@@ -17,6 +17,7 @@ from cgconvert.models.catalog import find_model
 from cgconvert.models.files import read_card
 from cgconvert.options import EngineOptions, ImageOptions
 from cgconvert.pictures.files import ImageJob, is_finished, output_name
+from cgconvert.progress import counted
 from cgconvert.scale.files import (
     Failure,
     check_folders,
@@ -102,9 +103,9 @@ class ImagePlan:
         for job in self.jobs(failures):
             kinds[job.format] += 1
             finished += is_finished(job, options)
-        counted = ", ".join(f"{count} {name}" for name, count in kinds.most_common()) or "none"
-        source = printable(self.folder) if self.folder else f"{len(self.files)} files"
-        yield f"source     {source} ({counted})"
+        found = ", ".join(f"{count} {name}" for name, count in kinds.most_common()) or "none"
+        source = printable(self.folder) if self.folder else counted(len(self.files), "file")
+        yield f"source     {source} ({found})"
         card = self.card
         yield f"model      {card.name} ({card.source_domain} -> {card.target_domain}), {self.model}"
         yield (
@@ -116,7 +117,7 @@ class ImagePlan:
         left = sum(kinds.values()) - finished
         yield f"result     {self.place()} ({left} to convert, {finished} finished already)"
         for job in self.jobs():
-            done = "finished   " if is_finished(job, options) else "image      "
+            done = "finished   " if is_finished(job, options) else "picture    "
             yield f"{done}{printable(job.source)} -> {printable(job.output)}"
         yield from (f"unreadable {printable(failure.file)}: {failure.reason}" for failure in failures)
         yield from (f"note       {note}" for note in self.notes)
@@ -147,7 +148,9 @@ def plan_dir(
         known = " ".join(suffixes[0] for suffixes in FORMATS.values())
         videos = next(find_files(folder, target, [], VIDEO_SUFFIXES), None)
         instead = "; it holds videos: convert each with `cgconvert video`" if videos else ""
-        raise UsageError(f"no images in {printable(folder)}: looked for {known}, in its folders too{instead}")
+        raise UsageError(
+            f"no pictures in {printable(folder)}: looked for {known}, in its folders too{instead}"
+        )
     return replace(plan, total=total)
 
 

@@ -14,6 +14,7 @@ from cgconvert.errors import printable
 from cgconvert.host.channels import StageClock
 from cgconvert.pictures.files import ImageJob
 from cgconvert.pictures.plan import ImagePlan
+from cgconvert.progress import counted
 from cgconvert.scale.files import Failure
 
 STAGES = {
@@ -46,7 +47,8 @@ class Dropped:
 class ImagesResult:
     """The outcome of a run over pictures.
 
-    `skipped` results were there already, `stale` of them older than their source. `seconds` are wall
+    `converted` counts files, and `frames` their pictures: one each, but for animations and TIFFs of several
+    pages. `skipped` results were there already, `stale` of them older than their source. `seconds` are wall
     seconds; `stage_seconds` what each stage was busy for, summed over its threads ("prepare" is loading the
     model and verifying the engine, "build" building it or loading what was built). `look` is what
     besides the model decides on results: strength, colours and sizes. `complete` is False if the run was
@@ -57,6 +59,7 @@ class ImagesResult:
     output: str
     model: str
     converted: int
+    frames: int
     skipped: int
     stale: int
     failures: list[Failure]
@@ -74,8 +77,8 @@ class ImagesResult:
 
     @property
     def images_per_second(self) -> float:
-        """Converted pictures for each second of the run, loading and all but building the engine."""
-        return self.converted / max(self.seconds - self.stage_seconds.get("build", 0.0), 1e-9)
+        """Converted frames for each second of the run, loading included but not building the engine."""
+        return self.frames / max(self.seconds - self.stage_seconds.get("build", 0.0), 1e-9)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; bytes of names that are no text are escaped."""
@@ -84,6 +87,7 @@ class ImagesResult:
             "output": self.output,
             "model": self.model,
             "converted": self.converted,
+            "frames": self.frames,
             "skipped": self.skipped,
             "stale": self.stale,
             "failed": self.failed,
@@ -102,11 +106,14 @@ class ImagesResult:
 
 
 class Tally:
-    """Counts while a run is under way; all its threads write to it."""
+    """Counts while a run is under way; all its threads write to it.
+
+    `frames` counts pictures that were written, those of animations and the pages of documents each.
+    """
 
     def __init__(self, plan: ImagePlan) -> None:
         self.plan = plan
-        self.converted = self.skipped = self.stale = 0
+        self.converted = self.skipped = self.stale = self.frames = 0
         self.failures: list[Failure] = []
         self.dropped: dict[str, Dropped] = {}
         self.engine: dict[str, Any] = {}
@@ -121,10 +128,11 @@ class Tally:
         """Pictures that are dealt with."""
         return self.converted + self.skipped + len(self.failures)
 
-    def convert(self, job: ImageJob, dropped: tuple[str, ...]) -> None:
-        """A picture has its result. One that failed before and was tried again is no failure any more."""
+    def convert(self, job: ImageJob, dropped: tuple[str, ...], frames: int = 1) -> None:
+        """A file has its result. One that failed before and was tried again is no failure any more."""
         with self.lock:
             self.converted += 1
+            self.frames += frames
             self._forget_failure(job.source)
             for what in dropped:
                 known = self.dropped.get(what, Dropped(what, 0, job.source))
@@ -156,10 +164,11 @@ class Tally:
         plan, seconds, loads = self.plan, self.clock.seconds, self.clock.loads()
         with self.lock:
             return ImagesResult(
-                source=printable(plan.folder) if plan.folder else f"{len(plan.files)} files",
+                source=printable(plan.folder) if plan.folder else counted(len(plan.files), "file"),
                 output=plan.place(),
                 model=plan.card.name,
                 converted=self.converted,
+                frames=self.frames,
                 skipped=self.skipped,
                 stale=self.stale,
                 failures=sorted(self.failures, key=lambda failure: failure.file),

@@ -61,5 +61,5 @@ def test_a_full_disk_for_the_report_of_a_folder(
     fill(tmp_path / "in", 2)
     assert run("dir", tmp_path / "in", *EXACT, "--report", tmp_path / "r.json") == 4
     told = capsys.readouterr()
-    assert "Converted 2 images" in told.out
+    assert "Converted 2 pictures" in told.out
     assert "Error: the run is complete, but its report is not written: disk full while writing" in told.err

@@ -48,8 +48,8 @@ def test_a_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = Said(capsys, ["dir", "in", "--model", "same", "--report", "r.json", *FP32])
     assert said.code == 1
     line = said.out.strip()
-    assert line.startswith("Converted 7 images (3 failed) in ") and line.endswith(" images/s -> in.same")
-    reason = "not a picture that can be read (JPEG, PNG, WebP, TIFF, AVIF, BMP)"
+    assert line.startswith("Converted 7 pictures (3 failed) in ") and line.endswith(" pictures/s -> in.same")
+    reason = "not a picture that can be read (JPEG, PNG, WebP, GIF, TIFF, AVIF, BMP)"
     assert said.err.splitlines()[-3:] == [
         f"Failed: in/{name}: {reason}" for name in ("x.png", "y.jpg", "z.webp")
     ]
@@ -58,11 +58,11 @@ def test_a_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(names(here / "in.same")) == 7
 
     said = Said(capsys, ["dir", "in", "--model", "same", *FP32])
-    assert said.code == 1 and said.out.startswith("Converted no image: 3 failed, 7 skipped\n")
+    assert said.code == 1 and said.out.startswith("Converted no picture: 3 failed, 7 skipped\n")
     for name in ("x.png", "y.jpg", "z.webp"):
         (here / "in" / name).unlink()
     said = Said(capsys, ["dir", "in", "--model", "same", *FP32])
-    assert (said.code, said.out) == (0, "Nothing to do: all 7 images are converted already -> in.same\n")
+    assert (said.code, said.out) == (0, "Nothing to do: all 7 pictures are converted already -> in.same\n")
 
 
 def test_quiet_is_quiet(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,8 +75,8 @@ def test_one_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pixels = noise(21, 34)
     (here / "a.png").write_bytes(png(pixels, 2))
     said = Said(capsys, ["image", "a.png", "--model", "same", *FP32])
-    assert said.code == 0 and said.out.startswith("Converted 1 image in ")
-    assert said.out.endswith(" images/s -> a.same.png\n")
+    assert said.code == 0 and said.out.startswith("Converted 1 picture in ")
+    assert said.out.endswith(" pictures/s -> a.same.png\n")
     assert np.array_equal(read_rgb(here / "a.same.png"), pixels)
     said = Said(capsys, ["image", "a.png", "--model", "same", *FP32])
     assert (said.code, said.err) == (4, "Error: a.same.png exists already: use --overwrite to replace it\n")
@@ -92,14 +92,14 @@ def test_losses_are_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["dir", "empty", "--model", "same"], 2, "Error: no images in empty: looked for .jpg"),
+        (["dir", "empty", "--model", "same"], 2, "Error: no pictures in empty: looked for .jpg"),
         (["dir", "nowhere", "--model", "same"], 2, "Error: no such folder: nowhere"),
         (["dir", "in", "--model", "sane"], 3, "Error: no model named 'sane'; did you mean same?"),
         (["dir", "in", "--model", "same", "-o", "file"], 4, "Error: file is a file"),
         (["dir", "in", "--model", "same", "--batch", "0"], 2, "Error: --batch '0' is neither auto nor"),
         (["dir", "in", "--model", "same", "--device", "cuda:77"], 2, "Error: no device cuda:77"),
         (["dir", "in", "--model", "same", "--engine", "steam"], 2, "Error: unknown engine 'steam'"),
-        (["dir", "in", "--model", "same", "--format", "gif"], 2, "Error: Invalid value for '--format'"),
+        (["dir", "in", "--model", "same", "--format", "psd"], 2, "Error: Invalid value for '--format'"),
         (["dir", "in", "--model", "same", "--quality", "101"], 2, "Error: Invalid value for '--quality'"),
         (["image", "none.png", "--model", "same"], 2, "Error: no such file: none.png"),
         (["image", "in", "--model", "same"], 2, "Error: in is a folder: use `cgconvert dir`"),
@@ -151,9 +151,9 @@ def test_dry_run_says_all_and_does_nothing(here: Path, capsys: pytest.CaptureFix
     )
     assert lines[3] == "result     in.same (2 to convert, 1 finished already)"
     assert lines[4:] == [
-        "image      in/000.png -> in.same/000.png",
+        "picture    in/000.png -> in.same/000.png",
         "finished   in/001.png -> in.same/001.png",
-        "image      in/c\\nd.jpg -> in.same/c\\nd.jpg",
+        "picture    in/c\\nd.jpg -> in.same/c\\nd.jpg",
     ]
     assert names(here / "in.same") == ["001.png"]
 
@@ -242,6 +242,6 @@ def test_watching_from_the_command_line(here: Path) -> None:
     wait_for(lambda: len(whole(here / "in.same")) == 5, process)
     ended = stop(process)
     assert ended.code == 0, ended.err
-    assert ended.out.startswith("Converted 5 images in ")
+    assert ended.out.startswith("Converted 5 pictures in ")
     for name in names(here / "in"):
         assert np.array_equal(read_rgb(here / "in.same" / name), read_rgb(here / "in" / name))

@@ -77,7 +77,7 @@ def test_three_bad_of_ten(tmp_path: Path, same: str, exact: EngineOptions) -> No
     assert [(failure.file.name, failure.reason) for failure in result.failures] == [
         ("cut.jpg", "damaged, cut short, or a kind of JPEG that is not supported"),
         ("empty.png", "the file is empty"),
-        ("text.webp", "not a picture that can be read (JPEG, PNG, WebP, TIFF, AVIF, BMP)"),
+        ("text.webp", "not a picture that can be read (JPEG, PNG, WebP, GIF, TIFF, AVIF, BMP)"),
     ]
     assert names(tmp_path / "out") == [f"{i:03}.png" for i in range(7)]
     for name in names(tmp_path / "out"):
@@ -270,7 +270,7 @@ def test_an_interrupt_in_python(
     done = names(tmp_path / "out")
     assert 5 <= len(done) < 30 and not [name for name in done if TEMPORARY_PREFIX in name]
     assert str(caught.value) == (
-        f"interrupted; {len(done)} images are finished, nothing half-written is left, "
+        f"interrupted; {len(done)} pictures are finished, nothing half-written is left, "
         "the same command goes on from here"
     )
     rest = convert_dir(tmp_path / "in", tmp_path / "out", same, engine_options=exact)
@@ -303,7 +303,7 @@ def test_the_report_is_plain_data(tmp_path: Path, same: str, exact: EngineOption
     assert data["failures"] == [
         {
             "file": str(tmp_path / "in/bad.png"),
-            "reason": "not a picture that can be read (JPEG, PNG, WebP, TIFF, AVIF, BMP)",
+            "reason": "not a picture that can be read (JPEG, PNG, WebP, GIF, TIFF, AVIF, BMP)",
         }
     ]
     assert data["engine"]["engine"] == "eager" and data["engine"]["precision"] == "fp32"

@@ -61,7 +61,7 @@ def test_unreadable_files_are_named_and_left_out(tmp_path: Path, caplog: pytest.
     assert domain.unreadable == 3
     assert re.search(r"left out: .*broken\.png: cut short: the end of the PNG is missing", caplog.text)
     assert re.search(r"left out: .*empty\.jpg: the file is empty", caplog.text)
-    assert re.search(r"left out: .*old\.gif: a GIF: convert it as a video", caplog.text)
+    assert re.search(r"left out: .*old\.gif: cut short: the end of the GIF is missing", caplog.text)
     assert "only 3 pictures" in caplog.text
     assert domain.describe().endswith("3 pictures, 48x48, 3 unreadable")
     with pytest.raises(InputError, match=r"broken\.png: cut short"):

@@ -125,7 +125,7 @@ def scan_domain(
     and `InputError` for a video that cannot be read at all; warns below a hundred if `warn`.
     """
     path = Path(where)
-    if path.is_file() and path.suffix.lower() not in SUFFIXES:
+    if path.is_file() and path.suffix.lower() not in (SUFFIXES.keys() - {".gif"}):  # read as a video
         pictures, unreadable = _scan_video(path, frames_per_video)
     else:
         pictures, unreadable = _scan_folder(path, per_folder)

@@ -30,6 +30,7 @@ class AvifInfo:
     depth: int = 8
     xmp: bytes | None = None
     icc: bytes | None = None
+    alpha: bool = False
 
 
 def is_avif(data: bytes) -> bool:
@@ -49,7 +50,8 @@ def read_avif(data: bytes) -> AvifInfo:
         with AvifImageFile(io.BytesIO(data)) as picture:
             turn = picture.getexif().get(ORIENTATION, 1)
             xmp, icc = picture.info.get("xmp"), picture.info.get("icc_profile")
-            return AvifInfo(*picture.size, picture.n_frames, turn, _depth(data), xmp, icc)
+            alpha = picture.mode == "RGBA"
+            return AvifInfo(*picture.size, picture.n_frames, turn, _depth(data), xmp, icc, alpha)
     except (OSError, RuntimeError, SyntaxError, ValueError, KeyError, struct.error) as error:
         raise InputError("damaged or cut short: its AVIF header cannot be read") from error
 

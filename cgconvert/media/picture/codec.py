@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import struct
@@ -15,6 +16,7 @@ from cgconvert.errors import InputError
 from cgconvert.frames import check_pixels
 from cgconvert.media.picture.exif import has_density
 from cgconvert.media.picture.formats import FORMATS
+from cgconvert.media.picture.gif import GifInfo, draw_gif, write_gif
 from cgconvert.media.picture.headers import (
     ImageHeader,
     describe_unknown,
@@ -22,11 +24,22 @@ from cgconvert.media.picture.headers import (
     png_pixels_only,
     read_header,
 )
-from cgconvert.media.picture.metadata import TIFF_EXTRA_SAMPLES, Metadata, embed, for_result, read_metadata
-from cgconvert.media.picture.tiff_tags import Directory
+from cgconvert.media.picture.metadata import (
+    JPEG_EXIF,
+    TIFF_EXTRA_SAMPLES,
+    Metadata,
+    embed,
+    for_result,
+    not_held,
+    read_metadata,
+)
+from cgconvert.media.picture.tiff_tags import Directory, begin_with, first_offset
 
 PIXEL_LIMIT = 400_000_000
 """The most pixels of one picture. A header that says more is taken for damage or an attack."""
+TOTAL_PIXEL_LIMIT = 20_000_000_000
+"""The most pixels of all frames or pages of one file: 10,000 frames of 1920x1080, or 570 pages of A4 at 600
+dpi. A few bytes can ask for a thousand times as many."""
 BYTES_LIMIT = 4 << 30
 JPEG_QUALITY, WEBP_QUALITY, AVIF_QUALITY = 95, 90, 90
 AVIF_SPEED = 9  # takes a seventh of the time of speed 8, for the same size and 0.4 dB less
@@ -68,6 +81,13 @@ class Picture:
         """Return the picture with other pixels of the same shape and type."""
         return replace(self, pixels=pixels)
 
+    def rgba(self) -> np.ndarray:
+        """Return pixels and alpha together, (H, W, 4)."""
+        alpha = self.alpha
+        if alpha is None:
+            alpha = np.full(self.pixels.shape[:2], np.iinfo(self.pixels.dtype).max, self.pixels.dtype)
+        return np.dstack((self.pixels, alpha))
+
 
 def read_file(path: Path) -> bytes:
     """Return all bytes of a picture's file. Raises `InputError` with the reason why it cannot be read."""
@@ -93,19 +113,23 @@ def read_picture(path: Path, pixel_limit: int = PIXEL_LIMIT) -> Picture:
     return decode_picture(data, checked_header(data, pixel_limit))
 
 
-def checked_header(data: bytes, pixel_limit: int = PIXEL_LIMIT) -> ImageHeader:
-    """Return the header of a picture that may be decoded. The format is told by the content.
+def checked_header(data: bytes, pixel_limit: int = PIXEL_LIMIT, single: bool = True) -> ImageHeader:
+    """Return the header of a file that may be decoded. The format is told by the content.
 
-    Raises `InputError` for unknown formats, animations, several pages and more than `pixel_limit` pixels.
+    Raises `InputError` for unknown formats, for a frame of more than `pixel_limit` pixels, for more than
+    `TOTAL_PIXEL_LIMIT` pixels of all frames, and if `single` for animations and several pages.
     """
     header = read_header(data)
-    if header.width * header.height > pixel_limit:
+    width, height = header.largest
+    if width * height > pixel_limit:
+        raise InputError(f"{width}x{height}: more than the {pixel_limit // 1_000_000} million pixels allowed")
+    if header.pixels > TOTAL_PIXEL_LIMIT:
         raise InputError(
-            f"{header.width}x{header.height}: more than the {pixel_limit // 1_000_000} million pixels allowed"
+            f"{header.frames} {header.parts} of {width}x{height}: more than the "
+            f"{TOTAL_PIXEL_LIMIT // 1_000_000} million pixels allowed in one file"
         )
-    if header.frames > 1:
-        what = "pages" if header.format == "tiff" else "pictures (an animation)"
-        raise InputError(f"{header.frames} {what} in one file: split it, only single pictures are converted")
+    if single and header.frames > 1:
+        raise InputError(f"{header.frames} {header.parts} in one file: split it into single pictures")
     return header
 
 
@@ -116,11 +140,18 @@ def decode_picture(data: bytes, header: ImageHeader | None = None) -> Picture:
     """
     header = header or checked_header(data)
     flags = _decode_flags(header)
+    if header.tiff and first_offset(data)[2] != header.tiff.offset:  # a reduced copy comes first
+        edited = bytearray(data)
+        begin_with(edited, header.tiff)
+        data = bytes(edited)
     metadata = read_metadata(data, header)
     try:
         if header.format == "avif":
             raw, block = _decode_avif(data)
             metadata = replace(metadata, exif=block)
+        elif header.gif is not None:
+            raw = next(draw_gif(header.gif))[:, :, [2, 1, 0, 3]]
+            raw = raw if (raw[:, :, 3] != 255).any() else raw[:, :, :3]
         else:
             if header.format == "png":
                 data = png_pixels_only(data)
@@ -151,7 +182,16 @@ def _decode_avif(data: bytes) -> tuple[np.ndarray | None, bytes | None]:
     """Return the samples of an AVIF, and its EXIF block byte for byte, or None without one."""
     raw, types, blocks = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), flags=cv2.IMREAD_UNCHANGED)
     block = dict(zip(types, blocks, strict=True)).get(cv2.IMAGE_METADATA_EXIF)
-    return raw, None if block is None else np.asarray(block).tobytes()
+    # Some programs put the mark of JPEG before the block.
+    return raw, None if block is None else np.asarray(block).tobytes().removeprefix(JPEG_EXIF)
+
+
+def avif_exif(data: bytes) -> bytes | None:
+    """Return the EXIF block of an AVIF byte for byte, or None without one or if its picture is damaged."""
+    try:
+        return _decode_avif(data)[1]
+    except cv2.error:
+        return None
 
 
 def _decode_flags(header: ImageHeader) -> int:
@@ -177,14 +217,14 @@ def _decode_flags(header: ImageHeader) -> int:
     return cv2.IMREAD_UNCHANGED
 
 
-def _alpha_kept_apart(data: bytes, tiff: Directory | None) -> bytes:
+def _alpha_kept_apart(data: bytes, tiff: Directory | None) -> bytes | bytearray:
     """Return the file with its alpha marked as associated, so that libtiff does not multiply it in again."""
     tag = tiff.tags.get(TIFF_EXTRA_SAMPLES) if tiff else None
     if tiff is None or tag is None or tag.type != 3 or tiff.number(TIFF_EXTRA_SAMPLES) != 2:
         return data
     edited = bytearray(data)
     edited[tag.offset : tag.offset + 2] = struct.pack(tiff.order + "H", 1)
-    return bytes(edited)
+    return edited
 
 
 def _split(raw: np.ndarray, gray_key: int | None) -> tuple[np.ndarray, np.ndarray | None]:
@@ -229,7 +269,14 @@ def encode_picture(picture: Picture, kind: str, quality: int | None = None) -> t
     height, width = picture.pixels.shape[:2]
     if max(height, width) > _EDGE_LIMITS.get(kind, 1 << 30):
         raise InputError(f"{width}x{height}: {kind.upper()} holds at most {_EDGE_LIMITS[kind]} pixels a side")
-    picture, dropped = _fitted(picture, kind, quality)
+    picture, dropped = fitted(picture, kind, quality)
+    metadata = picture.metadata
+    if kind == "gif":
+        file = io.BytesIO()
+        write_gif(
+            file, [(picture.rgba(), 0)], GifInfo(1, False, metadata.xmp, metadata.icc, metadata.comments)
+        )
+        return file.getvalue(), dropped
     if picture.alpha is None:
         raw = cv2.cvtColor(picture.pixels, cv2.COLOR_RGB2BGR)
     else:
@@ -240,7 +287,6 @@ def encode_picture(picture: Picture, kind: str, quality: int | None = None) -> t
             raw >> (16 - depth) if picture.depth == depth else np.rint(raw * (4095 / 65535)).astype(np.uint16)
         )
     options = _encode_options(picture, kind, quality, depth)
-    metadata = picture.metadata
     if kind in ("webp", "avif"):
         return _encode(kind, raw, options, metadata), dropped
     encoded, lost = embed(_encode(kind, raw, options, Metadata()), kind, metadata, picture.alpha is not None)
@@ -264,7 +310,7 @@ def _encode(kind: str, raw: np.ndarray, options: list[int], metadata: Metadata) 
     return encoded.tobytes()
 
 
-def _fitted(picture: Picture, kind: str, quality: int | None) -> tuple[Picture, tuple[str, ...]]:
+def fitted(picture: Picture, kind: str, quality: int | None) -> tuple[Picture, tuple[str, ...]]:
     """Return the picture as the format can hold it, and in words what is missing then."""
     dropped: list[str] = []
     alpha = picture.alpha
@@ -273,8 +319,10 @@ def _fitted(picture: Picture, kind: str, quality: int | None) -> tuple[Picture, 
         alpha = None
     elif alpha is not None and kind == "avif" and quality is not None and quality < 100:
         dropped.append(f"exact alpha (AVIF at quality {quality} stores it with losses)")
+    elif alpha is not None and kind == "gif" and ((alpha > 0) & (alpha < np.iinfo(alpha.dtype).max)).any():
+        dropped.append("partial transparency (pixels of a GIF are visible or not)")
     pixels, depth = picture.pixels, picture.depth
-    if pixels.dtype == np.uint16 and kind in ("jpeg", "webp", "bmp"):
+    if pixels.dtype == np.uint16 and kind in ("jpeg", "webp", "gif", "bmp"):
         dropped.append(f"{depth} bits a sample, of which {kind.upper()} holds 8")
         pixels, alpha, depth = to_8_bit(pixels), None if alpha is None else to_8_bit(alpha), 8
     elif depth == 16 and kind == "avif":
@@ -285,8 +333,14 @@ def _fitted(picture: Picture, kind: str, quality: int | None) -> tuple[Picture, 
             dropped.append(f"PNG chunks {', '.join(sorted(name.decode('latin-1') for name in kept))}")
     density, block = picture.metadata.density, picture.metadata.exif
     kept_elsewhere = block is not None and has_density(block)
-    if density and kind in ("webp", "avif") and density.per("inch") != COMMON_DENSITY and not kept_elsewhere:
+    if (
+        density
+        and kind in ("webp", "gif", "avif")
+        and density.per("inch") != COMMON_DENSITY
+        and not kept_elsewhere
+    ):
         dropped.append(f"the density ({density.describe()}), which {kind.upper()} does not hold")
+    dropped += not_held(picture.metadata, kind)
     return replace(picture, pixels=pixels, alpha=alpha, depth=depth), tuple(dropped)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 FORMATS = {
     "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "png": (".png",),
+    "png": (".png", ".apng"),
     "webp": (".webp",),
+    "gif": (".gif",),
     "tiff": (".tif", ".tiff"),
     "avif": (".avif",),
     "bmp": (".bmp", ".dib"),
@@ -14,11 +15,13 @@ FORMATS = {
 
 SUFFIXES = {suffix: name for name, suffixes in FORMATS.items() for suffix in suffixes}
 LOSSY = ("jpeg", "webp", "avif")
+ANIMATED = ("gif", "webp", "png", "avif")
+"""The formats that hold animations. Of the others TIFF holds pages, and the rest one picture."""
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg"),
-    *(".wmv", ".flv", ".3gp", ".ogv", ".mxf", ".gif"),
+    *(".wmv", ".flv", ".3gp", ".ogv", ".mxf"),
 )
 """Suffixes of videos, for the hint that `cgconvert video` converts them."""
 
-FOREIGN_SUFFIXES = (".gif", ".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".pdf", ".exr", ".ppm", ".pgm")
+FOREIGN_SUFFIXES = (".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".pdf", ".exr", ".ppm", ".pgm")
 """Suffixes of pictures that are neither read nor written."""

@@ -9,18 +9,21 @@ from dataclasses import dataclass
 
 from cgconvert.errors import InputError, printable
 from cgconvert.media.picture.avif import AvifInfo, is_avif, read_avif
+from cgconvert.media.picture.gif import GifFile, read_gif
 from cgconvert.media.picture.tiff_tags import Directory, TagError, read_directories
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PAGE_LIMIT = 10_000
+"""The most directories of a TIFF. More are taken for damage or an attack."""
 
 
 @dataclass(frozen=True)
 class ImageHeader:
     """What a file says of its picture. `width` and `height` are pixels as stored, before any turning.
 
-    `frames` counts the pictures or pages. `lossless` says whether the compression is. `gray_key` is the gray
-    value that a PNG calls transparent. `tiff` is the first directory of a TIFF file, and `avif` what an AVIF
-    file says.
+    `frames` counts the frames of an animation or the pages. `lossless` says whether the compression is.
+    `gray_key` is the gray value that a PNG calls transparent. `tiff` is the first directory of a TIFF file,
+    and `pages` those of all its pages. `avif` and `gif` are what such files say.
     """
 
     format: str
@@ -31,10 +34,36 @@ class ImageHeader:
     gray_key: int | None = None
     tiff: Directory | None = None
     avif: AvifInfo | None = None
+    gif: GifFile | None = None
+    pages: tuple[Directory, ...] = ()
+
+    @property
+    def parts(self) -> str:
+        """What the file holds several of: "frames" or "pages"."""
+        return "pages" if self.format == "tiff" else "frames"
+
+    @property
+    def pixels(self) -> int:
+        """The pixels of all frames or pages together, each as large as it is stored or shown."""
+        if self.pages:
+            return sum(page.number(0x0100) * page.number(0x0101) for page in self.pages)
+        whole = self.width * self.height
+        if self.gif:
+            patches = (frame.patch for frame in self.gif.frames)
+            return sum(max(whole, patch.width * patch.height) for patch in patches)
+        return whole * self.frames
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """Width and height of the largest frame or page."""
+        sizes = [(self.width, self.height)]
+        sizes += [(page.number(0x0100), page.number(0x0101)) for page in self.pages]
+        sizes += [(frame.patch.width, frame.patch.height) for frame in (self.gif.frames if self.gif else ())]
+        return max(sizes, key=lambda size: size[0] * size[1])
 
 
 def identify(data: bytes) -> str | None:
-    """Return the format by content (jpeg, png, webp, tiff, avif or bmp), or None for anything else."""
+    """Return the format by content (a key of `FORMATS`), or None for anything else."""
     if data[:3] == b"\xff\xd8\xff":
         return "jpeg"
     if data[:8] == PNG_SIGNATURE:
@@ -45,13 +74,14 @@ def identify(data: bytes) -> str | None:
         return "tiff"
     if data[4:8] == b"ftyp" and is_avif(data):
         return "avif"
+    if data[:6] in (b"GIF87a", b"GIF89a"):
+        return "gif"
     if data[:2] == b"BM" and len(data) >= 26:
         return "bmp"
     return None
 
 
 _OTHERS = (
-    (b"GIF8", 0, "a GIF: convert it as a video with `cgconvert video`"),
     (b"\xff\x0a", 0, "a JPEG XL picture, which is not supported: save it as PNG first"),
     (b"\0\0\0\x0cJXL ", 0, "a JPEG XL picture, which is not supported: save it as PNG first"),
     (b"\0\0\0\x0cjP  ", 0, "a JPEG 2000 picture, which is not supported: save it as PNG first"),
@@ -90,7 +120,7 @@ def describe_unknown(data: bytes) -> str:
     for signature, offset, text in _OTHERS:
         if data[offset : offset + len(signature)] == signature:
             return text
-    return "not a picture that can be read (JPEG, PNG, WebP, TIFF, AVIF, BMP)"
+    return "not a picture that can be read (JPEG, PNG, WebP, GIF, TIFF, AVIF, BMP)"
 
 
 def read_header(data: bytes) -> ImageHeader:
@@ -98,7 +128,15 @@ def read_header(data: bytes) -> ImageHeader:
     kind = identify(data)
     if kind is None:
         raise InputError(describe_unknown(data))
-    readers = {"jpeg": _jpeg, "png": _png, "webp": _webp, "tiff": _tiff, "avif": _avif, "bmp": _bmp}
+    readers = {
+        "jpeg": _jpeg,
+        "png": _png,
+        "webp": _webp,
+        "gif": _gif,
+        "tiff": _tiff,
+        "avif": _avif,
+        "bmp": _bmp,
+    }
     try:
         header = readers[kind](data)
     except (struct.error, IndexError, TagError) as error:
@@ -217,25 +255,34 @@ def _webp(data: bytes) -> ImageHeader:
             size, lossless = size or (1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)), True
         elif kind == b"ANMF":
             frames += 1
+            lossless = lossless or payload[16:20] == b"VP8L"
     if size is None:
         raise InputError("damaged or cut short: a WebP without a picture")
     return ImageHeader("webp", *size, max(frames, 1), lossless)
 
 
 def _tiff(data: bytes) -> ImageHeader:
-    pages = read_directories(data)
-    if not pages:
+    directories = read_directories(data, PAGE_LIMIT + 1)
+    if not directories:
         raise InputError("damaged: a TIFF without a picture")
+    if len(directories) > PAGE_LIMIT:
+        raise InputError(f"more than {PAGE_LIMIT} pages in one file")
     # Reduced copies and masks (NewSubfileType) do not count as pages.
-    frames = sum(not page.number(0x00FE) & 0b101 for page in pages) or 1
+    pages = tuple(page for page in directories if not page.number(0x00FE) & 0b101) or (directories[0],)
     first = pages[0]
-    lossless = first.number(0x0103, 1) not in (6, 7, 34712, 50001, 50002)
-    return ImageHeader("tiff", first.number(0x0100), first.number(0x0101), frames, lossless, tiff=first)
+    lossless = all(page.number(0x0103, 1) not in (6, 7, 34712, 50001, 50002) for page in pages)
+    size = first.number(0x0100), first.number(0x0101)
+    return ImageHeader("tiff", *size, len(pages), lossless, tiff=first, pages=pages)
 
 
 def _avif(data: bytes) -> ImageHeader:
     info = read_avif(data)
     return ImageHeader("avif", info.width, info.height, info.frames, lossless=False, avif=info)
+
+
+def _gif(data: bytes) -> ImageHeader:
+    gif = read_gif(data)
+    return ImageHeader("gif", gif.width, gif.height, len(gif.frames), gif=gif)
 
 
 def _bmp(data: bytes) -> ImageHeader:

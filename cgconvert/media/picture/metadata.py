@@ -64,7 +64,8 @@ class Metadata:
     """What a picture's file carries beside its pixels.
 
     `orientation` says in the numbers of EXIF how the stored pixels must be turned. `chunks` are PNG chunks
-    that only PNG can hold. `left_out` says in words what the file has and the result cannot have.
+    that only PNG can hold, and `comments` those of JPEG and GIF. `left_out` says in words what the file has
+    and the result cannot have.
     """
 
     exif: bytes | None = None
@@ -74,6 +75,7 @@ class Metadata:
     chunks: tuple[tuple[bytes, bytes], ...] = ()
     left_out: tuple[str, ...] = ()
     density: Density | None = None
+    comments: tuple[bytes, ...] = ()
 
 
 def read_metadata(data: bytes, header: ImageHeader) -> Metadata:
@@ -81,6 +83,8 @@ def read_metadata(data: bytes, header: ImageHeader) -> Metadata:
     if header.avif is not None:
         # The EXIF block comes with the pixels. Only the orientation in the boxes counts.
         return Metadata(None, header.avif.xmp, header.avif.icc, header.avif.orientation)
+    if header.gif is not None:
+        return Metadata(None, header.gif.xmp, header.gif.icc, comments=tuple(header.gif.comments))
     readers = {
         "jpeg": _from_jpeg,
         "png": _from_png,
@@ -109,26 +113,48 @@ def for_result(metadata: Metadata, width: int, height: int) -> Metadata:
     return replace(metadata, exif=block, xmp=xmp, icc=icc, orientation=1, left_out=left_out, density=density)
 
 
+_HELD = {
+    "jpeg": ("EXIF data", "XMP data", "ICC data", "a comment"),
+    "png": ("EXIF data", "XMP data", "ICC data"),
+    "webp": ("EXIF data", "XMP data", "ICC data"),
+    "gif": ("XMP data", "ICC data", "a comment"),
+    "tiff": ("EXIF data", "XMP data", "ICC data"),
+    "avif": ("EXIF data", "XMP data", "ICC data"),
+    "bmp": (),
+}
+
+
+def not_held(metadata: Metadata, kind: str) -> tuple[str, ...]:
+    """Return in words which parts of the metadata a format cannot hold."""
+    parts = {
+        "EXIF data": metadata.exif,
+        "XMP data": metadata.xmp,
+        "ICC data": metadata.icc,
+        "a comment": metadata.comments,
+    }
+    lost = (name for name, part in parts.items() if part and name not in _HELD[kind])
+    return tuple(f"{name}, which {kind.upper()} does not hold" for name in lost)
+
+
 def embed(encoded: bytes, kind: str, metadata: Metadata, alpha: bool) -> tuple[bytes, tuple[str, ...]]:
-    """Put metadata into an encoded JPEG, PNG, TIFF or BMP. Also returns in words what it cannot hold."""
+    """Put metadata into an encoded JPEG, PNG, TIFF or BMP. Also returns in words what is too large for it."""
     if kind == "jpeg":
         return _into_jpeg(encoded, metadata)
     if kind == "png":
-        return _into_png(encoded, metadata), ()
+        at = 8 + 12 + 13
+        return encoded[:at] + png_metadata(metadata) + encoded[at:], ()
     if kind == "tiff":
         return _into_tiff(encoded, metadata, alpha), ()
     if kind == "bmp" and metadata.density and metadata.density.unit:
         encoded = encoded[:38] + struct.pack("<ii", *metadata.density.per("m")) + encoded[46:]
-    kinds = [
-        name for name, part in (("EXIF", metadata.exif), ("XMP", metadata.xmp), ("ICC", metadata.icc)) if part
-    ]
-    return encoded, tuple(f"{name} data, which {kind.upper()} does not hold" for name in kinds)
+    return encoded, ()
 
 
 def _from_jpeg(data: bytes) -> Metadata:
     block = xmp = density = None
     pieces: dict[int, bytes] = {}
     left_out: list[str] = []
+    comments: list[bytes] = []
     for marker, _, payload in jpeg_segments(data):
         if marker == 0xE0 and payload.startswith(JPEG_JFIF) and len(payload) >= 12:
             unit, x, y = struct.unpack_from(">BHH", payload, 7)
@@ -143,9 +169,12 @@ def _from_jpeg(data: bytes) -> Metadata:
             pieces[payload[12]] = payload[14:]
         elif marker == 0xE2 and payload.startswith(b"MPF\0"):
             left_out.append("further pictures in the file (a gain map, a preview)")
+        elif marker == 0xFE:
+            comments.append(payload)
     icc = b"".join(pieces[number] for number in sorted(pieces)) or None
     turn = exif.orientation(block) if block else 1
-    return Metadata(block, xmp, icc, turn, left_out=tuple(dict.fromkeys(left_out)), density=density)
+    lost, said = tuple(dict.fromkeys(left_out)), tuple(comments)
+    return Metadata(block, xmp, icc, turn, left_out=lost, density=density, comments=said)
 
 
 def _density(unit: int, x: int, y: int, units: tuple[str, ...]) -> Density | None:
@@ -221,6 +250,7 @@ def _into_jpeg(encoded: bytes, metadata: Metadata) -> tuple[bytes, tuple[str, ..
             pieces = []
         for number, piece in enumerate(pieces, 1):
             payloads.append((0xE2, JPEG_ICC + bytes((number, len(pieces))) + piece))
+    payloads += [(0xFE, comment[:SEGMENT_LIMIT]) for comment in metadata.comments]
     at = 2
     if encoded[2:4] == b"\xff\xe0":  # JFIF stays first
         at += 2 + struct.unpack_from(">H", encoded, 4)[0]
@@ -237,7 +267,8 @@ def png_chunk(kind: bytes, payload: bytes) -> bytes:
     return struct.pack(">I", len(payload)) + kind + payload + struct.pack(">I", zlib.crc32(kind + payload))
 
 
-def _into_png(encoded: bytes, metadata: Metadata) -> bytes:
+def png_metadata(metadata: Metadata) -> bytes:
+    """Return the chunks that hold metadata in a PNG, which come after its header."""
     chunks: list[tuple[bytes, bytes]] = []
     if metadata.icc:
         chunks.append((b"iCCP", b"icc\0\0" + zlib.compress(metadata.icc)))
@@ -249,12 +280,13 @@ def _into_png(encoded: bytes, metadata: Metadata) -> bytes:
         chunks.append((b"iTXt", PNG_XMP + b"\0\0\0\0\0" + metadata.xmp))
     if metadata.exif:
         chunks.append((b"eXIf", metadata.exif))
-    at = 8 + 12 + 13
-    return encoded[:at] + b"".join(png_chunk(*chunk) for chunk in chunks) + encoded[at:]
+    return b"".join(png_chunk(*chunk) for chunk in chunks)
 
 
-def _into_tiff(encoded: bytes, metadata: Metadata, alpha: bool) -> bytes:
-    """Append a directory with all tags and let the header point to it. The old directory stays unused."""
+def tiff_tags(
+    encoded: bytes, metadata: Metadata, alpha: bool
+) -> tuple[dict[int, Tag], dict[int, dict[int, Tag]]]:
+    """Return all tags of a TIFF's first directory with those of `metadata`, and its sub-directories."""
     tags = dict(read_directories(encoded, limit=1)[0].tags)
     children: dict[int, dict[int, Tag]] = {}
     if metadata.exif:
@@ -271,10 +303,15 @@ def _into_tiff(encoded: bytes, metadata: Metadata, alpha: bool) -> bytes:
         tags[TIFF_RESOLUTION_UNIT] = short(unit + 1)
     if alpha:
         tags[TIFF_EXTRA_SAMPLES] = short(2)  # unassociated alpha, which OpenCV writes without saying so
+    return tags, children
+
+
+def _into_tiff(encoded: bytes, metadata: Metadata, alpha: bool) -> bytes:
+    """Append a directory with all tags and let the header point to it. The old directory stays unused."""
     base = len(encoded) + len(encoded) % 2
     return (
         b"II*\0"
         + struct.pack("<I", base)
         + encoded[8:].ljust(base - 8, b"\0")
-        + write_tree(tags, children, base)
+        + write_tree(*tiff_tags(encoded, metadata, alpha), base)
     )

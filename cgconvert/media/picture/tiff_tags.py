@@ -50,12 +50,16 @@ class Tag:
 
 @dataclass(frozen=True)
 class Directory:
-    """The entries of one directory by tag number. `order` is their byte order, "<" or ">"."""
+    """The entries of one directory by tag number. `order` is their byte order, "<" or ">".
+
+    It lies at `offset`, and at `next_position` the offset of the next one, `next_offset`, or 0.
+    """
 
     order: str
     tags: Mapping[int, Tag]
     next_offset: int
     next_position: int = 0
+    offset: int = 0
 
     def numbers(self, tag: int) -> tuple[int, ...]:
         """Return the values of an integer tag, or none if it is absent or of another type."""
@@ -70,9 +74,9 @@ class Directory:
         return next(iter(self.numbers(tag)), default)
 
 
-def first_offset(data: bytes) -> tuple[str, bool, int]:
+def first_offset(data: bytes | bytearray) -> tuple[str, bool, int]:
     """Return byte order, whether it is BigTIFF, and the first directory's offset. Raises `TagError`."""
-    order = {b"II": "<", b"MM": ">"}.get(data[:2])
+    order = {b"II": "<", b"MM": ">"}.get(bytes(data[:2]))
     if order is None or len(data) < 8:
         raise TagError("no TIFF header")
     magic = struct.unpack_from(order + "H", data, 2)[0]
@@ -100,14 +104,14 @@ def read_directory(data: bytes, order: str, offset: int, big: bool = False) -> D
             if size > inline:
                 where = struct.unpack_from(order + offset_format, data, where)[0]
             if size and where + size <= len(data):
-                tags.setdefault(number, Tag(kind, data[where : where + size], where))
+                tags.setdefault(number, Tag(kind, bytes(data[where : where + size]), where))
         end = position + count * entry_size
         following = (
             struct.unpack_from(order + offset_format, data, end)[0] if end + inline <= len(data) else 0
         )
     except struct.error as error:
         raise TagError("a directory is cut short") from error
-    return Directory(order, tags, following, end)
+    return Directory(order, tags, following, end, offset)
 
 
 def read_directories(data: bytes, limit: int = 10_000) -> list[Directory]:
@@ -120,6 +124,12 @@ def read_directories(data: bytes, limit: int = 10_000) -> list[Directory]:
         found.append(read_directory(data, order, offset, big))
         offset = found[-1].next_offset
     return found
+
+
+def begin_with(data: bytearray, directory: Directory) -> None:
+    """Let the header of a TIFF point to another of its directories, so that this is the first."""
+    _, big, _ = first_offset(data)
+    struct.pack_into(directory.order + ("Q" if big else "I"), data, 8 if big else 4, directory.offset)
 
 
 def sub_directory(data: bytes, parent: Directory, pointer: int, big: bool = False) -> Directory | None:
