@@ -52,14 +52,17 @@ def flush_to_disk(path: Path) -> None:
 
 
 @contextmanager
-def atomic_path(target: Path, overwrite: bool = True) -> Iterator[Path]:
+def atomic_path(target: Path, overwrite: bool = True, wait: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `target` that is renamed to it on success and removed on failure.
 
     Every process uses the same temporary name for a target, and a lock beside it. So the next process
     removes what a killed one has left, and two never write the same target at once.
 
-    Raises `OutputError` if another process writes the target, if the target exists and `overwrite` is False
-    (which is checked again before the rename), or if folder, disk or permissions do not allow it.
+    With `wait`, a process that writes the target already is let finish first.
+
+    Raises `OutputError` if another process writes the target and `wait` is False, if the target exists and
+    `overwrite` is False (which is checked again before the rename), or if folder, disk or permissions do not
+    allow it.
     """
     name = f"{TEMPORARY_PREFIX}{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}"
     temporary = target.parent / f"{name}{target.suffix}"
@@ -67,7 +70,7 @@ def atomic_path(target: Path, overwrite: bool = True) -> Iterator[Path]:
         if (target.exists() or target.is_symlink()) and not overwrite:
             raise OutputError(f"{target} exists already: use `overwrite` to replace it")
         target.parent.mkdir(parents=True, exist_ok=True)
-        with locked(target.parent / f"{name}.lock", wait=False, remove=True) as held:
+        with locked(target.parent / f"{name}.lock", wait, remove=True) as held:
             if not held:
                 raise OutputError(f"{target} is being written by another process: wait for its end")
             try:
@@ -97,7 +100,7 @@ def _rename_new(temporary: Path, target: Path) -> None:
         temporary.replace(target)
 
 
-def write_atomically(target: Path, data: bytes, overwrite: bool = True) -> None:
-    """Write `data` to `target` so that it is there whole or not at all."""
-    with atomic_path(target, overwrite) as temporary:
+def write_atomically(target: Path, data: bytes, overwrite: bool = True, wait: bool = False) -> None:
+    """Write `data` to `target` so that it is there whole or not at all. The rest is as for `atomic_path`."""
+    with atomic_path(target, overwrite, wait) as temporary:
         temporary.write_bytes(data)

@@ -51,7 +51,7 @@ def _differing(before: object, now: Mapping[str, Any]) -> str:
 def write_marker(output: Path, card: ModelCard, look: Mapping[str, Any]) -> None:
     """Note in the output folder how what is in it is made. Raises `OutputError`.
 
-    What says the same already stays: other processes may be writing it at this moment.
+    What says the same already stays, so that runs that join others do not wait for each other.
     """
     made = {"model": card.name, "weights_sha256": card.weights_sha256, "look": look}
     data = (json.dumps(made) + "\n").encode()
@@ -60,4 +60,4 @@ def write_marker(output: Path, card: ModelCard, look: Mapping[str, Any]) -> None
             return
     except OSError:
         pass
-    write_atomically(output / MARKER, data)
+    write_atomically(output / MARKER, data, wait=True)  # several runs may begin at the same moment

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,19 @@ def another_process(target: Path) -> Iterator[subprocess.Popen[str]]:
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_end_of_another_process_can_be_waited_for(tmp_path: Path) -> None:
+    """As two runs on one folder do, which both write down how they convert it."""
+    target = tmp_path / "a.txt"
+    with another_process(target) as process:
+        assert process.stdin is not None
+        ends = threading.Timer(0.2, process.stdin.close)
+        ends.start()
+        write_atomically(target, b"whole", wait=True)
+        ends.join()
+        assert process.wait(30) == 0, "it was not in the way of the other one either"
+    assert target.read_bytes() == b"whole" and names(tmp_path) == ["a.txt"]
 
 
 def test_what_a_killed_process_left_is_removed_by_the_next_one_that_writes_the_target(tmp_path: Path) -> None:
