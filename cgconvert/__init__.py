@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cgconvert.pictures.pipeline import convert_dir, convert_images
     from cgconvert.video.pipeline import convert_video
     from cgconvert.video.report import VideoReport
+    from cgconvert.video.series import convert_videos
 
 _HOMES = {
     "CgconvertError": "cgconvert.errors",
@@ -34,6 +35,7 @@ _HOMES = {
     "convert_dir": "cgconvert.pictures.pipeline",
     "convert_images": "cgconvert.pictures.pipeline",
     "convert_video": "cgconvert.video.pipeline",
+    "convert_videos": "cgconvert.video.series",
     "load_model": "cgconvert.models.loading",
 }
 
@@ -47,6 +49,7 @@ __all__ = [
     "convert_dir",
     "convert_images",
     "convert_video",
+    "convert_videos",
     "load_model",
 ]
 

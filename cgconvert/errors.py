@@ -44,6 +44,10 @@ class OutputError(CgconvertError):
     exit_code = 4
 
 
+class BusyError(OutputError):
+    """Another process is at work on the same output."""
+
+
 class Interrupted(CgconvertError):
     """The user stopped the run; nothing half-written is left at a final name."""
 

@@ -33,6 +33,12 @@ class Progress(Protocol):
     def finish(self) -> None:
         """The task is over, well or not."""
 
+    def series(self, done: int, total: int, left: float | None) -> None:
+        """`done` of the `total` videos of a run are dealt with; the others take about `left` seconds more.
+
+        Each video is a task of its own. None for `left`: nothing is known yet.
+        """
+
 
 @contextmanager
 def shown_stage(progress: Progress, what: str) -> Iterator[None]:
@@ -60,4 +66,7 @@ class Silent:
         pass
 
     def finish(self) -> None:
+        pass
+
+    def series(self, done: int, total: int, left: float | None) -> None:
         pass

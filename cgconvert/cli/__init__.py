@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 COMMANDS = {
-    "video": ("cgconvert.cli.video:video", "Convert a video; sound, subtitles and timestamps are kept."),
+    "video": ("cgconvert.cli.video:video", "Convert videos; sound, subtitles and timestamps are kept."),
     "dir": ("cgconvert.cli.images:directory", "Convert a folder of pictures with all its subfolders."),
     "image": ("cgconvert.cli.images:image", "Convert single pictures."),
     "jobs": ("cgconvert.cli.jobs:jobs", "List, continue or remove interrupted videos."),

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from cgconvert.cli.wording import tell
 from cgconvert.engines.cache import OFF as CACHE_OFF
-from cgconvert.errors import OutputError, UsageError
+from cgconvert.errors import OutputError, UsageError, printable
 from cgconvert.host.files import real_path
 from cgconvert.options import PRECISIONS, EngineOptions
+from cgconvert.progress import counted
+
+if TYPE_CHECKING:
+    from cgconvert.scale.files import Failure
+
+SHOWN = 20
+"""The most failures that are printed. The report has them all."""
 
 Command = Callable[..., Any]
 
@@ -138,3 +146,25 @@ def read_engine_options(device: str, engine: str, precision: str, batch: str) ->
     else:
         raise UsageError(f"--batch {batch!r} is neither auto nor a whole number of at least 1")
     return EngineOptions(device, engine, precision, count)
+
+
+shard_option = click.option(
+    "--shard",
+    metavar="I/N|auto[/N]",
+    help="Convert only part I of N. auto: the task of a SLURM array or of an indexed Kubernetes job.",
+)
+
+
+def print_failures(failures: Sequence[Failure]) -> None:
+    """Print what was not converted, up to `SHOWN` of it, on standard error."""
+    for failure in failures[:SHOWN]:
+        tell(f"Failed: {printable(failure.file)}: {failure.reason}")
+    if len(failures) > SHOWN:
+        click.echo(f"... and {len(failures) - SHOWN} more; --report FILE lists them all", err=True)
+
+
+def print_stale(count: int) -> None:
+    """Say how many skipped results are older than their source."""
+    if count:
+        older = f"{counted(count, 'skipped result')} {'is' if count == 1 else 'are'} older"
+        click.echo(f"Note: {older} than the source; --overwrite converts again", err=True)

@@ -12,6 +12,8 @@ from cgconvert.cli.common import (
     check_report_path,
     engine_options,
     look_options,
+    print_failures,
+    print_stale,
     read_engine_options,
     save_report,
 )
@@ -26,9 +28,6 @@ from cgconvert.progress import counted
 
 if TYPE_CHECKING:
     from cgconvert.pictures.result import ImagesResult
-
-SHOWN = 20
-"""The most failures that are printed. The report has them all."""
 
 _PATH = click.Path(path_type=Path)
 
@@ -173,10 +172,7 @@ def _run(plan: ImagePlan, dry_run: bool, report: Path | None, quiet: bool) -> in
 
 
 def _print_outcome(plan: ImagePlan, result: ImagesResult, quiet: bool) -> None:
-    for failure in result.failures[:SHOWN]:
-        tell(f"Failed: {printable(failure.file)}: {failure.reason}")
-    if result.failed > SHOWN:
-        click.echo(f"... and {result.failed - SHOWN} more; --report FILE lists them all", err=True)
+    print_failures(result.failures)
     if quiet:
         return
     for note in plan.notes:
@@ -184,9 +180,7 @@ def _print_outcome(plan: ImagePlan, result: ImagesResult, quiet: bool) -> None:
     for part in result.dropped:
         count = counted(part.images, "picture") if part.images > 1 else printable(part.first)
         tell(f"Note: not kept in {count}: {part.what}")
-    if result.stale:
-        older = f"{counted(result.stale, 'skipped result')} {'is' if result.stale == 1 else 'are'} older"
-        click.echo(f"Note: {older} than the source; --overwrite converts again", err=True)
+    print_stale(result.stale)
     click.echo(summary(result))
 
 

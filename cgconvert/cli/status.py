@@ -64,6 +64,11 @@ def describe_pace(done: int, total: int | None, rate: float | None) -> tuple[str
     return f"{rate:.1f}", left
 
 
+def describe_left(seconds: float | None) -> str:
+    """Return ", 1:15 left", or nothing where nothing is known."""
+    return "" if seconds is None else f", {seconds_as_clock(seconds)} left"
+
+
 class LineProgress:
     """Prints a line when a task starts and one every ten seconds. Short stages get none."""
 
@@ -115,6 +120,10 @@ class LineProgress:
     def finish(self) -> None:
         self.stage(None)
 
+    def series(self, done: int, total: int, left: float | None) -> None:
+        if done < total:
+            click.echo(f"video {done + 1} of {total}{describe_left(left)}", err=True)
+
 
 class LiveProgress:
     """Redraws one line with bar, count, rate, time left and the busiest stage."""
@@ -123,6 +132,8 @@ class LiveProgress:
         self.rich: RichProgress | None = None
         self.task: TaskID | None = None
         self.stage_task: TaskID | None = None
+        self.of_series: tuple[int, int, float | None] | None = None
+        self.series_task: TaskID | None = None
 
     def begin(self, task: str, total: int | None, unit: str) -> None:
         self.finish()
@@ -153,7 +164,21 @@ class LiveProgress:
                 transient=True,
             )
             self.rich.start()
+            if self.of_series is not None:
+                self.series_task = self.rich.add_task("videos", status="")
+                self._show_series()
         return self.rich
+
+    def series(self, done: int, total: int, left: float | None) -> None:
+        self.of_series = (done, total, left) if done < total else None
+        self._show_series()
+
+    def _show_series(self) -> None:
+        """Bring the line of all videos up to date, if it is shown."""
+        if self.rich is not None and self.series_task is not None and self.of_series is not None:
+            done, total, left = self.of_series
+            status = f"{done}/{total} videos{describe_left(left)}"
+            self.rich.update(self.series_task, completed=done, total=total, status=status)
 
     def stage(self, what: str | None) -> None:
         if self.stage_task is not None and self.rich is not None:
@@ -183,4 +208,4 @@ class LiveProgress:
     def finish(self) -> None:
         if self.rich is not None:
             self.rich.stop()
-        self.rich = self.task = self.stage_task = None
+        self.rich = self.task = self.stage_task = self.series_task = None

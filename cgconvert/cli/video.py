@@ -12,20 +12,27 @@ from cgconvert.cli.common import (
     check_report_path,
     engine_options,
     look_options,
+    print_failures,
+    print_stale,
     read_engine_options,
     save_report,
+    shard_option,
 )
 from cgconvert.cli.status import create_progress, seconds_as_clock
 from cgconvert.cli.wording import tell, worded
-from cgconvert.errors import UsageError
+from cgconvert.errors import CgconvertError, OutputError, UsageError
 from cgconvert.host.interrupts import deferring
 from cgconvert.host.threads import wait_without_spinning
 from cgconvert.options import EngineOptions, VideoOptions
+from cgconvert.progress import counted
+from cgconvert.scale.shards import parse_shard
 from cgconvert.video.steadiness import parse_steady
 
 if TYPE_CHECKING:
+    from cgconvert.video.folder import VideosPlan
     from cgconvert.video.plan import VideoPlan
     from cgconvert.video.report import VideoReport
+    from cgconvert.video.series import VideosResult
 
 _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)")
 
@@ -43,14 +50,14 @@ def parse_time(text: str | None, option: str) -> float | None:
     return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(seconds)
 
 
-@click.command(short_help="Convert a video; sound, subtitles and timestamps are kept.")
-@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.command(short_help="Convert videos; sound, subtitles and timestamps are kept.")
+@click.argument("sources", metavar="IN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "-o",
     "--output",
     metavar="OUT",
     type=click.Path(path_type=Path),
-    help="Default: NAME.MODEL.EXT beside IN.",
+    help="A file, or a folder for several. Default: NAME.MODEL.EXT beside a file, DIR.MODEL beside a folder.",
 )
 @click.option(
     "-m",
@@ -127,6 +134,7 @@ def parse_time(text: str | None, option: str) -> float | None:
 )
 @click.option("--restart", is_flag=True, help="Begin again instead of continuing an interrupted run.")
 @click.option("--strict", is_flag=True, help="Stop at the first damage in IN, or if a stream cannot be kept.")
+@shard_option
 @click.option("--dry-run", is_flag=True, help="Print what would be done and stop.")
 @click.option(
     "--report",
@@ -136,7 +144,7 @@ def parse_time(text: str | None, option: str) -> float | None:
 )
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def video(
-    source: Path,
+    sources: tuple[Path, ...],
     output: Path | None,
     model: str,
     strength: float,
@@ -163,14 +171,16 @@ def video(
     resume: bool,
     restart: bool,
     strict: bool,
+    shard: str | None,
     dry_run: bool,
     report: Path | None,
     quiet: bool,
-) -> None:
-    """Convert the video IN to another look.
+) -> int:
+    """Convert the video IN to another look, or each of several files, folders and patterns.
 
     Every frame, every timestamp, sound, subtitles and chapters are kept. The result appears at OUT when it
-    is complete, and not before.
+    is complete, and not before. The tree of a folder is mirrored in OUT. Of several videos, those that have
+    a result are skipped, and one that fails does not stop the others.
     """
     options = VideoOptions(
         codec=codec,
@@ -195,7 +205,16 @@ def video(
         steady=parse_steady(steady),
     )
     engine_choice = read_engine_options(device, engine, precision, batch)
-    _run(source, output, model, options, engine_choice, dry_run, report, quiet)
+    with deferring():
+        from cgconvert.video.folder import only_video, plan_videos
+
+    part = parse_shard(shard)
+    only = only_video(sources) if part is None else None
+    if only is not None:
+        _run(only, output, model, options, engine_choice, dry_run, report, quiet)
+        return 0
+    plan = plan_videos(sources, output, model, options, engine_choice, part)
+    return run_several(plan, dry_run, report, quiet)
 
 
 def _run(
@@ -208,8 +227,7 @@ def _run(
     report: Path | None,
     quiet: bool,
 ) -> None:
-    with deferring():
-        from cgconvert.video.plan import plan_video
+    from cgconvert.video.plan import plan_video
 
     plan = plan_video(source, output, model, options, engine)
     check_report_path(report, plan.source, plan.output, plan.model)
@@ -243,4 +261,54 @@ def summary(result: VideoReport) -> str:
     return (
         f"Converted {result.frames_out} frames in {seconds_as_clock(result.seconds)} "
         f"({result.frames_per_second:.1f} frames/s, busiest: {result.busiest}){copied} -> {result.output}"
+    )
+
+
+def run_several(plan: VideosPlan, dry_run: bool, report: Path | None, quiet: bool) -> int:
+    """Carry out a plan of several videos and return the exit code, which is 1 if one failed."""
+    if dry_run:
+        for line in plan.describe():
+            click.echo(worded(line))
+        return 0
+    check_report_path(report, plan.model, *(job.source for job in plan.jobs))
+    wait_without_spinning()  # before the imports below bring torch in
+    with deferring():
+        from cgconvert.video.series import VideosTally, run_videos
+
+    tally = VideosTally(plan)
+    try:
+        result = run_videos(plan, create_progress(quiet), tally)
+    except CgconvertError:
+        try:
+            save_report(report, tally.result().to_dict(), "the run has stopped")
+        except OutputError as error:  # what stopped the run comes after it, and decides the exit code
+            tell(f"Note: {error}")
+        raise
+    print_failures(result.failures)
+    if not quiet:
+        for note in plan.notes:
+            tell(f"Note: {note}")
+        print_stale(result.stale)
+        if plan.jobs or result.failed:
+            click.echo(summary_of_several(result))
+        else:
+            click.echo(f"Nothing to do: none of the {len(plan.sources)} videos is in shard {plan.shard}")
+    save_report(report, result.to_dict(), "the run is complete")
+    return 1 if result.failed else 0
+
+
+def summary_of_several(result: VideosResult) -> str:
+    """Say in one line what was done, how fast, and where it is."""
+    if not result.converted and not result.failed:
+        return (
+            f"Nothing to do: all {counted(result.skipped, 'video')} are converted already -> {result.output}"
+        )
+    if not result.converted:
+        skipped = f", {result.skipped} skipped" if result.skipped else ""
+        return f"Converted no video: {result.failed} failed{skipped}"
+    counts = [(result.failed, "failed"), (result.skipped, "skipped")]
+    aside = ", ".join(f"{count} {what}" for count, what in counts if count)
+    return (
+        f"Converted {counted(result.converted, 'video')}{f' ({aside})' if aside else ''} with "
+        f"{counted(result.frames, 'frame')} in {seconds_as_clock(result.seconds)} -> {result.output}"
     )

@@ -15,7 +15,7 @@ import click
 from cgconvert.errors import CgconvertError
 from cgconvert.options import EngineOptions, ImageOptions, VideoOptions
 
-_OF_FUNCTIONS = "best domains generator minutes model name output photos teacher teacher_run"
+_OF_FUNCTIONS = "best domains generator minutes model name output photos shard teacher teacher_run"
 """Parameters of functions that an option of the same name sets, beside the fields of the option types."""
 
 OPTIONS = {

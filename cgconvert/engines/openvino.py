@@ -154,6 +154,7 @@ class OpenVINOEngine(Engine):
             told["streams"] = len(self.queue)
         if self.calibration:
             told["calibrated_on"] = len(self.calibration)
+            told["calibration"] = pixels_sha256(self.calibration)[:16]
         return told
 
     def close(self) -> None:

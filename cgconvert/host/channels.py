@@ -329,3 +329,6 @@ class Relayed:
 
     def finish(self) -> None:
         self.pass_on(self.progress.finish)
+
+    def series(self, done: int, total: int, left: float | None) -> None:
+        self.pass_on(lambda: self.progress.series(done, total, left))

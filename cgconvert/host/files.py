@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cgconvert.errors import OutputError
+from cgconvert.errors import BusyError, OutputError
 from cgconvert.host.locks import locked
 
 TEMPORARY_PREFIX = ".cgconvert-"
@@ -34,6 +34,12 @@ def output_error(path: Path, error: OSError) -> OutputError:
     if error.errno == errno.EEXIST:  # the folder was to be made, not the file
         return OutputError(f"cannot write {path}: {path.parent} is no folder, or a link that leads nowhere")
     return OutputError(f"cannot write {path}: {error.strerror or error}")
+
+
+def concerns_all(error: OutputError) -> bool:
+    """Whether the next output will meet the same: a full disk will, a name too long for the disk won't."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno != errno.ENAMETOOLONG
 
 
 def file_sha256(path: Path) -> str:
@@ -72,7 +78,7 @@ def atomic_path(target: Path, overwrite: bool = True, wait: bool = False) -> Ite
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target.parent / f"{name}.lock", wait, remove=True) as held:
             if not held:
-                raise OutputError(f"{target} is being written by another process: wait for its end")
+                raise BusyError(f"{target} is being written by another process: wait for its end")
             try:
                 temporary.unlink(missing_ok=True)  # a killed process has left it
                 yield temporary

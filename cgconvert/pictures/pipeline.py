@@ -13,7 +13,6 @@ time is decoded to frames, and one thread puts the results into their file, in t
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 import time
@@ -28,7 +27,7 @@ import numpy as np
 from cgconvert.errors import CgconvertError, InputError, Interrupted, OutputError, printable
 from cgconvert.finish import Finish
 from cgconvert.host.channels import LOOK, Budget, Channel, Relayed, Workers
-from cgconvert.host.files import atomic_path, write_atomically
+from cgconvert.host.files import atomic_path, concerns_all, write_atomically
 from cgconvert.host.interrupts import Breakable, listening
 from cgconvert.host.memory import available_memory
 from cgconvert.media.picture.codec import Picture, checked_header, decode_picture, encode_picture, read_file
@@ -395,7 +394,7 @@ def run_images(
 
     def give_up(job: ImageJob, error: CgconvertError | MemoryError) -> None:
         """There is no result for a file. Raises the error again if the other files would meet it as well."""
-        if isinstance(error, OutputError) and _concerns_all(error):
+        if isinstance(error, OutputError) and concerns_all(error):
             raise error
         is_short = isinstance(error, MemoryError)
         tally.fail(job.source, "not enough memory to decode or encode it" if is_short else str(error))
@@ -432,12 +431,6 @@ def run_images(
         progress.finish()
         tally.stop(complete)
     return tally.result()
-
-
-def _concerns_all(error: OutputError) -> bool:
-    """Whether the next picture will meet the same: a full disk will, a name too long for the disk won't."""
-    cause = error.__cause__
-    return not (isinstance(cause, OSError) and cause.errno == errno.ENAMETOOLONG)
 
 
 def convert_dir(

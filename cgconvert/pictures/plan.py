@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ from cgconvert.scale.files import (
     same_file,
     without_results,
 )
-from cgconvert.scale.marker import check_marker
-from cgconvert.sizes import MAX_EDGE, check_work_size, network_size, stroke_factor
+from cgconvert.scale.marker import check_marker, look_of
+from cgconvert.sizes import MAX_EDGE, check_work_size, network_size
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,7 @@ class ImagePlan:
 
     def look(self) -> dict[str, Any]:
         """What besides the model decides on the look of results, as plain data."""
-        options = self.options
-        factor = None if options.stroke is None else stroke_factor(options.stroke)
-        return {**asdict(self.finish), "work_size": options.work_size, "stroke": factor}
+        return look_of(self.options)
 
     def describe_sizes(self) -> str:
         """Say at which size the network sees pictures."""

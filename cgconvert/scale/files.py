@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
@@ -107,3 +108,23 @@ def without_results(sources: Sequence[Path], card: ModelCard, notes: list[str]) 
     if len(kept) < len(sources):
         notes.append(f"{len(sources) - len(kept)} of the files are results of {card.name} and are left out")
     return kept
+
+
+def expanded(paths: Sequence[Path]) -> list[Path]:
+    """Return the paths, with what they match in the place of patterns such as `clips/**/*.mp4`.
+
+    A path that exists is itself, whatever characters it has. Raises `UsageError` for a pattern that matches
+    nothing and for a path that is not there.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if os.path.lexists(path):
+            found.append(path)
+            continue
+        # Not `Path.glob`, which takes no absolute patterns.
+        is_pattern = glob.has_magic(str(path))
+        matches = sorted(glob.glob(str(path), recursive=True)) if is_pattern else []  # noqa: PTH207
+        if not matches:
+            raise UsageError(f"no such file: {printable(path)}")
+        found += map(Path, matches)
+    return list(dict.fromkeys(found))

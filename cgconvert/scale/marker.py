@@ -10,8 +10,20 @@ from typing import Any
 from cgconvert.card import ModelCard
 from cgconvert.errors import OutputError, printable
 from cgconvert.host.files import write_atomically
+from cgconvert.options import ImageOptions, VideoOptions
+from cgconvert.sizes import stroke_factor
 
 MARKER = ".cgconvert.json"
+
+
+def look_of(options: ImageOptions | VideoOptions) -> dict[str, Any]:
+    """What besides the model decides on the look of results, as plain data."""
+    return {
+        "strength": options.strength,
+        "keep_colours": options.keep_colours,
+        "work_size": options.work_size,
+        "stroke": None if options.stroke is None else stroke_factor(options.stroke),
+    }
 
 
 def check_marker(output: Path, card: ModelCard, look: Mapping[str, Any]) -> None:

@@ -22,9 +22,9 @@ import torch
 
 from cgconvert.engines.flat import FlatFrames, has_instance_norms
 from cgconvert.engines.job import EngineJob
+from cgconvert.engines.kept import KeptEngine
 from cgconvert.engines.pixels import PixelFrames
 from cgconvert.engines.planes import PlaneFrames
-from cgconvert.engines.ready import create_job
 from cgconvert.engines.translator import Translator
 from cgconvert.errors import InputError, Interrupted
 from cgconvert.frames import Frame, PlaneFrame
@@ -44,7 +44,6 @@ from cgconvert.media.video.sink import VideoSink
 from cgconvert.media.video.source import CopiedPacket, Damage, VideoSource
 from cgconvert.media.video.steady import Steadier
 from cgconvert.media.video.tone import is_hdr
-from cgconvert.models.loading import load_model
 from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.progress import Progress, Silent
 from cgconvert.tensors.transfers import own_device, taken_over, transfers_for
@@ -106,8 +105,11 @@ class Outcome:
     begun: bool = False
 
 
-def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
-    """Carry out a plan. Raises as `convert_video` does."""
+def run_video(plan: VideoPlan, progress: Progress, engines: KeptEngine | None = None) -> VideoReport:
+    """Carry out a plan. Raises as `convert_video` does.
+
+    `engines` keeps the engine for the next video, and is the caller's to close. None: it is closed here.
+    """
     started = time.perf_counter()
     options, route = plan.options, plan.route
     device = torch.device(route.device)
@@ -166,22 +168,24 @@ def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
             kind = PlaneFrames(route.target, plan.card, transfers)
         samples = partial(sample_pixels, plan.source, plan.info, plan.work_size)
         job: EngineJob | None = None
+        keeper = engines or KeptEngine()
         try:
             for batch in _batches(decoded, translated, lambda: outcome.batch):
                 if job is None:
                     # The first batch is given twice: its one frame makes the engine ready, which chooses how
                     # many go together; then it begins a batch of so many. So batches begin where segments do.
-                    job = create_job(
-                        load_model(plan.model),
+                    job = keeper.ready(
+                        plan.model,
                         _engine_options(plan, kept),
                         kind.first_pixels(batch),
                         relayed,
                         samples,
-                        stored_bytes=kind.stored_bytes(batch[0]),
+                        kind.stored_bytes(batch[0]),
                     )
                     if kept is not None:
                         described = job.describe()
-                        chosen = {key: described[key] for key in ("engine", "precision", "batch")}
+                        named = ("engine", "precision", "batch", "calibration")
+                        chosen = {key: described[key] for key in named if key in described}
                         kept.choose({**chosen, "planes": route.target is not None})
                     flat = None
                     if has_instance_norms(job.engine.model.generator):
@@ -205,10 +209,14 @@ def run_video(plan: VideoPlan, progress: Progress) -> VideoReport:
                 for result in translator.finish():
                     translated.put(result)
             translated.close()
+        except BaseException:  # whatever state the engine is in, no other video gets it
+            keeper.close()
+            raise
         finally:
             if job is not None:
                 outcome.engine = job.describe()
-                job.close()
+            if engines is None:
+                keeper.close()
 
     def steady() -> None:
         """Results that change where their sources do; packets to copy pass by in their order."""

@@ -27,7 +27,7 @@ from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.sizes import check_work_size, network_size, parse_size
 from cgconvert.video.route import VideoRoute, with_route
 from cgconvert.video.steadiness import Steadiness, check_steady, choose_steadiness
-from cgconvert.video.target import choose_target, dropped_metadata, plan_writable_streams
+from cgconvert.video.target import Place, choose_target, dropped_metadata, plan_writable_streams
 
 COMPARE_MODES = ("side", "split")
 DECODERS = ("auto", "cpu", "nvdec")
@@ -119,16 +119,17 @@ class VideoPlan:
 
 def plan_video(
     source: Path,
-    output: Path | None,
+    output: Path | Place | None,
     model: str | Path,
     options: VideoOptions,
     engine: EngineOptions,
 ) -> VideoPlan:
     """Decide everything about a video's conversion and check that it can work.
 
+    `output` is a file or a folder; None is the source's folder. The result is NAME.MODEL.EXT in a folder.
     Raises `UsageError`, `UnavailableError`, `ModelError`, `InputError`, `OutputError`.
     """
-    _check_options(options, engine)
+    check_options(options, engine)
     with VideoProbe(source) as video:
         deinterlacing, joined = choose_deinterlacing(source, video.info, options.deinterlace)
         if deinterlacing is not None:
@@ -138,12 +139,7 @@ def plan_video(
         result = hdr.described(info) if hdr is not None else info
         if options.start is not None and info.duration and options.start >= info.duration:
             raise UsageError(f"`start={options.start:g}` is past the end of {source} ({info.duration:.1f} s)")
-        model_path = find_model(model)
-        card = read_card(model_path)
-        if card.in_channels not in (1, 3) or card.out_channels not in (1, 3):
-            raise ModelError(
-                f"{card.name} has {card.in_channels} -> {card.out_channels} channels: videos need 1 or 3"
-            )
+        model_path, card = find_video_model(model)
         # The result's path decides its container, and the container decides the codec if none is asked for.
         target, notes = choose_target(video, output, card.name, options)
         muxer, default_codec = container_of(target)
@@ -193,6 +189,17 @@ def plan_video(
     return with_route(plan)
 
 
+def find_video_model(model: str | Path) -> tuple[Path, ModelCard]:
+    """Return the path and the card of a model that can convert videos. Raises `ModelError`."""
+    path = find_model(model)
+    card = read_card(path)
+    if card.in_channels not in (1, 3) or card.out_channels not in (1, 3):
+        raise ModelError(
+            f"{card.name} has {card.in_channels} -> {card.out_channels} channels: videos need 1 or 3"
+        )
+    return path, card
+
+
 def _encoding(codec: VideoCodec, info: StreamInfo, size: tuple[int, int], options: VideoOptions) -> Encoding:
     """Return how frames of the result are encoded, twice as wide side by side. Raises `UsageError`."""
     encoded = (size[0] * 2, size[1]) if options.compare == "side" else size
@@ -223,7 +230,7 @@ def _check_encoder_options(options: VideoOptions, codec: VideoCodec, name: str) 
         raise UsageError(f"{name} has no preset {options.preset!r} (it has: {', '.join(codec.presets)})")
 
 
-def _check_options(options: VideoOptions, engine: EngineOptions) -> None:
+def check_options(options: VideoOptions, engine: EngineOptions) -> None:
     """Raise `UsageError` for options that make no sense with any video."""
     if options.compare not in (None, *COMPARE_MODES):
         raise UsageError(f"`compare={options.compare!r}` is unknown: use {' or '.join(COMPARE_MODES)}")

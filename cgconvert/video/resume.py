@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cgconvert.errors import OutputError, UsageError
+from cgconvert.errors import BusyError, UsageError
 from cgconvert.host.files import file_sha256, output_error, real_path, write_atomically
 from cgconvert.host.locks import locked
 
@@ -215,7 +215,7 @@ def resumable_run(
         run.folder.mkdir(exist_ok=True)
         with locked(run.folder / LOCK, wait=False) as held:
             if not held:
-                raise OutputError(f"{output} is being converted by another process")
+                raise BusyError(f"{output} is being converted by another process")
             if restart:
                 run.clear()
             run.load()

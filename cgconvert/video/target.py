@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cgconvert.errors import OutputError, UnavailableError, UsageError
@@ -23,8 +23,38 @@ from cgconvert.media.video.streams import StreamPlan, plan_streams
 from cgconvert.options import VideoOptions
 
 
+@dataclass(frozen=True)
+class Place:
+    """A folder and the name of a result in it. What the source holds decides whether its suffix stays.
+
+    `is_shared`: another result there differs in its suffix only, so a new suffix is added to the old one.
+    """
+
+    folder: Path
+    name: str
+    is_shared: bool = False
+
+    def path(self, suffix: str) -> Path:
+        """The result's path if it gets this suffix, which is in lower case."""
+        own = Path(self.name)
+        if own.suffix.lower() == suffix:
+            return self.folder / self.name
+        return self.folder / f"{self.name if self.is_shared else own.stem}{suffix}"
+
+    def paths(self) -> list[Path]:
+        """Every path that the result can have."""
+        own = Path(self.name).suffix.lower()
+        suffixes = [own] if own in CONTAINERS else []
+        return [self.path(suffix) for suffix in dict.fromkeys([*suffixes, *FALLBACK_SUFFIXES])]
+
+
+def beside(source: Path, folder: Path, model: str) -> Place:
+    """Return the place in a folder that is called like the source and the model: NAME.MODEL.EXT."""
+    return Place(folder, f"{source.stem}.{model}{source.suffix.lower()}")
+
+
 def choose_target(
-    video: VideoProbe, output: Path | None, model: str, options: VideoOptions
+    video: VideoProbe, output: Path | Place | None, model: str, options: VideoOptions
 ) -> tuple[Path, list[str]]:
     """Return the result's path and notes on its container.
 
@@ -34,15 +64,18 @@ def choose_target(
     source = video.path
     notes: list[str] = []
     try:
-        target = source.parent if output is None else output
-        if target.is_dir():
+        if output is None or (isinstance(output, Path) and output.is_dir()):
+            output = beside(source, output or source.parent, model)
+        if isinstance(output, Place):
             suffix, notes = _choose_suffix(video, options)
-            target /= f"{source.stem}.{model}{suffix}"
+            target = output.path(suffix)
+        else:
+            target = output
         if target.exists() and target.samefile(source):
             raise UsageError(f"{target} is the source itself: choose another `output`")
         taken = target.exists() or target.is_symlink()
     except OSError as error:
-        raise output_error(output or source, error) from error
+        raise output_error(output if isinstance(output, Path) else source, error) from error
     if taken and not options.overwrite:
         raise OutputError(f"{target} exists already: use `overwrite` to replace it, or another `output`")
     return target, notes

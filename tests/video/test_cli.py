@@ -80,7 +80,7 @@ def test_a_dry_run_says_everything_and_does_nothing(tmp_path: Path) -> None:
         (["video.mp4", "--model", "identity", "--batch", "zero"], 2, "--batch 'zero'"),
         (["video.mp4", "--model", "identity", "--start", "soon"], 2, "--start 'soon' is not a time"),
         (["words.txt", "--model", "identity"], 1, "words.txt: not a video"),
-        ([], 2, "Missing argument 'IN'"),
+        ([], 2, "Missing argument 'IN...'"),
     ],
 )
 def test_what_goes_wrong_is_one_clear_line(

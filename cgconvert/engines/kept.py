@@ -1,0 +1,110 @@
+"""An engine that stays ready from one video to the next, so that it is built and prepared once."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from cgconvert.engines.base import Samples
+from cgconvert.engines.batches import OutOfMemoryError, choose_batch, prepare_what_fits
+from cgconvert.engines.job import EngineJob
+from cgconvert.engines.ready import create_job, verify_what_fits
+from cgconvert.errors import UnavailableError, UsageError
+from cgconvert.models.loading import load_model
+from cgconvert.options import EngineOptions
+from cgconvert.progress import Progress, shown_stage
+from cgconvert.tensors.images import padded_size
+
+
+class KeptEngine:
+    """The engine of one video after another. Use: `ready` for each, and `close` at the end.
+
+    It is made anew only for another model or other options, or where the one that is there does not do for
+    a video: what must be built for its size does not fit, or its pictures fall below the bound.
+    """
+
+    def __init__(self, calibration: Samples | None = None) -> None:
+        """`calibration` gives the pictures that int8 learns from; None: those of the first video.
+
+        `refusal` will be the error that no video gets past: there is no such engine here.
+        """
+        self.calibration = calibration
+        self.job: EngineJob | None = None
+        self.made_for: tuple[Path, EngineOptions | None] | None = None
+        self.batches: dict[tuple[int, int, int], int] = {}
+        self.refusal: UsageError | None = None
+
+    def ready(
+        self,
+        model: Path,
+        options: EngineOptions,
+        first_pixels: np.ndarray,
+        progress: Progress,
+        samples: Samples,
+        stored_bytes: int = 0,
+    ) -> EngineJob:
+        """The engine for a video with these first pictures (N, H, W, 3), prepared and verified for them.
+
+        The arguments are those of `create_job`, and so is what is raised.
+        """
+        wanted = model, EngineOptions(options.device, options.engine, options.precision)
+        job = None
+        if self.job is not None and self.made_for == wanted:
+            job = self._prepared_again(self.job, options.batch, first_pixels, progress, stored_bytes)
+        if job is None:
+            self.close()
+            calibration = self.calibration or samples
+            try:
+                job = create_job(
+                    load_model(model), options, first_pixels, progress, calibration, stored_bytes=stored_bytes
+                )
+            except UsageError as error:
+                self.refusal = error
+                raise
+            self.job, self.made_for = job, wanted
+        if options.batch is None:
+            self.batches[(*first_pixels.shape[1:3], stored_bytes)] = job.batch
+        return job
+
+    def _prepared_again(
+        self, kept: EngineJob, batch: int | None, pixels: np.ndarray, progress: Progress, stored_bytes: int
+    ) -> EngineJob | None:
+        """The kept engine as the job of another video; None if it does not do for it."""
+        started = time.perf_counter()
+        height, width = pixels.shape[1:3]
+        engine = kept.engine
+        job = EngineJob(engine, pixel_bytes=kept.pixel_bytes, proven_pixels=kept.proven_pixels)
+        try:
+            with shown_stage(progress, f"preparing {engine.name} for {width}x{height}"):
+                known = self.batches.get((height, width, stored_bytes))
+                job.batch = batch or known or choose_batch(job, height, width, stored_bytes)
+                prepare_what_fits(job, *padded_size(height, width, engine.model.card), progress)
+                result = verify_what_fits(job, pixels)
+        except (UnavailableError, OutOfMemoryError) as error:
+            progress.note(f"the engine is made anew: {error}")
+            return None
+        if not result.passed:
+            progress.note(f"the engine is made anew: the first pictures have {result.describe()}")
+            return None
+        job.verifications.append(result)
+        job.prepare_seconds = time.perf_counter() - started
+        self.job = job
+        return job
+
+    def close(self) -> None:
+        """Give the engine's memory back. Calling it twice is harmless."""
+        if self.job is not None:
+            self.job.close()
+        self.job = self.made_for = None
+        self.batches = {}
+
+    def __enter__(self) -> KeptEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
