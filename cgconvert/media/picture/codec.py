@@ -6,6 +6,7 @@ import io
 import os
 import stat
 import struct
+import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -41,6 +42,8 @@ TOTAL_PIXEL_LIMIT = 20_000_000_000
 """The most pixels of all frames or pages of one file: 10,000 frames of 1920x1080, or 570 pages of A4 at 600
 dpi. A few bytes can ask for a thousand times as many."""
 BYTES_LIMIT = 4 << 30
+INFLATED_BYTES = 1 << 20
+"""Bytes that are inflated at once where only their checksum counts."""
 JPEG_QUALITY, WEBP_QUALITY, AVIF_QUALITY = 95, 90, 90
 AVIF_SPEED = 9  # takes a seventh of the time of speed 8, for the same size and 0.4 dB less
 
@@ -155,6 +158,8 @@ def decode_picture(data: bytes, header: ImageHeader | None = None) -> Picture:
         else:
             if header.format == "png":
                 data = png_pixels_only(data)
+            elif header.tiff is not None:
+                _check_deflated(data, header.tiff)
             raw = cv2.imdecode(np.frombuffer(_alpha_kept_apart(data, header.tiff), np.uint8), flags)
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
@@ -215,6 +220,27 @@ def _decode_flags(header: ImageHeader) -> int:
     ):  # CMYK and Lab are read as RGB
         return cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     return cv2.IMREAD_UNCHANGED
+
+
+def _check_deflated(data: bytes, tiff: Directory) -> None:
+    """Raise `InputError` if the checksum of a strip or tile is wrong: OpenCV would make it black.
+
+    Of the compressions of TIFF only Deflate has one.
+    """
+    if tiff.number(0x0103, 1) not in (8, 32946):
+        return
+    room = tiff.number(0x0100) * tiff.number(0x0101) * 16 + INFLATED_BYTES  # so a few bytes cannot take hours
+    offsets, sizes = ((tiff.numbers(strip) or tiff.numbers(tile)) for strip, tile in ((273, 324), (279, 325)))
+    for offset, size in zip(offsets, sizes, strict=False):
+        inflater, packed = zlib.decompressobj(), data[offset : offset + size]
+        try:
+            while packed and room > 0:
+                room -= len(inflater.decompress(packed, INFLATED_BYTES))
+                packed = inflater.unconsumed_tail
+        except zlib.error:
+            pass
+        if not inflater.eof:
+            raise InputError("damaged or cut short: the checksum of its pixels is wrong")
 
 
 def _alpha_kept_apart(data: bytes, tiff: Directory | None) -> bytes | bytearray:
