@@ -1,4 +1,4 @@
-"""Reads EXIF, XMP, ICC profile and density from picture files, and puts them into results.
+"""Reads EXIF, XMP, IPTC, ICC profile and density from picture files, and puts them into results.
 
 They are kept byte for byte, except for what is no longer true of an upright picture (`for_result`). OpenCV
 returns only part of them and refuses profiles that libpng does not like. So they are read and written here
@@ -13,9 +13,9 @@ import zlib
 from dataclasses import dataclass, replace
 
 from cgconvert.errors import InputError
-from cgconvert.media.picture import exif
+from cgconvert.media.picture import captions, exif
 from cgconvert.media.picture.headers import ImageHeader, jpeg_segments, png_chunks, webp_chunks
-from cgconvert.media.picture.tiff_tags import Tag, read_directories, short, write_tree
+from cgconvert.media.picture.tiff_tags import Tag, little_endian, read_directories, short, write_tree
 
 JPEG_JFIF = b"JFIF\0"
 JPEG_EXIF = b"Exif\0\0"
@@ -26,7 +26,7 @@ SEGMENT_LIMIT = 65533
 PNG_XMP = b"XML:com.adobe.xmp"
 PNG_KEPT = (b"cHRM", b"gAMA", b"sRGB", b"cICP", b"tEXt", b"zTXt", b"iTXt", b"tIME")
 PROFILE_LIMIT = 64 << 20
-TIFF_XMP, TIFF_ICC, TIFF_EXTRA_SAMPLES = 0x02BC, 0x8773, 0x0152
+TIFF_XMP, TIFF_IPTC, TIFF_RESOURCES, TIFF_ICC, TIFF_EXTRA_SAMPLES = 0x02BC, 0x83BB, 0x8649, 0x8773, 0x0152
 TIFF_X_RESOLUTION, TIFF_Y_RESOLUTION, TIFF_RESOLUTION_UNIT = 0x011A, 0x011B, 0x0128
 
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>\s*))[1-8]")
@@ -64,8 +64,8 @@ class Metadata:
     """What a picture's file carries beside its pixels.
 
     `orientation` says in the numbers of EXIF how the stored pixels must be turned. `chunks` are PNG chunks
-    that only PNG can hold, and `comments` those of JPEG and GIF. `left_out` says in words what the file has
-    and the result cannot have.
+    that only PNG can hold, and `comments` those of JPEG and GIF. `resources` are those of Photoshop, with the
+    IPTC captions among them. `left_out` says in words what the file has and the result cannot have.
     """
 
     exif: bytes | None = None
@@ -76,6 +76,7 @@ class Metadata:
     left_out: tuple[str, ...] = ()
     density: Density | None = None
     comments: tuple[bytes, ...] = ()
+    resources: bytes = b""
 
 
 def read_metadata(data: bytes, header: ImageHeader) -> Metadata:
@@ -114,11 +115,11 @@ def for_result(metadata: Metadata, width: int, height: int) -> Metadata:
 
 
 _HELD = {
-    "jpeg": ("EXIF data", "XMP data", "ICC data", "a comment"),
+    "jpeg": ("EXIF data", "XMP data", "ICC data", "IPTC data", "Photoshop data", "a comment"),
     "png": ("EXIF data", "XMP data", "ICC data"),
     "webp": ("EXIF data", "XMP data", "ICC data"),
     "gif": ("XMP data", "ICC data", "a comment"),
-    "tiff": ("EXIF data", "XMP data", "ICC data"),
+    "tiff": ("EXIF data", "XMP data", "ICC data", "IPTC data", "Photoshop data"),
     "avif": ("EXIF data", "XMP data", "ICC data"),
     "bmp": (),
 }
@@ -130,6 +131,8 @@ def not_held(metadata: Metadata, kind: str) -> tuple[str, ...]:
         "EXIF data": metadata.exif,
         "XMP data": metadata.xmp,
         "ICC data": metadata.icc,
+        "IPTC data": captions.captions_in(metadata.resources),
+        "Photoshop data": captions.without_captions(metadata.resources),
         "a comment": metadata.comments,
     }
     lost = (name for name, part in parts.items() if part and name not in _HELD[kind])
@@ -155,6 +158,7 @@ def _from_jpeg(data: bytes) -> Metadata:
     pieces: dict[int, bytes] = {}
     left_out: list[str] = []
     comments: list[bytes] = []
+    resources = b""
     for marker, _, payload in jpeg_segments(data):
         if marker == 0xE0 and payload.startswith(JPEG_JFIF) and len(payload) >= 12:
             unit, x, y = struct.unpack_from(">BHH", payload, 7)
@@ -169,12 +173,22 @@ def _from_jpeg(data: bytes) -> Metadata:
             pieces[payload[12]] = payload[14:]
         elif marker == 0xE2 and payload.startswith(b"MPF\0"):
             left_out.append("further pictures in the file (a gain map, a preview)")
+        elif marker == 0xED and payload.startswith(captions.MARK):
+            resources += payload[len(captions.MARK) :]
         elif marker == 0xFE:
             comments.append(payload)
     icc = b"".join(pieces[number] for number in sorted(pieces)) or None
     turn = exif.orientation(block) if block else 1
-    lost, said = tuple(dict.fromkeys(left_out)), tuple(comments)
-    return Metadata(block, xmp, icc, turn, left_out=lost, density=density, comments=said)
+    return Metadata(
+        block,
+        xmp,
+        icc,
+        turn,
+        left_out=tuple(dict.fromkeys(left_out)),
+        density=density,
+        comments=tuple(comments),
+        resources=captions.kept(resources),
+    )
 
 
 def _density(unit: int, x: int, y: int, units: tuple[str, ...]) -> Density | None:
@@ -221,10 +235,18 @@ def _from_webp(data: bytes) -> Metadata:
 
 
 def _from_tiff(data: bytes) -> Metadata:
-    tags = read_directories(data, limit=1)[0].tags
-    parts = [tags[number].data if number in tags else None for number in (TIFF_XMP, TIFF_ICC)]
+    directory = read_directories(data, limit=1)[0]
+    tags = directory.tags
+    xmp, icc, resources, iptc = (
+        tags[number].data if number in tags else None
+        for number in (TIFF_XMP, TIFF_ICC, TIFF_RESOURCES, TIFF_IPTC)
+    )
+    if iptc and tags[TIFF_IPTC].type == 4 and iptc[0] != 0x1C:
+        # Some programs call the records numbers of 32 bits, and turn them round with the byte order.
+        turned = little_endian(Tag(4, iptc, 0), ">").data
+        iptc = turned if turned[0] == 0x1C else iptc
     # The decoder has turned the pixels. The density is in the EXIF block, from which TIFF is written too.
-    return Metadata(exif.from_tiff(data), parts[0], parts[1])
+    return Metadata(exif.from_tiff(data), xmp, icc, resources=captions.kept(resources or b"", iptc))
 
 
 def _from_bmp(data: bytes) -> Metadata:
@@ -250,6 +272,9 @@ def _into_jpeg(encoded: bytes, metadata: Metadata) -> tuple[bytes, tuple[str, ..
             pieces = []
         for number, piece in enumerate(pieces, 1):
             payloads.append((0xE2, JPEG_ICC + bytes((number, len(pieces))) + piece))
+    room = SEGMENT_LIMIT - len(captions.MARK)
+    pieces = [metadata.resources[at : at + room] for at in range(0, len(metadata.resources), room)]
+    payloads += [(0xED, captions.MARK + piece) for piece in pieces]
     payloads += [(0xFE, comment[:SEGMENT_LIMIT]) for comment in metadata.comments]
     at = 2
     if encoded[2:4] == b"\xff\xe0":  # JFIF stays first
@@ -296,6 +321,11 @@ def tiff_tags(
         tags[TIFF_XMP] = Tag(1, metadata.xmp, 0)
     if metadata.icc:
         tags[TIFF_ICC] = Tag(7, metadata.icc, 0)
+    records, others = captions.captions_in(metadata.resources), captions.without_captions(metadata.resources)
+    if records:
+        tags[TIFF_IPTC] = Tag(7, records, 0)
+    if others:
+        tags[TIFF_RESOURCES] = Tag(1, others, 0)
     if metadata.density and TIFF_X_RESOLUTION not in tags:
         unit, x, y = metadata.density.coded()
         tags[TIFF_X_RESOLUTION] = Tag(5, struct.pack("<II", x, 1), 0)
