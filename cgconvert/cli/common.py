@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,6 +147,20 @@ def read_engine_options(device: str, engine: str, precision: str, batch: str) ->
     else:
         raise UsageError(f"--batch {batch!r} is neither auto nor a whole number of at least 1")
     return EngineOptions(device, engine, precision, count)
+
+
+@dataclass
+class RunReport:
+    """The report of a run, `path` None if none is wanted. With several parts each has its name in it."""
+
+    path: Path | None
+    parts: Sequence[str] = ()
+    data: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def save(self, part: str, data: Mapping[str, Any], outcome: str) -> None:
+        """Write what is known by now; the rest as `save_report`."""
+        self.data[part] = data
+        save_report(self.path, self.data if self.parts else data, outcome)
 
 
 shard_option = click.option(

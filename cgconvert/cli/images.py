@@ -9,22 +9,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgconvert.cli.common import (
+    RunReport,
     check_report_path,
     engine_options,
     look_options,
     print_failures,
     print_stale,
     read_engine_options,
-    save_report,
+    shard_option,
 )
 from cgconvert.cli.status import create_progress, seconds_as_clock
 from cgconvert.cli.wording import tell, worded
-from cgconvert.errors import CgconvertError, OutputError, printable
+from cgconvert.errors import CgconvertError, OutputError, UsageError, printable
 from cgconvert.host.interrupts import deferring
 from cgconvert.media.picture.formats import FORMATS
-from cgconvert.options import ImageOptions
+from cgconvert.options import ImageOptions, VideoOptions
 from cgconvert.pictures.plan import ImagePlan, plan_dir, plan_images
 from cgconvert.progress import counted
+from cgconvert.scale.shards import parse_shard
 
 if TYPE_CHECKING:
     from cgconvert.pictures.result import ImagesResult
@@ -74,6 +76,8 @@ def image_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("folder", metavar="DIR", type=_PATH)
 @click.option("-o", "--output", metavar="OUT", type=_PATH, help="Default: DIR.MODEL beside DIR.")
 @image_options
+@click.option("--videos", is_flag=True, help="Convert the videos in DIR too, as `cgconvert video` does.")
+@shard_option
 @click.option(
     "--watch", is_flag=True, help="Wait for more pictures in DIR and convert them too, until Ctrl-C."
 )
@@ -95,6 +99,8 @@ def directory(
     dry_run: bool,
     report: Path | None,
     quiet: bool,
+    videos: bool,
+    shard: str | None,
     watch: bool,
 ) -> int:
     """Convert every picture in the folder DIR and its subfolders to another look.
@@ -105,7 +111,14 @@ def directory(
     """
     options = ImageOptions(kind, quality, overwrite, watch, work_size, stroke, strength, keep_colours)
     choice = read_engine_options(device, engine, precision, batch)
-    return _run(plan_dir(folder, output, model, options, choice), dry_run, report, quiet)
+    if watch and videos:
+        raise UsageError("--watch is for pictures alone: leave out --videos")
+    plan = plan_dir(folder, output, model, options, choice, parse_shard(shard), videos)
+    if not (videos and plan.videos):
+        return _run(plan, dry_run, RunReport(report), quiet)
+    parts = RunReport(report, ("pictures", "videos"))
+    code = _run(plan, dry_run, parts, quiet) if plan.found else 0
+    return max(code, _run_videos(plan, dry_run, parts, quiet))
 
 
 @click.command(name="image", short_help="Convert single pictures.")
@@ -143,16 +156,35 @@ def image(
     """
     options = ImageOptions(kind, quality, overwrite, False, work_size, stroke, strength, keep_colours)
     choice = read_engine_options(device, engine, precision, batch)
-    return _run(plan_images(files, output, model, options, choice), dry_run, report, quiet)
+    return _run(plan_images(files, output, model, options, choice), dry_run, RunReport(report), quiet)
 
 
-def _run(plan: ImagePlan, dry_run: bool, report: Path | None, quiet: bool) -> int:
+def _run_videos(plan: ImagePlan, dry_run: bool, report: RunReport, quiet: bool) -> int:
+    """Convert the videos in the folder of a plan as its pictures are converted."""
+    with deferring():
+        from cgconvert.cli.video import run_several
+        from cgconvert.video.folder import plan_videos
+
+    assert plan.folder is not None
+    own = plan.options
+    options = VideoOptions(
+        overwrite=own.overwrite,
+        work_size=own.work_size,
+        stroke=own.stroke,
+        strength=own.strength,
+        keep_colours=own.keep_colours,
+    )
+    videos = plan_videos([plan.folder], plan.output, plan.model, options, plan.engine, plan.shard)
+    return run_several(videos, dry_run, report, quiet)
+
+
+def _run(plan: ImagePlan, dry_run: bool, report: RunReport, quiet: bool) -> int:
     """Carry a plan out and return the exit code, which is 1 if a picture failed."""
     if dry_run:
         for line in plan.describe():
             click.echo(worded(line))
         return 0
-    check_report_path(report, plan.model)
+    check_report_path(report.path, plan.model)
     with deferring():
         from cgconvert.pictures.pipeline import run_images
         from cgconvert.pictures.result import Tally
@@ -162,12 +194,12 @@ def _run(plan: ImagePlan, dry_run: bool, report: Path | None, quiet: bool) -> in
         result = run_images(plan, create_progress(quiet), tally)
     except CgconvertError:
         try:
-            save_report(report, tally.result().to_dict(), "the run has stopped")
+            report.save("pictures", tally.result().to_dict(), "the run has stopped")
         except OutputError as error:  # what stopped the run comes after it, and decides the exit code
             tell(f"Note: {error}")
         raise
     _print_outcome(plan, result, quiet)
-    save_report(report, result.to_dict(), "the run is complete")
+    report.save("pictures", result.to_dict(), "the run is complete")
     return 1 if result.failed else 0
 
 
@@ -186,6 +218,8 @@ def _print_outcome(plan: ImagePlan, result: ImagesResult, quiet: bool) -> None:
 
 def summary(result: ImagesResult) -> str:
     """Say in one line what was done, how fast, and where it is."""
+    if not result.converted and not result.failed and not result.skipped:
+        return "Nothing to do: no picture is in this shard"
     if not result.converted and not result.failed:
         there = "1 picture is" if result.skipped == 1 else f"all {result.skipped} pictures are"
         return f"Nothing to do: {there} converted already -> {result.output}"

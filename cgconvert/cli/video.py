@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cgconvert.cli.common import (
+    RunReport,
     check_report_path,
     engine_options,
     look_options,
@@ -214,7 +215,7 @@ def video(
         _run(only, output, model, options, engine_choice, dry_run, report, quiet)
         return 0
     plan = plan_videos(sources, output, model, options, engine_choice, part)
-    return run_several(plan, dry_run, report, quiet)
+    return run_several(plan, dry_run, RunReport(report), quiet)
 
 
 def _run(
@@ -264,13 +265,13 @@ def summary(result: VideoReport) -> str:
     )
 
 
-def run_several(plan: VideosPlan, dry_run: bool, report: Path | None, quiet: bool) -> int:
+def run_several(plan: VideosPlan, dry_run: bool, report: RunReport, quiet: bool) -> int:
     """Carry out a plan of several videos and return the exit code, which is 1 if one failed."""
     if dry_run:
         for line in plan.describe():
             click.echo(worded(line))
         return 0
-    check_report_path(report, plan.model, *(job.source for job in plan.jobs))
+    check_report_path(report.path, plan.model, *(job.source for job in plan.jobs))
     wait_without_spinning()  # before the imports below bring torch in
     with deferring():
         from cgconvert.video.series import VideosTally, run_videos
@@ -280,7 +281,7 @@ def run_several(plan: VideosPlan, dry_run: bool, report: Path | None, quiet: boo
         result = run_videos(plan, create_progress(quiet), tally)
     except CgconvertError:
         try:
-            save_report(report, tally.result().to_dict(), "the run has stopped")
+            report.save("videos", tally.result().to_dict(), "the run has stopped")
         except OutputError as error:  # what stopped the run comes after it, and decides the exit code
             tell(f"Note: {error}")
         raise
@@ -293,7 +294,7 @@ def run_several(plan: VideosPlan, dry_run: bool, report: Path | None, quiet: boo
             click.echo(summary_of_several(result))
         else:
             click.echo(f"Nothing to do: none of the {len(plan.sources)} videos is in shard {plan.shard}")
-    save_report(report, result.to_dict(), "the run is complete")
+    report.save("videos", result.to_dict(), "the run is complete")
     return 1 if result.failed else 0
 
 

@@ -161,10 +161,10 @@ class Network(Generic[Item]):
         return ready(corner)
 
     def _samples(self, count: int) -> list[np.ndarray]:
-        """Up to `count` pictures spread over the job, for engines that learn value ranges."""
-        step = max(1, self.plan.total // count)
+        """Up to `count` pictures spread over all shards of the job, for engines that learn value ranges."""
+        step = max(1, (self.plan.found or self.plan.total) // count)
         samples: list[np.ndarray] = []
-        for job in islice(self.plan.jobs(), 0, step * count, step):
+        for job in islice(self.plan.jobs(whole=True), 0, step * count, step):
             with suppress(InputError, UsageError):  # it will be told when its turn comes
                 pixels = read_first(job.source).pixels
                 samples.append(resized(pixels, *self.plan.seen_size(pixels.shape[1], pixels.shape[0])))

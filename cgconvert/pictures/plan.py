@@ -27,6 +27,7 @@ from cgconvert.scale.files import (
     without_results,
 )
 from cgconvert.scale.marker import check_marker, look_of
+from cgconvert.scale.shards import Shard
 from cgconvert.sizes import MAX_EDGE, check_work_size, network_size
 
 
@@ -35,7 +36,8 @@ class ImagePlan:
     """A run over the pictures in `files`, or over every picture below `folder`.
 
     `output` is the folder of the results; with None each lies beside its source. `total` is the number of
-    pictures that were there when the plan was made.
+    pictures that were there when the plan was made. All three are those of the `shard`, if there is one;
+    `found` pictures and `videos` are in all of the folder.
     """
 
     folder: Path | None
@@ -47,21 +49,31 @@ class ImagePlan:
     engine: EngineOptions
     total: int
     notes: Sequence[str] = field(default_factory=tuple)
+    shard: Shard | None = None
+    found: int = 0
+    videos: int = 0
 
-    def jobs(self, failures: list[Failure] | None = None) -> Iterator[ImageJob]:
-        """Yield every job by name, one folder after the other. Unreadable folders are added to `failures`."""
+    def jobs(self, failures: list[Failure] | None = None, whole: bool = False) -> Iterator[ImageJob]:
+        """Yield every job by name, one folder after the other; with `whole` those of other shards too.
+
+        Unreadable folders are added to `failures`.
+        """
         if self.folder is None:
             yield from self.files
             return
         assert self.output is not None
-        for relative in find_files(
-            self.folder, self.output, failures if failures is not None else [], SUFFIXES
-        ):
-            target = self.output / relative
-            name = output_name(relative.name, self.options.format)
-            yield ImageJob(
-                self.folder / relative, target.with_name(name), SUFFIXES[Path(name).suffix.lower()]
-            )
+        failures = failures if failures is not None else []
+        for relative in find_files(self.folder, self.output, failures, SUFFIXES):
+            if whole or self.shard is None or self.shard.holds(relative):
+                yield self.job_at(relative)
+
+    def job_at(self, relative: Path) -> ImageJob:
+        """Return the job of a picture by its path below the folder."""
+        assert self.folder is not None
+        assert self.output is not None
+        target = self.output / relative
+        name = output_name(relative.name, self.options.format)
+        return ImageJob(self.folder / relative, target.with_name(name), SUFFIXES[Path(name).suffix.lower()])
 
     @property
     def finish(self) -> Finish:
@@ -103,7 +115,8 @@ class ImagePlan:
             finished += is_finished(job, options)
         found = ", ".join(f"{count} {name}" for name, count in kinds.most_common()) or "none"
         source = printable(self.folder) if self.folder else counted(len(self.files), "file")
-        yield f"source     {source} ({found})"
+        of = f"; shard {self.shard} of {counted(self.found, 'picture')}" if self.shard else ""
+        yield f"source     {source} ({found}{of})"
         card = self.card
         yield f"model      {card.name} ({card.source_domain} -> {card.target_domain}), {self.model}"
         yield (
@@ -122,14 +135,23 @@ class ImagePlan:
 
 
 def plan_dir(
-    folder: Path, output: Path | None, model: str | Path, options: ImageOptions, engine: EngineOptions
+    folder: Path,
+    output: Path | None,
+    model: str | Path,
+    options: ImageOptions,
+    engine: EngineOptions,
+    shard: Shard | None = None,
+    videos_too: bool = False,
 ) -> ImagePlan:
     """Decide everything about the conversion of a folder and check that it can work.
 
-    An `output` of None means `FOLDER.MODEL` beside the folder. Raises `UsageError`, `ModelError`,
+    An `output` of None means `FOLDER.MODEL` beside the folder. `videos_too`: the caller converts the
+    folder's videos as well, so that it may hold nothing else. Raises `UsageError`, `ModelError`,
     `OutputError`.
     """
     check_options(options, engine)
+    if options.watch and shard is not None:
+        raise UsageError("`watch` looks at all of a folder: leave out `shard`")
     if not folder.is_dir():
         if folder.exists():
             _kind_by_content(folder)  # raises if it is a video
@@ -138,18 +160,25 @@ def plan_dir(
     model_path, card = _model(model)
     target = output if output is not None else default_output(folder, card)
     check_folders(folder, target)
-    plan = ImagePlan(folder, (), target, model_path, card, options, engine, 0)
+    plan = ImagePlan(folder, (), target, model_path, card, options, engine, 0, shard=shard)
     if not options.overwrite:
         check_marker(target, card, plan.look())
-    total = _count_without_clashes(plan)
-    if total == 0 and not options.watch:
+    plan = _looked_through(plan)
+    if plan.found == 0 and not options.watch and not (videos_too and plan.videos):
         known = " ".join(suffixes[0] for suffixes in FORMATS.values())
-        videos = next(find_files(folder, target, [], VIDEO_SUFFIXES), None)
-        instead = "; it holds videos: convert each with `cgconvert video`" if videos else ""
+        instead = ""
+        if plan.videos:
+            instead = f"; it holds {counted(plan.videos, 'video')}: use `cgconvert video`"
         raise UsageError(
             f"no pictures in {printable(folder)}: looked for {known}, in its folders too{instead}"
         )
-    return replace(plan, total=total)
+    if plan.videos and not videos_too:
+        left_out = (
+            f"{counted(plan.videos, 'video')} in {printable(folder)} {'is' if plan.videos == 1 else 'are'}"
+        )
+        how = "`cgconvert dir --videos` and `cgconvert video` convert videos"
+        plan = replace(plan, notes=(*plan.notes, f"{left_out} left out: {how}"))
+    return plan
 
 
 def _model(model: str | Path) -> tuple[Path, ModelCard]:
@@ -162,16 +191,23 @@ def _model(model: str | Path) -> tuple[Path, ModelCard]:
     return path, card
 
 
-def _count_without_clashes(plan: ImagePlan) -> int:
-    """Count the jobs. Raises `UsageError` if two would write the same file."""
-    total, folder = 0, None
+def _looked_through(plan: ImagePlan) -> ImagePlan:
+    """Return the plan with what is in its folder. Raises `UsageError` if two would write the same file."""
+    assert plan.folder is not None
+    total = found = videos = 0
+    below: Path | None = None
     names: dict[str, Path] = {}
-    for job in plan.jobs():
-        if job.output.parent != folder:
-            folder, names = job.output.parent, {}
+    for relative in find_files(plan.folder, plan.output, [], (*SUFFIXES, *VIDEO_SUFFIXES)):
+        if relative.suffix.lower() in VIDEO_SUFFIXES:
+            videos += 1
+            continue
+        job = plan.job_at(relative)
+        if job.output.parent != below:
+            below, names = job.output.parent, {}
         _claim(names, job.output.name, job)
-        total += 1
-    return total
+        found += 1
+        total += plan.shard is None or plan.shard.holds(relative)
+    return replace(plan, total=total, found=found, videos=videos)
 
 
 def _claim(claimed: dict[str, Path], key: str, job: ImageJob) -> None:
