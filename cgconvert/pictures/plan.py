@@ -173,9 +173,8 @@ def plan_dir(
             f"no pictures in {printable(folder)}: looked for {known}, in its folders too{instead}"
         )
     if plan.videos and not videos_too:
-        left_out = (
-            f"{counted(plan.videos, 'video')} in {printable(folder)} {'is' if plan.videos == 1 else 'are'}"
-        )
+        are = "is" if plan.videos == 1 else "are"
+        left_out = f"{counted(plan.videos, 'video')} in {printable(folder)} {are}"
         how = "`cgconvert dir --videos` and `cgconvert video` convert videos"
         plan = replace(plan, notes=(*plan.notes, f"{left_out} left out: {how}"))
     return plan

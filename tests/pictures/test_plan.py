@@ -260,7 +260,7 @@ def test_videos_are_sent_where_they_are_converted(tmp_path: Path, same: str) -> 
         plan_images([clip], None, same, ImageOptions(), engine)
     with pytest.raises(UsageError, match=r"a\.mp4 is a video: use `cgconvert video`$"):
         plan_dir(clip, None, same, ImageOptions(), engine)
-    with pytest.raises(UsageError, match=r"it holds videos: convert each with `cgconvert video`$"):
+    with pytest.raises(UsageError, match=r"it holds 1 video: use `cgconvert video`$"):
         plan_dir(folder, None, same, ImageOptions(), engine)
     with pytest.raises(UsageError, match=r"is a folder: convert its videos one by one, its pictures with"):
         plan_video(folder, None, same, VideoOptions(), engine)
