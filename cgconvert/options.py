@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cgconvert.errors import UsageError
+
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 """Number formats in which the network can compute."""
 
@@ -13,12 +15,33 @@ EXPORT_SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "pth": ".pth"}
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Where and how the network runs. A `batch` of None is chosen by the free memory."""
+    """Where and how the network runs. A `batch` of None is chosen by the free memory.
+
+    `tile` is about pictures that go through the network in tiles, with the result that they have untiled:
+    "auto" those that do not fit into memory, "off" none, a number all that are larger, in tiles of so many
+    pixels a side.
+    """
 
     device: str = "auto"
     engine: str = "auto"
     precision: str = "auto"
     batch: int | None = None
+    tile: str | int = "auto"
+
+
+SMALLEST_TILE = 32
+"""Pixels: smaller ones are mostly surroundings that are computed again."""
+
+
+def check_engine_options(options: EngineOptions) -> None:
+    """Raise `UsageError` for a batch or tiles that make no sense with any engine."""
+    if options.batch is not None and options.batch < 1:
+        raise UsageError(f"`batch={options.batch}` is not at least 1")
+    tile = options.tile
+    if tile not in ("auto", "off") and not (isinstance(tile, int) and tile >= SMALLEST_TILE):
+        raise UsageError(
+            f"`tile={tile!r}` is unknown: use auto, off, or a number of pixels of at least {SMALLEST_TILE}"
+        )
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,16 @@ def look_options(function: Command) -> Command:
     return function
 
 
+tile_option = click.option(
+    "--tile",
+    default="auto",
+    metavar="auto|off|N",
+    help="Put pictures through the network in tiles, with the same result. auto: those that do not fit into "
+    "memory. N: all that are larger than N pixels a side, in tiles of that size.",
+)
+"""Adds --tile, for commands that convert."""
+
+
 def check_report_path(report: Path | None, *taken: Path) -> None:
     """Raise `UsageError` for a report that would replace a source, a result or another file."""
     if report is None:
@@ -138,15 +148,17 @@ def save_report(path: Path | None, data: Mapping[str, Any], outcome: str) -> Non
         raise OutputError(f"{outcome}, but its report is not written: {error}") from error
 
 
-def read_engine_options(device: str, engine: str, precision: str, batch: str) -> EngineOptions:
-    """Return the values of `engine_options` as `EngineOptions`. Raises `UsageError`."""
+def read_engine_options(
+    device: str, engine: str, precision: str, batch: str, tile: str = "off"
+) -> EngineOptions:
+    """Return the values of `engine_options` and `tile_option` as `EngineOptions`. Raises `UsageError`."""
     if batch == "auto":
         count = None
     elif batch.isdigit() and int(batch) > 0:
         count = int(batch)
     else:
         raise UsageError(f"--batch {batch!r} is neither auto nor a whole number of at least 1")
-    return EngineOptions(device, engine, precision, count)
+    return EngineOptions(device, engine, precision, count, int(tile) if tile.isdecimal() else tile)
 
 
 @dataclass

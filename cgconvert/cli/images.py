@@ -17,6 +17,7 @@ from cgconvert.cli.common import (
     print_stale,
     read_engine_options,
     shard_option,
+    tile_option,
 )
 from cgconvert.cli.status import create_progress, seconds_as_clock
 from cgconvert.cli.wording import tell, worded
@@ -46,6 +47,7 @@ def image_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         look_options,
         engine_options,
+        tile_option,
         click.option(
             "--format",
             "kind",
@@ -93,6 +95,7 @@ def directory(
     engine: str,
     precision: str,
     batch: str,
+    tile: str,
     kind: str | None,
     quality: int | None,
     overwrite: bool,
@@ -110,7 +113,7 @@ def directory(
     skipped, so the same command continues a run that was interrupted.
     """
     options = ImageOptions(kind, quality, overwrite, watch, work_size, stroke, strength, keep_colours)
-    choice = read_engine_options(device, engine, precision, batch)
+    choice = read_engine_options(device, engine, precision, batch, tile)
     if watch and videos:
         raise UsageError("--watch is for pictures alone: leave out --videos")
     plan = plan_dir(folder, output, model, options, choice, parse_shard(shard), videos)
@@ -143,6 +146,7 @@ def image(
     engine: str,
     precision: str,
     batch: str,
+    tile: str,
     kind: str | None,
     quality: int | None,
     overwrite: bool,
@@ -155,7 +159,7 @@ def image(
     Animations are converted frame by frame, and TIFFs page by page.
     """
     options = ImageOptions(kind, quality, overwrite, False, work_size, stroke, strength, keep_colours)
-    choice = read_engine_options(device, engine, precision, batch)
+    choice = read_engine_options(device, engine, precision, batch, tile)
     return _run(plan_images(files, output, model, options, choice), dry_run, RunReport(report), quiet)
 
 

@@ -18,6 +18,7 @@ from cgconvert.cli.common import (
     read_engine_options,
     save_report,
     shard_option,
+    tile_option,
 )
 from cgconvert.cli.status import create_progress, seconds_as_clock
 from cgconvert.cli.wording import tell, worded
@@ -69,6 +70,7 @@ def parse_time(text: str | None, option: str) -> float | None:
 )
 @look_options
 @engine_options
+@tile_option
 @click.option(
     "--codec",
     metavar="NAME",
@@ -156,6 +158,7 @@ def video(
     engine: str,
     precision: str,
     batch: str,
+    tile: str,
     codec: str | None,
     crf: float | None,
     preset: str | None,
@@ -205,7 +208,7 @@ def video(
         hdr=hdr,
         steady=parse_steady(steady),
     )
-    engine_choice = read_engine_options(device, engine, precision, batch)
+    engine_choice = read_engine_options(device, engine, precision, batch, tile)
     with deferring():
         from cgconvert.video.folder import only_video, plan_videos
 

@@ -91,7 +91,7 @@ def measure(
     where = "gpu" if candidate.plugin else str(candidate.device)
     about = (candidate.engine, candidate.precision, where, width, height, batch)
     pixels = example_pixels(batch, height, width)
-    options = EngineOptions(where, candidate.engine, candidate.precision, batch)
+    options = EngineOptions(where, candidate.engine, candidate.precision, batch, tile="off")
     samples = samples or _calibration(height, width)
     started = time.perf_counter()
     try:

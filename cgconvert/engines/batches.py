@@ -205,15 +205,33 @@ def why_it_cannot_fit(job: EngineJob, count: int, height: int, width: int) -> st
 
     Looked at before the work begins: a card says when its memory is short, but a system that has none left
     ends the program. What has gone through once is not looked at again, since the process keeps its memory.
+    What goes through in tiles is never too much.
     """
     pixels = count * height * width
-    if job.engine.device.type != "cpu" or pixels <= job.proven_pixels:
+    if job.engine.device.type != "cpu" or pixels <= job.proven_pixels or job.is_tiled(height, width):
         return None
     free, need = available_memory(), bytes_per_pixel(job) * pixels
     if free is None or need <= free:
         return None
     gib = 2**30
     return f"{width}x{height} pixels need about {need / gib:.1f} GiB of memory, {free / gib:.1f} are free"
+
+
+def tile_from_now_on(job: EngineJob, height: int, width: int) -> bool:
+    """Let pictures of this padded size, of which one does not fit, go through in tiles, or in smaller ones.
+
+    Returns whether they can.
+    """
+    if job.tiling is None:
+        return False
+    job.engine.forget(height, width)
+    if job.engine.device.type == "cuda":
+        torch.cuda.empty_cache()
+    per_pixel = if_it_fits(partial(bytes_per_pixel, job))
+    if per_pixel is None or not job.tiling.take(height, width, per_pixel, free_memory(job.engine.device)):
+        return False
+    job.batch = 1
+    return True
 
 
 def scaled_batch(height: int, width: int, enough: int, most: int, limit: int = LIMIT) -> int:
@@ -251,6 +269,7 @@ def choose_batch(job: EngineJob, height: int, width: int, stored: int = 0) -> in
 def prepare_what_fits(job: EngineJob, height: int, width: int, progress: Progress) -> None:
     """Prepare the engine for this padded size and the job's batch; a batch that is too much is halved.
 
+    Nothing is built for a size whose pictures go through in tiles, from the start or since one does not fit.
     Raises `OutOfMemoryError` if not even a batch of one can be prepared, `UnavailableError` as `prepare`.
     """
     engine = job.engine
@@ -259,7 +278,7 @@ def prepare_what_fits(job: EngineJob, height: int, width: int, progress: Progres
         engine.prepare(height, width, job.batch, progress)
         return True
 
-    while not if_it_fits(prepare):
+    while not job.is_tiled(height, width) and not if_it_fits(prepare):
         halve(job, job.batch, height, width)
     if engine.full and not engine.built_for(height, width):
         job.note(f"no more sizes are built for: the others run layer by layer, without {engine.name}")
@@ -268,10 +287,12 @@ def prepare_what_fits(job: EngineJob, height: int, width: int, progress: Progres
 def halve(job: EngineJob, count: int, height: int, width: int) -> None:
     """Let half of `count` pictures of a size go together from now on, and drop what is built for more.
 
-    Raises `OutOfMemoryError` at one.
+    One that does not fit goes through in tiles. Raises `OutOfMemoryError` where that cannot be.
     """
     engine, size = job.engine, f"{width}x{height}"
     if count == 1:
+        if tile_from_now_on(job, height, width):
+            return
         raise OutOfMemoryError(f"not enough memory on {engine.device} for one picture of {size}")
     job.batch = count // 2
     job.note(f"out of memory with {count} pictures of {size}: {job.batch} from then on")

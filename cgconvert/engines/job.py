@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from cgconvert.engines.base import Engine
 from cgconvert.engines.verify import Verification
+
+if TYPE_CHECKING:
+    from cgconvert.engines.tiles.tiling import Tiling
 
 
 @dataclass
@@ -17,8 +22,9 @@ class EngineJob:
     plain float32 network: for the size it was made ready for, then for each that it built something for.
     `prepare_seconds` is what making ready took; the `build_seconds` of it, and of sizes that came later, went
     into building or loading what is built, which is part of no rate. `pixel_bytes` is the memory that a pixel
-    of a batch needs, once it has been measured; batches of up to `proven_pixels` have gone through. `notes`
-    say what was chosen or given up on the way, for the report.
+    of a batch needs, once it has been measured; batches of up to `proven_pixels` have gone through. `tiling`
+    takes pictures that are too large, unless that was refused. `notes` say what was chosen or given up on the
+    way, for the report.
     """
 
     engine: Engine
@@ -29,6 +35,24 @@ class EngineJob:
     build_seconds: float = 0.0
     pixel_bytes: float | None = None
     proven_pixels: int = 0
+    tiling: Tiling | None = None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Translate padded images (N, C, H, W), in tiles if they are of a size that is tiled.
+
+        Raises as the engine does, and `OutputError` where there is no room for the values between stages.
+        """
+        if self.tiling is not None and self.is_tiled(*images.shape[2:]):
+            return self.tiling(images)
+        return self.engine(images)
+
+    def is_tiled(self, height: int, width: int) -> bool:
+        """Whether pictures of this padded size go through in tiles."""
+        return self.tile_edge(height, width) is not None
+
+    def tile_edge(self, height: int, width: int) -> int | None:
+        """The edge in pixels of the tiles that pictures of this padded size go through in; None: untiled."""
+        return None if self.tiling is None else self.tiling.edge_for(height, width)
 
     def note(self, line: str) -> None:
         """Remember a line for the report, once."""
@@ -43,6 +67,7 @@ class EngineJob:
             "verified": [verification.to_dict() for verification in self.verifications],
             "prepare_seconds": round(self.prepare_seconds, 3),
             "build_seconds": round(self.build_seconds, 3),
+            "tiles": self.tiling.describe() if self.tiling is not None else {},
             "notes": list(self.notes),
         }
 

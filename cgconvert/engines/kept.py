@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
 from cgconvert.engines.base import Samples
-from cgconvert.engines.batches import OutOfMemoryError, choose_batch, prepare_what_fits
+from cgconvert.engines.batches import OutOfMemoryError
 from cgconvert.engines.job import EngineJob
-from cgconvert.engines.ready import create_job, verify_what_fits
+from cgconvert.engines.ready import compare_first, create_job, prepare_first
 from cgconvert.errors import UnavailableError, UsageError
 from cgconvert.models.loading import load_model
 from cgconvert.options import EngineOptions
 from cgconvert.progress import Progress, shown_stage
-from cgconvert.tensors.images import padded_size
 
 
 class KeptEngine:
@@ -50,10 +50,10 @@ class KeptEngine:
 
         The arguments are those of `create_job`, and so is what is raised.
         """
-        wanted = model, EngineOptions(options.device, options.engine, options.precision)
+        wanted = model, replace(options, batch=None)
         job = None
         if self.job is not None and self.made_for == wanted:
-            job = self._prepared_again(self.job, options.batch, first_pixels, progress, stored_bytes)
+            job = self._prepared_again(self.job, options, first_pixels, progress, stored_bytes)
         if job is None:
             self.close()
             calibration = self.calibration or samples
@@ -70,7 +70,12 @@ class KeptEngine:
         return job
 
     def _prepared_again(
-        self, kept: EngineJob, batch: int | None, pixels: np.ndarray, progress: Progress, stored_bytes: int
+        self,
+        kept: EngineJob,
+        options: EngineOptions,
+        pixels: np.ndarray,
+        progress: Progress,
+        stored_bytes: int,
     ) -> EngineJob | None:
         """The kept engine as the job of another video; None if it does not do for it."""
         started = time.perf_counter()
@@ -80,9 +85,9 @@ class KeptEngine:
         try:
             with shown_stage(progress, f"preparing {engine.name} for {width}x{height}"):
                 known = self.batches.get((height, width, stored_bytes))
-                job.batch = batch or known or choose_batch(job, height, width, stored_bytes)
-                prepare_what_fits(job, *padded_size(height, width, engine.model.card), progress)
-                result = verify_what_fits(job, pixels)
+                batch = options.batch or known
+                prepare_first(job, (height, width), batch, progress, stored_bytes, options.tile)
+                result = compare_first(job, pixels)
         except (UnavailableError, OutOfMemoryError) as error:
             progress.note(f"the engine is made anew: {error}")
             return None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+from torch import Tensor
 
 from cgconvert.engines.base import Engine, Samples
 from cgconvert.engines.batches import (
@@ -13,11 +15,13 @@ from cgconvert.engines.batches import (
     choose_batch,
     if_it_fits,
     prepare_what_fits,
+    tile_from_now_on,
     why_it_cannot_fit,
 )
 from cgconvert.engines.choose import Candidate, build, candidates
 from cgconvert.engines.job import EngineJob
 from cgconvert.engines.quantise import calibration_pictures
+from cgconvert.engines.tiles.tiling import Tiling
 from cgconvert.engines.verify import BOUNDS_DB, Verification, VerificationError, verify
 from cgconvert.errors import CgconvertError, UnavailableError
 from cgconvert.models.loading import Model
@@ -27,6 +31,9 @@ from cgconvert.tensors.images import padded_size
 
 VERIFIED_PIXELS = 4 * 256 * 256
 """Pixels compared, in one picture at least: the plain float32 network is slow beside what it checks."""
+
+COMPARED_TILED = 1024
+"""Edge of the largest corner that is compared if pictures go through in tiles; it has several of them."""
 
 SMALLEST_COMPARED = 128
 """Edge of the smallest crop that is compared where memory is short; less says little about a picture."""
@@ -60,7 +67,9 @@ def create_job(
     failure: CgconvertError | None = None
     for candidate in candidates(model, options.device, options.engine, options.precision):
         try:
-            job = make_ready(model, candidate, size, options.batch, progress, samples, stored_bytes)
+            job = make_ready(
+                model, candidate, size, options.batch, progress, samples, stored_bytes, options.tile
+            )
             try:
                 _verify_first(job, candidate, first_pixels, compared_edge)
             except BaseException:
@@ -85,12 +94,14 @@ def make_ready(
     progress: Progress,
     samples: Samples,
     stored_bytes: int = 0,
+    tile: str | int = "off",
 ) -> EngineJob:
     """Build a candidate and prepare it for pictures of (height, width); `batch` None: as memory allows.
 
-    int8 is calibrated on up to N pictures (H, W, 3) that `samples(N)` gives. Where memory is short for the
-    batch, it is halved. Raises `UnavailableError` and `OutOfMemoryError`; the engine is closed again if
-    anything fails.
+    `tile` is that of `EngineOptions`; nothing is built for a size whose pictures go through in tiles. int8 is
+    calibrated on up to N pictures (H, W, 3) that `samples(N)` gives. Where memory is short for the batch, it
+    is halved. Raises `UnavailableError`, `OutOfMemoryError`, and `ModelError` for a network that
+    cannot be tiled as asked; the engine is closed again if anything fails.
     """
     started = time.perf_counter()
     calibration = calibration_pictures(samples, model.card) if candidate.precision == "int8" else []
@@ -101,16 +112,9 @@ def make_ready(
             'use `device="cpu"`, or close what else uses the memory',
         )
     job = EngineJob(engine)
-    height, width = padded_size(*size, model.card)
     try:
         with shown_stage(progress, f"preparing {candidate} for {size[1]}x{size[0]}"):
-            if reason := why_it_cannot_fit(job, 1, height, width):
-                raise OutOfMemoryError(reason)
-            job.batch = batch or choose_batch(job, height, width, stored_bytes)
-            building = time.perf_counter()
-            prepare_what_fits(job, height, width, progress)
-        if engine.builds:
-            job.build_seconds = time.perf_counter() - building
+            prepare_first(job, size, batch, progress, stored_bytes, tile)
         job.prepare_seconds = time.perf_counter() - started
     except BaseException:
         job.close()
@@ -118,17 +122,56 @@ def make_ready(
     return job
 
 
+def prepare_first(
+    job: EngineJob,
+    size: tuple[int, int],
+    batch: int | None,
+    progress: Progress,
+    stored_bytes: int,
+    tile: str | int,
+) -> None:
+    """Choose tiles and batch of a new job for pictures of (height, width), and prepare its engine for them.
+
+    The arguments are those of `make_ready`, and so is what is raised.
+    """
+    if tile != "off":
+        job.tiling = Tiling(job.engine, None if tile == "auto" else int(tile), job.note, progress)
+    height, width = padded_size(*size, job.engine.model.card)
+    reason = why_it_cannot_fit(job, 1, height, width)
+    if reason is not None and not tile_from_now_on(job, height, width):
+        raise OutOfMemoryError(reason)
+    if not job.is_tiled(height, width):
+        job.batch = batch or choose_batch(job, height, width, stored_bytes)
+    started = time.perf_counter()
+    prepare_what_fits(job, height, width, progress)
+    if job.engine.builds:
+        job.build_seconds = time.perf_counter() - started
+
+
 def _verify_first(
     job: EngineJob, candidate: Candidate, pixels: np.ndarray, compared_edge: int | None
 ) -> None:
     """Compare the engine on the job's first pictures. Raises `VerificationError`, `OutOfMemoryError`."""
-    height, width = padded_size(pixels.shape[1], pixels.shape[2], job.engine.model.card)
-    if compared_edge is not None and not job.engine.built_for(height, width):
-        pixels = pixels[:, :compared_edge, :compared_edge]
-    result = verify_what_fits(job, pixels)
+    result = compare_first(job, pixels, compared_edge)
     if not result.passed:
         raise VerificationError(_below(result, job.engine.model, candidate))
     job.verifications.append(result)
+
+
+def compare_first(job: EngineJob, pixels: np.ndarray, compared_edge: int | None = None) -> Verification:
+    """Compare what the job makes of its first pictures, in tiles if they are tiled, with plain float32.
+
+    The arguments are those of `create_job`. Raises `OutOfMemoryError`.
+    """
+    height, width = padded_size(pixels.shape[1], pixels.shape[2], job.engine.model.card)
+    run: Callable[[Tensor], Tensor] | None = None
+    if job.tiling is not None and (edge := job.tiling.edge_for(height, width)) is not None:
+        # A corner of several tiles, which plain float32 has the memory for.
+        compared_edge = min(2 * edge, COMPARED_TILED)
+        run = partial(job.tiling, edge=min(edge, COMPARED_TILED // 2))
+    if compared_edge is not None and not job.engine.built_for(height, width):
+        pixels = pixels[:, :compared_edge, :compared_edge]
+    return verify_what_fits(job, pixels, run)
 
 
 def prepare_new_size(job: EngineJob, pixels: np.ndarray, progress: Progress) -> None:
@@ -157,15 +200,19 @@ def prepare_new_size(job: EngineJob, pixels: np.ndarray, progress: Progress) -> 
     progress.note(told)
 
 
-def verify_what_fits(job: EngineJob, pixels: np.ndarray) -> Verification:
+def verify_what_fits(
+    job: EngineJob, pixels: np.ndarray, run: Callable[[Tensor], Tensor] | None = None
+) -> Verification:
     """Compare an engine with plain float32 on the first of `pixels` (N, H, W, 3).
+
+    `run` makes images, if not the engine by itself.
 
     Where memory is short for float32 beside what the engine holds, a corner of the first picture is compared,
     which is smaller each time. Raises `OutOfMemoryError` if not even a small one fits, and `ModelError`.
     """
     height, width = pixels.shape[1:3]
     compared = pixels[: max(1, VERIFIED_PIXELS // (height * width))]
-    while (result := if_it_fits(partial(verify, job.engine, compared))) is None:
+    while (result := if_it_fits(partial(verify, job.engine, compared, run))) is None:
         compared = _corner(job.engine, compared)
     rows, columns = compared.shape[1:3]
     if (rows, columns) != (height, width):

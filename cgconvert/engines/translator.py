@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgconvert.engines.batches import OutOfMemoryError, halve, if_it_fits, why_it_cannot_fit
+from cgconvert.engines.batches import OutOfMemoryError, halve, if_it_fits, tile_from_now_on, why_it_cannot_fit
 from cgconvert.engines.flat import FlatFrames
 from cgconvert.engines.job import EngineJob
 from cgconvert.host.channels import StageClock
@@ -84,7 +84,8 @@ class Translator(Generic[AnyFrame]):
     works on a batch, the one before it is downloaded and encoded and the one after it is decoded and
     uploaded. Results come in the order of the frames, and none is lost: where memory runs short, what
     is in flight lands first, then the batch is halved, and the same frames go again. On a processor a batch
-    is finished when it has been given. `flat` mends the results of flat frames, where the network needs it.
+    is finished when it has been given. `flat` mends the results of flat frames, where the network needs it;
+    it converts them untiled, so that frames that go through in tiles stay as they are.
     """
 
     def __init__(
@@ -109,7 +110,8 @@ class Translator(Generic[AnyFrame]):
             reason = why_it_cannot_fit(self.job, len(part), height, width)
             flight = if_it_fits(partial(self._begin, part)) if reason is None else None
             if flight is not None:
-                self.job.proven_pixels = max(self.job.proven_pixels, len(part) * height * width)
+                if not self.job.is_tiled(height, width):
+                    self.job.proven_pixels = max(self.job.proven_pixels, len(part) * height * width)
                 earlier, self.flight = self.flight, flight
                 start += len(part)
                 yield from self._land(earlier)
@@ -122,6 +124,8 @@ class Translator(Generic[AnyFrame]):
             if len(part) == 1 and crowded:
                 continue
             if len(part) == 1 and reason is not None:
+                if tile_from_now_on(self.job, height, width):
+                    continue
                 raise OutOfMemoryError(reason)
             if len(part) == 1 and self.job.engine.built_for(height, width):
                 engine = self.job.engine
@@ -151,8 +155,10 @@ class Translator(Generic[AnyFrame]):
             sources = self.kind.upload(frames)
             images, crop = self.kind.to_images(sources, frames)
             prepared = time.perf_counter()
-            looked = self.flat.look_at(images) if self.flat is not None else None
-            results = self.job.engine(images)
+            looked = None
+            if self.flat is not None and not self.job.is_tiled(*images.shape[2:]):
+                looked = self.flat.look_at(images)
+            results = self.job(images)
             if self.flat is not None and looked is not None:
                 results = self.flat.mend(images, results, looked)
             translated = time.perf_counter()

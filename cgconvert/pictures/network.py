@@ -77,7 +77,8 @@ class Network(Generic[Item]):
         # Chosen once: the free memory no longer shows the batch that the first size has been built for.
         ((height, width),) = self.prepared
         self.fixed = plan.engine.batch
-        self.fits = 0 if self.fixed else max(self.job.batch * height * width, pixels_that_fit(self.job))
+        has_fit = 0 if self.job.is_tiled(height, width) else self.job.batch * height * width
+        self.fits = 0 if self.fixed else max(has_fit, pixels_that_fit(self.job))
         clock.add("prepare", time.perf_counter() - started - self.job.build_seconds)
         clock.add("build", self.job.build_seconds)
 
@@ -92,6 +93,8 @@ class Network(Generic[Item]):
 
     def batch_for(self, height: int, width: int) -> int:
         """How many pictures of a padded size keep the device busy and fit; fewer where memory was short."""
+        if self.job.is_tiled(height, width):
+            return 1
         wanted = self.fixed
         if wanted is None:
             busy = busy_pixels(self.job.engine, height, width)
@@ -106,12 +109,12 @@ class Network(Generic[Item]):
         """
         size = self.padded_size(items[0].pixels)
         self.job.batch = asked = self.batch_for(*size)
-        if self.job.engine.builds and size not in self.prepared:
+        if self.job.engine.builds and size not in self.prepared and not self.job.is_tiled(*size):
             yield from self.finish()  # what is in flight takes memory
             try:
                 self._prepare(items[0].pixels)
             except OutOfMemoryError as error:
-                yield from ((item, _too_large(error)) for item in items)
+                yield from ((item, self._too_large(error)) for item in items)
                 return
         kind = self.wide if items[0].finish is not None else self.plain
         if kind is not self.translator.kind:
@@ -125,7 +128,7 @@ class Network(Generic[Item]):
                 break
             except OutOfMemoryError as error:
                 # All results before it are out, so the first that is left is the one that does not fit.
-                yield self.given.popleft(), _too_large(error)
+                yield self.given.popleft(), self._too_large(error)
                 items = list(self.given)
         if self.job.batch < asked:  # memory was short on the way
             self.known_to_fit = self.job.batch * size[0] * size[1]
@@ -181,6 +184,8 @@ class Network(Generic[Item]):
         self.job.build_seconds += seconds
         self.prepared.add((height, width))
 
-
-def _too_large(error: OutOfMemoryError) -> InputError:
-    return InputError(f"{error.problem}; try another `device` or `precision`, or a smaller picture")
+    def _too_large(self, error: OutOfMemoryError) -> InputError:
+        tiles = '`tile="auto"`, ' if self.plan.engine.tile == "off" else ""
+        return InputError(
+            f"{error.problem}; try {tiles}another `device` or `precision`, or a smaller picture"
+        )

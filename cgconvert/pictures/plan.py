@@ -15,7 +15,7 @@ from cgconvert.finish import Finish
 from cgconvert.media.picture.formats import FOREIGN_SUFFIXES, FORMATS, LOSSY, SUFFIXES, VIDEO_SUFFIXES
 from cgconvert.models.catalog import find_model
 from cgconvert.models.files import read_card
-from cgconvert.options import EngineOptions, ImageOptions
+from cgconvert.options import EngineOptions, ImageOptions, check_engine_options
 from cgconvert.pictures.files import ImageJob, is_finished, output_name
 from cgconvert.progress import counted
 from cgconvert.scale.files import (
@@ -313,5 +313,4 @@ def check_options(options: ImageOptions, engine: EngineOptions) -> None:
         raise UsageError(f"`quality` means nothing to {options.format}, which loses nothing: leave it out")
     check_work_size(options.work_size, options.stroke)
     Finish(options.strength, options.keep_colours)  # which checks them
-    if engine.batch is not None and engine.batch < 1:
-        raise UsageError(f"`batch={engine.batch}` is not at least 1")
+    check_engine_options(engine)

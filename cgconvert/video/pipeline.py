@@ -186,7 +186,8 @@ def run_video(plan: VideoPlan, progress: Progress, engines: KeptEngine | None = 
                         described = job.describe()
                         named = ("engine", "precision", "batch", "calibration")
                         chosen = {key: described[key] for key in named if key in described}
-                        kept.choose({**chosen, "planes": route.target is not None})
+                        tile = job.tile_edge(*kind.network_size(batch)) or "off"
+                        kept.choose({**chosen, "tile": tile, "planes": route.target is not None})
                     flat = None
                     if has_instance_norms(job.engine.model.generator):
                         flat = FlatFrames(job.engine, samples, job.note)
@@ -378,10 +379,16 @@ def _open_segments(plan: VideoPlan, source: VideoSource, kept: ResumableRun) -> 
 
 
 def _engine_options(plan: VideoPlan, kept: ResumableRun | None) -> EngineOptions:
-    """As asked, with the batch that the kept segments were made with: another rounds differently."""
-    if kept is None or plan.engine.batch is not None or "batch" not in kept.choices:
-        return plan.engine
-    return replace(plan.engine, batch=kept.choices["batch"])
+    """As asked, with the batch and tiles that the kept segments were made with: others round differently.
+
+    Where they were made without tiles, frames for which the memory is too short now go through in tiles.
+    """
+    options = plan.engine
+    if kept is not None and options.batch is None and "batch" in kept.choices:
+        options = replace(options, batch=kept.choices["batch"])
+    if kept is not None and options.tile == "auto" and kept.choices.get("tile", "off") != "off":
+        options = replace(options, tile=kept.choices["tile"])
+    return options
 
 
 def _open_sink(plan: VideoPlan, source: VideoSource, path: Path, damage: Damage) -> VideoSink:

@@ -23,7 +23,7 @@ from cgconvert.media.video.tags import tag_options
 from cgconvert.media.video.tone import HDR_MODES, HdrPlan, choose_hdr, is_hdr
 from cgconvert.models.catalog import find_model
 from cgconvert.models.files import read_card
-from cgconvert.options import EngineOptions, VideoOptions
+from cgconvert.options import EngineOptions, VideoOptions, check_engine_options
 from cgconvert.sizes import check_work_size, network_size, parse_size
 from cgconvert.video.route import VideoRoute, with_route
 from cgconvert.video.steadiness import Steadiness, check_steady, choose_steadiness
@@ -253,8 +253,7 @@ def check_options(options: VideoOptions, engine: EngineOptions) -> None:
             raise UsageError(f"`{name}={value:g}` is no time: seconds count from 0, the video's beginning")
     if options.start is not None and options.end is not None and options.end <= options.start:
         raise UsageError(f"`end={options.end:g}` is not after `start={options.start:g}`")
-    if engine.batch is not None and engine.batch < 1:
-        raise UsageError(f"`batch={engine.batch}` is not at least 1")
+    check_engine_options(engine)
 
 
 def _check_strict(source: Path, streams: Sequence[StreamPlan], options: VideoOptions) -> None:

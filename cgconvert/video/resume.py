@@ -75,7 +75,7 @@ class ResumableRun:
     """The folder of one conversion, locked for this process. Made by `resumable_run`.
 
     `segments` are the finished ones in order; `choices` is what the run chose by itself (engine, precision,
-    batch), which a run that goes on has to choose again. `notes` says what was found and dropped.
+    batch, tiles), which a run that goes on has to choose again. `notes` says what was found and dropped.
     """
 
     def __init__(self, output: Path, identity: Mapping[str, Any], request: Mapping[str, Any]) -> None:

@@ -114,11 +114,11 @@ def with_room_to_compare(monkeypatch: pytest.MonkeyPatch, edge: int) -> list[tup
     """Let float32 fit up to pictures of this edge; what is compared."""
     true_verify, seen = ready.verify, []
 
-    def verify(engine: Any, pixels: np.ndarray) -> Verification:
+    def verify(engine: Any, pixels: np.ndarray, run: Any) -> Verification:
         seen.append(pixels.shape[:3])
         if max(pixels.shape[1:3]) > edge:
             raise torch.OutOfMemoryError(SHORT)
-        return true_verify(engine, pixels)
+        return true_verify(engine, pixels, run)
 
     monkeypatch.setattr(ready, "verify", verify)
     return seen

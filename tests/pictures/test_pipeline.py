@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -182,12 +183,28 @@ def test_a_picture_too_large_for_main_memory_fails_alone(
     monkeypatch.setattr("cgconvert.engines.batches.available_memory", lambda: 1_000_000)
     fill(tmp_path / "in", 3)
     (tmp_path / "in/large.png").write_bytes(png(noise(400, 400), 2))
-    result = run(tmp_path / "in", tmp_path / "out", small, exact)
+    result = run(tmp_path / "in", tmp_path / "out", small, replace(exact, tile="off"))
     assert result.converted == 3
     assert result.failures[0].reason == (
-        "400x400 pixels need about 0.0 GiB of memory, 0.0 are free; try another `device` or `precision`, or "
-        "a smaller picture"
+        '400x400 pixels need about 0.0 GiB of memory, 0.0 are free; try `tile="auto"`, another `device` or '
+        "`precision`, or a smaller picture"
     )
+
+
+@pytest.mark.parametrize("name", ["0.png", "large.png"])  # the first one and the last one
+def test_a_picture_too_large_for_main_memory_goes_through_in_tiles(
+    name: str, tmp_path: Path, small: str, exact: EngineOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "in", 3)
+    (tmp_path / "in" / name).write_bytes(png(noise(400, 400), 2))
+    wanted = run(tmp_path / "in", tmp_path / "wanted", small, exact)
+    monkeypatch.setattr("cgconvert.engines.batches.available_memory", lambda: 10_000_000)
+    result = run(tmp_path / "in", tmp_path / "out", small, exact)
+    assert (result.converted, result.failures) == (4, []) == (wanted.converted, wanted.failures)
+    assert (wanted.engine["tiles"], list(result.engine["tiles"])) == ({}, ["400x400"])
+    for picture in names(tmp_path / "out"):
+        untiled, tiled = (read_rgb(tmp_path / place / picture).astype(int) for place in ("wanted", "out"))
+        assert np.abs(tiled - untiled).max() <= 1
 
 
 def test_a_bug_keeps_its_traceback(

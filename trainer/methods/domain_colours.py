@@ -51,7 +51,7 @@ class DomainColours:
         return moved.clamp(-1, 1)
 
     def moved_but_black(self, images: Tensor, source: str, target: str) -> Tensor:
-        """`moved`, but black stays black: prints on paper have no black, and a video's bars and fades need it.
+        """`moved`, but black stays black: paper prints have no black, and a video's bars and fades need it.
 
         The light of a pixel is the mean of its channels. Below `DARK` of it the move shrinks in proportion.
         """

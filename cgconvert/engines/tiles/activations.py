@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -34,10 +35,12 @@ class Activation(Protocol):
 
 
 class InMemory:
-    """Values in main memory."""
+    """Values in main memory, or in a device's."""
 
-    def __init__(self, height: int, width: int, channels: int, dtype: torch.dtype) -> None:
-        self.values: Tensor | None = torch.empty(height, width, channels, dtype=dtype)
+    def __init__(
+        self, height: int, width: int, channels: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.values: Tensor | None = torch.empty(height, width, channels, dtype=dtype, device=device)
 
     def read(self, part: Tile) -> Tensor:
         assert self.values is not None, "the activation is closed"
@@ -58,13 +61,20 @@ class OnDisk:
 
     Read and written by system calls rather than through a memory map: a full disk is an error of the call and
     not the end of the program, and the pages are the system's, which gives them up when memory is short.
+    Without a `path` the file has no name in its `folder`, and the system removes it with the process.
     """
 
-    def __init__(self, path: Path, height: int, width: int, channels: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self, folder: Path, path: Path | None, height: int, width: int, channels: int, dtype: torch.dtype
+    ) -> None:
         self.path, self.width, self.channels, self.dtype = path, width, channels, dtype
         self.point = channels * dtype.itemsize
-        path.touch(0o600)
-        self.file = path.open("r+b", buffering=0)
+        self.file: Any
+        if path is None:
+            self.file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (closed by `close`)
+        else:
+            path.touch(0o600)
+            self.file = path.open("r+b", buffering=0)
         self.file.truncate(height * width * self.point)
 
     def read(self, part: Tile) -> Tensor:
@@ -74,7 +84,7 @@ class OnDisk:
             while row:
                 count = self.file.readinto(row)
                 if not count:
-                    raise OSError(f"{self.path} has been cut short")
+                    raise OSError(f"{self.path or 'a temporary file'} has been cut short")
                 row = row[count:]
         return values.permute(2, 0, 1)[None]
 
@@ -96,5 +106,5 @@ class OnDisk:
 
     def close(self, delete: bool = True) -> None:
         self.file.close()
-        if delete:
+        if delete and self.path is not None:
             self.path.unlink(missing_ok=True)

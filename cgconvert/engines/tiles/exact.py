@@ -19,11 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cgconvert.engines.base import Engine
 from cgconvert.engines.eager import exact_float32
 from cgconvert.engines.tiles.activations import Activation, InMemory, OnDisk
 from cgconvert.engines.tiles.geometry import Tile, tiles_of
 from cgconvert.engines.tiles.stages import Stage, StagedNetwork, Statistics, norm_terms
 from cgconvert.host.files import output_error, write_atomically
+from cgconvert.host.interrupts import Breakable
 from cgconvert.tensors.transfers import Arrival, transfers_for
 
 JOURNAL = "state.json"
@@ -44,14 +46,19 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """The result. `encoded` runs on the network's device; `store` gets the tiles in order."""
+    """The result. `encoded` runs on the network's device; `store` gets the tiles in order.
+
+    `on_device`: what is encoded stays on the network's device, and is not brought to host memory.
+    """
+
+    on_device: bool
 
     def encoded(self, images: Tensor, part: Tile) -> Tensor:
         """What is to be kept of images (1, C, h, w)."""
         ...
 
     def store(self, kept: Tensor, part: Tile) -> None:
-        """Keep it; it is in host memory."""
+        """Keep it; it is in host memory unless it stays on the device."""
         ...
 
     def flush(self) -> None:
@@ -75,7 +82,9 @@ class TensorSource:
 
 
 class TensorSink:
-    """Results as one tensor (1, C, H, W)."""
+    """Results as one tensor (1, C, H, W) on the network's device."""
+
+    on_device = True
 
     def __init__(self, whole: Tensor) -> None:
         self.whole = whole
@@ -94,13 +103,18 @@ class TensorSink:
 
 @dataclass(frozen=True)
 class Storage:
-    """Where values between stages wait: in main memory, or in files of `folder`, which make a run resumable.
+    """Where values between stages wait: in main memory, in that of the network's device if `on_device`, or in
+    files of `folder`.
 
-    `identity` is what a state in the folder must have been made of to be gone on from.
+    The files have no names if `nameless`, so that the system removes them however the process ends. Otherwise
+    they make a run resumable; `identity` is what a state in the folder must have been made of to be gone on
+    from.
     """
 
     dtype: torch.dtype = torch.float32
+    on_device: bool = False
     folder: Path | None = None
+    nameless: bool = False
     identity: str = ""
 
 
@@ -117,8 +131,35 @@ class State:
     moments: list[np.ndarray] = field(default_factory=list)
 
 
+class Network(Protocol):
+    """What computes the stages of a network. `even`: best with tiles that are shown with equal sizes."""
+
+    network: StagedNetwork
+    device: torch.device
+    even: bool
+
+    def run(self, index: int, values: Sequence[Tensor], terms: Sequence[Statistics]) -> Sequence[Tensor]:
+        """The values of a stage for one tile, or for a batch of them."""
+        ...
+
+
+class WholeEngine:
+    """An engine for a network of one stage without norms."""
+
+    even = True
+
+    def __init__(self, network: StagedNetwork, engine: Engine) -> None:
+        self.network, self.engine, self.device = network, engine, engine.device
+
+    def run(self, index: int, values: Sequence[Tensor], terms: Sequence[Statistics]) -> Sequence[Tensor]:
+        """The engine's images."""
+        return [self.engine(values[0])]
+
+
 class Stages(nn.Module):
-    """The stages of a network on a device, in the type that they compute in."""
+    """The stages of a network on a device, layer by layer, in the type that they compute in."""
+
+    even = False
 
     def __init__(self, network: StagedNetwork, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__()
@@ -129,8 +170,10 @@ class Stages(nn.Module):
     def run(self, index: int, values: Sequence[Tensor], terms: Sequence[Statistics]) -> Sequence[Tensor]:
         """The values of a stage for one tile."""
         flat = [part.to(self.device) for term in terms for part in (term.scale, term.shift)]
-        given = [value.to(self.dtype).contiguous(memory_format=torch.channels_last) for value in values]
-        return self.modules_of[index](*given, *flat)
+        with Breakable():
+            given = [value.to(self.dtype).contiguous(memory_format=torch.channels_last) for value in values]
+            results: Sequence[Tensor] = self.modules_of[index](*given, *flat)
+        return results
 
 
 def moments(values: Tensor) -> Tensor:
@@ -161,7 +204,7 @@ class ExactTiling:
 
     def __init__(
         self,
-        stages: Stages,
+        stages: Network,
         height: int,
         width: int,
         edge: int,
@@ -172,7 +215,7 @@ class ExactTiling:
         if edge % network.multiple or edge < network.multiple:
             raise ValueError(f"tiles of {edge} pixels are no multiples of {network.multiple}")
         self.stages, self.network, self.storage, self.advance = stages, network, storage, advance
-        self.height, self.width = height, width
+        self.height, self.width, self.edge = height, width, edge
         self.tiles = list(tiles_of(height, width, edge))
         self.alive: dict[str, Activation] = {}
         self.transfers = transfers_for(stages.device)
@@ -210,8 +253,8 @@ class ExactTiling:
             else:
                 # The target's moments come first, then the values to store.
                 state.moments.append(kept[0].numpy())
-                for name, values in zip(stage.outputs, kept[1:], strict=True):
-                    self.alive[name].write(tile.scaled(self.network.kept[name].scale), values)
+                if not self.storage.on_device:
+                    self._keep(stage, tile, kept[1:])
             state.tile = index + 1
             self._record(state, sink if last else None)
             self.advance((state.stage + state.tile / len(self.tiles)) / len(self.network.stages))
@@ -249,9 +292,15 @@ class ExactTiling:
             if flight is not None:
                 yield flight[0], flight[1].wait()
 
+    def _shown(self, stage: Stage, tile: Tile) -> Tile:
+        """What a tile is shown with: what the stage sees, or as much as for any other tile."""
+        if self.stages.even:
+            return tile.of_size(self.edge + 2 * stage.reach, stage.reach, self.height, self.width)
+        return tile.grown(stage.reach, self.height, self.width)
+
     def _loaded(self, stage: Stage, tile: Tile, source: Source) -> list[Tensor]:
         """The inputs of a stage around a tile."""
-        shown = tile.grown(stage.reach, self.height, self.width)
+        shown = self._shown(stage, tile)
         return [
             self.alive[name].read(shown.scaled(self.network.kept[name].scale)) if name else source.load(shown)
             for name in stage.inputs
@@ -268,7 +317,7 @@ class ExactTiling:
     ) -> Arrival:
         """Give a tile to the device; what comes back are moments and values to store, or the result."""
         stage = self.network.stages[index]
-        shown = tile.grown(stage.reach, self.height, self.width)
+        shown = self._shown(stage, tile)
         with torch.inference_mode(), exact_float32(self.stages.device):
             values = self.transfers.upload(loaded)
             if "" in stage.inputs:
@@ -276,10 +325,19 @@ class ExactTiling:
                 values[number] = source.images(values[number], shown)
             results = [self._cropped(result, tile, shown) for result in self.stages.run(index, values, terms)]
             if sink is not None:
-                return self.transfers.download([sink.encoded(results[0].float(), tile)])
+                encoded = sink.encoded(results[0].float(), tile)
+                return self.transfers.download([encoded], stay=sink.on_device)
             kept = results if stage.stores_measured else results[1:]
-            stored = [value.to(self.storage.dtype) for value in kept]
-            return self.transfers.download([moments(results[0]), *stored])
+            found = moments(results[0])
+            if self.storage.on_device:
+                self._keep(stage, tile, kept)
+                kept = []
+            return self.transfers.download([found, *(value.to(self.storage.dtype) for value in kept)])
+
+    def _keep(self, stage: Stage, tile: Tile, values: Sequence[Tensor]) -> None:
+        """Store what later stages need of a tile."""
+        for name, value in zip(stage.outputs, values, strict=True):
+            self.alive[name].write(tile.scaled(self.network.kept[name].scale), value)
 
     def _cropped(self, values: Tensor, tile: Tile, shown: Tile) -> Tensor:
         """A tile's own points of values that were computed for more."""
@@ -296,14 +354,19 @@ class ExactTiling:
         kept = self.network.kept[name]
         height, width = int(self.height / kept.scale), int(self.width / kept.scale)
         if self.storage.folder is None:
-            return InMemory(height, width, kept.channels, self.storage.dtype)
-        path = self.storage.folder / f"{name}.values"
-        return OnDisk(path, height, width, kept.channels, self.storage.dtype)
+            device = self.stages.device if self.storage.on_device else torch.device("cpu")
+            return InMemory(height, width, kept.channels, self.storage.dtype, device)
+        path = None if self.storage.nameless else self.storage.folder / f"{name}.values"
+        return OnDisk(self.storage.folder, path, height, width, kept.channels, self.storage.dtype)
 
     def _record(self, state: State, sink: Sink | None, now: bool = False) -> None:
         """Write down how far the run is, if it is to be resumable and some time has passed."""
         folder = self.storage.folder
-        if folder is None or (not now and time.monotonic() < self.recorded + SECONDS_BETWEEN_RECORDS):
+        if (
+            folder is None
+            or self.storage.nameless
+            or (not now and time.monotonic() < self.recorded + SECONDS_BETWEEN_RECORDS)
+        ):
             return
         for activation in self.alive.values():
             activation.flush()
@@ -315,7 +378,7 @@ class ExactTiling:
     def _resumed(self) -> State:
         """What an earlier run of the same picture wrote down, or the beginning."""
         folder = self.storage.folder
-        if folder is None:
+        if folder is None or self.storage.nameless:
             return State()
         folder.mkdir(parents=True, exist_ok=True)
         try:

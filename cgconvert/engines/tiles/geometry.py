@@ -35,6 +35,15 @@ class Tile:
             min(width, self.right + reach),
         )
 
+    def of_size(self, edge: int, reach: int, height: int, width: int) -> Tile:
+        """With at least `reach` pixels around it as far as the picture goes, `edge` pixels a side in all.
+
+        Where the picture ends there are more on the other side. A smaller picture is all in it.
+        """
+        top = max(0, min(self.top - reach, height - edge))
+        left = max(0, min(self.left - reach, width - edge))
+        return Tile(top, left, min(height, top + edge), min(width, left + edge))
+
     def scaled(self, scale: Fraction) -> Tile:
         """In points of which one stands for `scale` pixels along a side; its edges lie between points."""
         edges = [edge / scale for edge in (self.top, self.left, self.bottom, self.right)]

@@ -1,0 +1,233 @@
+"""Which pictures of a job go through its network in tiles, how large tiles are, and where values wait."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cgconvert.engines.base import Engine
+from cgconvert.engines.tiles.exact import (
+    ExactTiling,
+    Network,
+    Sink,
+    Source,
+    Stages,
+    Storage,
+    TensorSink,
+    TensorSource,
+    WholeEngine,
+)
+from cgconvert.engines.tiles.stages import StagedNetwork, cut_into_stages
+from cgconvert.errors import ModelError, OutputError
+from cgconvert.host.memory import available_memory
+from cgconvert.progress import Progress
+from cgconvert.tensors.dtypes import DTYPES
+
+EDGES = {"cpu": 512, "cuda": 1024}
+"""Of a tile, in pixels, where it is chosen and memory allows."""
+
+SMALLEST_EDGE = 64
+
+TILE_SHARE = 0.25
+"""Share of the free memory that one tile may take in the network: the next one and the last are there too."""
+
+VALUES_SHARE = 0.5
+"""Share of the free memory that values between stages may take; tiles and pictures need the rest."""
+
+DISK_SHARE = 0.8
+"""Share of the free disk space that values between stages may take."""
+
+SECONDS_BETWEEN_TELLING = 5.0
+"""Between two looks at how far a picture is."""
+
+
+class Tiling:
+    """How the pictures of a job go through in tiles, with the result of the untiled network.
+
+    `asked` is the edge of a tile in pixels: every picture that is larger goes through in tiles. None: those
+    of the sizes that `take` was called for, because they do not fit. `note` gets lines for the report,
+    `progress` how far a picture is. Making it raises `ModelError` for a network that cannot be tiled as
+    asked.
+    """
+
+    def __init__(
+        self, engine: Engine, asked: int | None, note: Callable[[str], None], progress: Progress
+    ) -> None:
+        self.engine, self.asked, self.note, self.progress = engine, asked, note, progress
+        self.edges: dict[tuple[int, int], int] = {}
+        self.used: dict[tuple[int, int], int] = {}
+        self._ready: Network | None = None
+        # Of a network that cannot be tiled as asked that is told now, and not at the first large picture.
+        self._network = self._cut() if asked is not None else None
+
+    @property
+    def network(self) -> StagedNetwork:
+        """The generator, cut at its instance norms. Raises `ModelError` where that cannot be done."""
+        if self._network is None:
+            self._network = self._cut()
+        return self._network
+
+    def _cut(self) -> StagedNetwork:
+        card = self.engine.model.card
+        return cut_into_stages(
+            self.engine.model.generator, card.network_channels, card.size_multiple, card.size_minimum
+        )
+
+    def edge_for(self, height: int, width: int) -> int | None:
+        """The edge in pixels of the tiles that pictures of this padded size go through in; None: untiled."""
+        if self.asked is None:
+            return self.edges.get((height, width))
+        edge = self._whole_multiple(self.asked)
+        return edge if max(height, width) > edge else None
+
+    def take(self, height: int, width: int, pixel_bytes: float, free: int) -> bool:
+        """Let pictures of this padded size, which do not fit, go through in tiles; whether that is possible.
+
+        A pixel of a tile takes `pixel_bytes` of the `free` bytes of the device's memory. Where tiles are too
+        large in spite of that, the next call takes smaller ones.
+        """
+        if self.asked is not None:
+            return False
+        try:
+            around = 2 * max(stage.reach for stage in self.network.stages)
+        except ModelError as error:
+            self.note(str(error))
+            return False
+        before = self.edges.get((height, width), max(height, width))
+        edge = EDGES[self.engine.device.type]
+        while edge > SMALLEST_EDGE and edge >= before:
+            edge //= 2
+        while edge > SMALLEST_EDGE and pixel_bytes * (edge + around) ** 2 > TILE_SHARE * free:
+            edge //= 2
+        edge = self._whole_multiple(edge)
+        if pixel_bytes * (edge + around) ** 2 > free or edge >= before:
+            return False
+        if self._values_place(height, width) is None:
+            return False
+        self.edges[height, width] = edge
+        return True
+
+    def _whole_multiple(self, edge: int) -> int:
+        """A length rounded up to what the network's tiles can have."""
+        multiple = self.engine.model.card.size_multiple
+        return -(-edge // multiple) * multiple
+
+    def __call__(self, images: Tensor, edge: int | None = None) -> Tensor:
+        """Results of padded images (N, C, H, W) on the engine's device, one after another, likewise float32.
+
+        `edge` of the tiles in pixels; None: as for this size. Raises `OutputError` where memory and disk have
+        no room for the values between stages.
+        """
+        height, width = images.shape[2:]
+        if edge is None:
+            edge = self.edge_for(height, width)
+            assert edge is not None, "this size is not tiled"
+            self.used[height, width] = edge
+            self.note(self._described(height, width, edge))
+        card = self.engine.model.card
+        results = torch.empty(len(images), card.out_channels, height, width, device=images.device)
+        for index in range(len(images)):
+            part = slice(index, index + 1)
+            self.translate(TensorSource(images[part]), TensorSink(results[part]), height, width, edge)
+        return results
+
+    def translate(self, source: Source, sink: Sink, height: int, width: int, edge: int) -> None:
+        """One padded picture in tiles of `edge` pixels. Raises as calling does."""
+        storage = self._values_place(height, width)
+        if storage is None:
+            raise OutputError(
+                f"{width}x{height} pixels in tiles need "
+                f"{self.network.peak_values * height * width * 2 / 2**30:.1f} GiB for values between layers, "
+                f"and neither the memory nor {values_folder()} has them: free some space, or set TMPDIR to a "
+                "folder with more"
+            )
+        told = time.monotonic()
+        is_shown = False
+
+        def tell(share: float) -> None:
+            nonlocal told, is_shown
+            if time.monotonic() > told + SECONDS_BETWEEN_TELLING:
+                told, is_shown = time.monotonic(), True
+                self.progress.stage(f"{width}x{height} in tiles, {share:.0%} done")
+
+        try:
+            ExactTiling(self._made_ready(), height, width, edge, storage, tell).run(source, sink)
+        finally:
+            if is_shown:
+                self.progress.stage(None)
+
+    def describe(self) -> dict[str, int]:
+        """The edge in pixels of the tiles of each padded size, such as "960x540", that was tiled."""
+        return {f"{width}x{height}": edge for (height, width), edge in self.used.items()}
+
+    def _described(self, height: int, width: int, edge: int) -> str:
+        """A line about pictures of this padded size for the report."""
+        how = "each in one pass"
+        if self.network.norms:
+            how = f"layer by layer in {str(self._dtype).removeprefix('torch.')}"
+            if storage := self._values_place(height, width):
+                how += f", {describe(storage)}"
+        return f"{width}x{height} goes through the network in tiles of {edge} pixels, {how}"
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """What stages are computed in. Where the engine computes in int8, that is float32."""
+        return DTYPES.get(self.engine.precision, torch.float32)
+
+    def _made_ready(self) -> Network:
+        """Networks without instance norms go through the engine itself, the others layer by layer."""
+        if self._ready is None:
+            if self.network.norms:
+                self._ready = Stages(self.network, self.engine.device, self._dtype)
+            else:
+                self._ready = WholeEngine(self.network, self.engine)
+        return self._ready
+
+    def _values_place(self, height: int, width: int) -> Storage | None:
+        return choose_storage(self.engine.device, self.network.peak_values * height * width, self._dtype)
+
+
+def choose_storage(device: torch.device, values: float, dtype: torch.dtype) -> Storage | None:
+    """Where so many values between stages wait; None if nowhere.
+
+    That is on the device, in main memory or on disk as they are computed, and only where neither has the room
+    in bfloat16, which rounds them: as long as it can, the result does not depend on the free memory.
+    """
+    memory, folder = available_memory(), values_folder()
+    disk = shutil.disk_usage(folder).free
+    on_card = device.type == "cuda" and torch.cuda.mem_get_info(device)[0]
+    for kept in dict.fromkeys((dtype, torch.bfloat16)):
+        needed = values * kept.itemsize
+        if on_card and needed <= VALUES_SHARE * on_card:
+            return Storage(kept, on_device=True)
+        if memory is None or needed <= VALUES_SHARE * memory:
+            return Storage(kept)
+        if needed <= DISK_SHARE * disk:
+            return Storage(kept, folder=folder, nameless=True)
+    return None
+
+
+def values_folder() -> Path:
+    """Where values between stages are written if memory has no room for them.
+
+    `TMPDIR`, else /var/tmp, since /tmp is in memory on many systems.
+    """
+    if not os.environ.get("TMPDIR") and os.access("/var/tmp", os.W_OK):
+        return Path("/var/tmp")
+    return Path(tempfile.gettempdir())
+
+
+def describe(storage: Storage) -> str:
+    """Where values between stages wait, in words."""
+    place = f"in files in {storage.folder}" if storage.folder else "in memory"
+    if storage.on_device:
+        place = "on the device"
+    rounded = ", rounded to bfloat16" if storage.dtype == torch.bfloat16 else ""
+    return f"values between layers {place}{rounded}"
