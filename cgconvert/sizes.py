@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import re
+from fractions import Fraction
 
 from cgconvert.card import ModelCard
 from cgconvert.errors import UsageError
 
 _SIZE = re.compile(r"(?P<width>\d+)x(?P<height>\d+)|(?P<lines>\d+)p|(?P<factor>\d*\.?\d+)x", re.IGNORECASE)
 MAX_EDGE = 16384
+MOST_ASPECT = 255
+"""The most of numerator and denominator of a pixel's shape that every codec can store (MPEG-4 has 8 bits)."""
 STROKES = {"fine": 0.5, "medium": 1.0, "large": 2.0}
 """Sizes of strokes by name: how many times as large as the model's own they are."""
 STROKE_RANGE = 0.1, 10.0
@@ -38,6 +41,22 @@ def parse_size(text: str, width: int, height: int, name: str) -> tuple[int, int]
             f"`{name}={text!r}` is {size[0]}x{size[1]}: both sides must be from 1 to {MAX_EDGE} pixels"
         )
     return size
+
+
+def pixel_aspect(aspect: Fraction | None, source: tuple[int, int], size: tuple[int, int]) -> Fraction | None:
+    """Return the shape of pixels with which a picture of another size is shown in the shape of its source.
+
+    `aspect` is that of the source's pixels, width by height, or None for square ones. Sizes are
+    (width, height). What a size is off by because pixels are whole changes nothing.
+    """
+    square = aspect or Fraction(1)
+    for kept in dict.fromkeys((aspect, Fraction(1))):
+        shown = source[0] * square / (kept or 1)
+        if abs(size[0] / shown - Fraction(size[1], source[1])) <= 1 / shown + Fraction(1, source[1]):
+            return kept
+    wanted = square * Fraction(source[0] * size[1], source[1] * size[0])
+    narrow = max(min(wanted, 1 / wanted), Fraction(1, MOST_ASPECT)).limit_denominator(MOST_ASPECT)
+    return narrow if wanted < 1 else 1 / narrow
 
 
 def stroke_factor(asked: str | float) -> float:

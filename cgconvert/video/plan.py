@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from cgconvert.media.video.tone import HDR_MODES, HdrPlan, choose_hdr, is_hdr
 from cgconvert.models.catalog import find_model
 from cgconvert.models.files import read_card
 from cgconvert.options import EngineOptions, VideoOptions, check_engine_options
-from cgconvert.sizes import check_work_size, network_size, parse_size
+from cgconvert.sizes import check_work_size, network_size, parse_size, pixel_aspect
 from cgconvert.video.route import VideoRoute, with_route
 from cgconvert.video.steadiness import Steadiness, check_steady, choose_steadiness
 from cgconvert.video.target import Place, choose_target, dropped_metadata, plan_writable_streams
@@ -63,7 +64,8 @@ class VideoPlan:
     @property
     def result_info(self) -> StreamInfo:
         """What is known of the result's stream, apart from its size."""
-        return self.hdr.described(self.info) if self.hdr is not None else self.info
+        info = self.hdr.described(self.info) if self.hdr is not None else self.info
+        return replace(info, sample_aspect_ratio=_result_aspect(info, self.size))
 
     @property
     def warnings(self) -> list[str]:
@@ -163,6 +165,12 @@ def plan_video(
         _check_strict(source, streams, options)
         if hdr is not None:
             joined.append(hdr.describe())
+        aspect = _result_aspect(info, size)
+        if aspect not in (info.sample_aspect_ratio, None, 1):
+            joined.append(
+                f"{size[0]}x{size[1]} has another shape than the source: its pixels are marked as "
+                f"{aspect.numerator}:{aspect.denominator}, so that players show the source's shape"
+            )
         notes += [*joined, *dropped_metadata(video, target, muxer, encoding, streams), *dropped]
     plan = VideoPlan(
         source=source,
@@ -187,6 +195,11 @@ def plan_video(
     )
     # A card may decode, and may replace the encoder planned so far. Both are tried on one frame.
     return with_route(plan)
+
+
+def _result_aspect(info: StreamInfo, size: tuple[int, int]) -> Fraction | None:
+    """Return the shape of a result's pixels, None for square ones."""
+    return pixel_aspect(info.sample_aspect_ratio, (info.width, info.height), size)
 
 
 def find_video_model(model: str | Path) -> tuple[Path, ModelCard]:
