@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import av
 import pytest
 
 from cgconvert import convert_video
+from cgconvert.media.video import matroska
 from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.sizes import pixel_aspect
-from tests.video.clips import Clip, make_clip, read_facts
+from tests.video.clips import Clip, make_clip, picture, read_facts
 
 PAL, PAL_WIDE, NTSC_WIDE = Fraction(16, 15), Fraction(64, 45), Fraction(32, 27)
 
@@ -58,7 +60,7 @@ def anamorphic(path: Path, rotation: int = 0) -> Path:
 
 @pytest.mark.parametrize(
     ("suffix", "codec"),
-    [("mp4", "h264"), ("mkv", "h265"), ("mov", "prores")],
+    [("mp4", "h264"), ("mkv", "h265"), ("webm", "vp9"), ("mkv", "ffv1"), ("mov", "prores")],
 )
 @pytest.mark.parametrize(
     ("size", "expected"),
@@ -95,3 +97,80 @@ def test_side_by_side(tmp_path: Path, exact: EngineOptions) -> None:
     source, output = anamorphic(tmp_path / "in.mp4"), tmp_path / "out.mp4"
     convert_video(source, output, "identity", VideoOptions(size="64x64", compare="side"), exact)
     assert shown(output) == ((128, 64), Fraction(2))
+
+
+def elements(data: bytes, parent: matroska.Element | None = None) -> list[matroska.Element]:
+    start, end = (parent.content, parent.end) if parent else (0, len(data))
+    return list(matroska._elements(data, start, end))
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "webm"])
+def test_a_matroska_header_is_whole_after_the_change(
+    tmp_path: Path, exact: EngineOptions, suffix: str
+) -> None:
+    """Its index points to what it says, checksums are right, and all streams are there with their times."""
+    codec, audio = ("ffv1", "flac") if suffix == "mkv" else ("vp9", "libopus")
+    clips = []
+    for aspect in (Fraction(1), Fraction(4, 3)):
+        tags = {"sample_aspect_ratio": aspect}
+        clip = Clip(frames=60, audio=audio, chapters=True, tags=tags, metadata={"title": "t"})  # type: ignore[arg-type]
+        source = make_clip(tmp_path / f"{aspect.denominator}.mkv", clip)
+        clips.append(tmp_path / f"out{aspect.denominator}.{suffix}")
+        convert_video(source, clips[-1], "identity", VideoOptions(codec=codec), exact)
+    plain, told = map(read_facts, clips)
+    assert shown(clips[1]) == ((96, 64), Fraction(4, 3))
+    assert (told.pts, told.packets, told.chapters) == (plain.pts, plain.packets, plain.chapters)
+    data = clips[1].read_bytes()
+    assert len(data) == len(clips[0].read_bytes())
+    _, segment = elements(data)
+    parts = elements(data, segment)
+    assert parts[-1].end == len(data)
+    kinds = {part.start - segment.content: part.kind for part in parts}
+    seen = 0
+    for entry in elements(data, parts[0]):
+        if entry.kind == matroska.SEEK:
+            kind, position = (
+                int.from_bytes(data[one.content : one.end], "big") for one in elements(data, entry)
+            )
+            assert kinds[position] == kind
+            seen += 1
+    assert seen >= 4
+    summed = 0
+    for part in parts:
+        checksum = next(iter(elements(data, part)), None) if part.kind != matroska.VOID else None
+        if checksum is not None and checksum.kind == matroska.CRC:
+            stored = int.from_bytes(data[checksum.content : checksum.end], "little")
+            assert stored == zlib.crc32(data[checksum.end : part.end])
+            summed += 1
+    assert summed >= (4 if suffix == "mkv" else 0)
+
+
+def test_a_copied_video_keeps_its_shape(tmp_path: Path, exact: EngineOptions) -> None:
+    """A second video of a codec that does not tell the shape itself."""
+    source, output = tmp_path / "in.mov", tmp_path / "out.mkv"
+    with av.open(str(source), "w") as container:
+        streams = [container.add_stream("libx264", rate=25), container.add_stream("prores_ks", rate=25)]
+        for stream in streams:
+            assert isinstance(stream, av.VideoStream)
+            stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv422p10le"
+            stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        for index in range(3):
+            for stream in streams:
+                frame = av.VideoFrame.from_ndarray(picture(index, 96, 64), "rgb24").reformat(
+                    format="yuv422p10le"
+                )
+                frame.pts, frame.time_base = index, Fraction(1, 25)
+                container.mux(stream.encode(frame))  # type: ignore[union-attr]
+        for stream in streams:
+            container.mux(stream.encode(None))  # type: ignore[union-attr]
+    convert_video(source, output, "identity", VideoOptions(), exact)
+    with av.open(str(output)) as container:
+        assert [video.sample_aspect_ratio for video in container.streams.video] == [Fraction(4, 3)] * 2
+
+
+def test_a_header_of_another_layout_stays_as_it_is(tmp_path: Path) -> None:
+    for data in (b"", b"\x1a\x45\xdf\xa3\x80", bytes(100), b"\x18\x53\x80\x67\x83\xec\x81\x00", b"\xff" * 50):
+        path = tmp_path / "a.mkv"
+        path.write_bytes(data)
+        assert not matroska.mark_display_sizes(path, {1: (128, 64)})
+        assert path.read_bytes() == data

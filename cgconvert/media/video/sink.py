@@ -19,6 +19,7 @@ from cgconvert.frames import Frame, PlaneFrame, StreamInfo
 from cgconvert.host.files import output_error, real_path
 from cgconvert.media.video.copying import CopiedStream
 from cgconvert.media.video.encoder import Encoding, FrameEncoder, video_metadata
+from cgconvert.media.video.matroska import display_size, mark_display_sizes
 from cgconvert.media.video.open import open_video
 from cgconvert.media.video.packets import EncodedPacket
 from cgconvert.media.video.probe import VideoProbe
@@ -87,14 +88,19 @@ class VideoSink:
             )
             self.container.metadata.update(video_metadata(source.metadata))
             self.outputs: dict[int, Any] = {}
+            self.display_sizes: dict[int, tuple[int, int]] = {}
+            """By the number of a Matroska track, at which size it is shown if its pixels are not square."""
             for plan in plans:
                 template = source.streams[plan.index]
                 if plan.action == "converted":
                     self.video = self.encoder.add_to(self.container, template)
                     self.outputs[plan.index] = self.video
+                    self._note_display_size(encoding.width, encoding.height, info.sample_aspect_ratio)
                 elif plan.action == "copied":
                     output = self._add_copy(self.container, template, plan, muxer)
                     self.outputs[plan.index] = output
+                    if isinstance(template, av.VideoStream):
+                        self._note_display_size(template.width, template.height, template.sample_aspect_ratio)
                     if not plan.goes_into_header(muxer):
                         self.copies[plan.index] = CopiedStream(
                             self.container, template, output, muxer, self.damage
@@ -104,6 +110,12 @@ class VideoSink:
             self.container.start_encoding()
         except (av.error.FFmpegError, OSError) as error:
             raise _as_output_error(target, error) from error
+
+    def _note_display_size(self, width: int, height: int, aspect: Fraction | None) -> None:
+        """Remember how the video that was added last is shown, for containers that must be told."""
+        if self.container.format.name in ("matroska", "webm") and aspect not in (None, 0, 1):
+            assert aspect is not None
+            self.display_sizes[len(self.container.streams)] = display_size(width, height, aspect)
 
     def _add_copy(self, container: OutputContainer, template: Any, plan: StreamPlan, muxer: str) -> Any:
         if plan.goes_into_header(muxer) and plan.kind == "cover":
@@ -179,6 +191,9 @@ class VideoSink:
             if self.encoder.frames:
                 self._mux_video(self.encoder.encode(None))
             self.container.close()
+            sizes = self.display_sizes if self.frames else {}
+            if sizes and self.path is not None and not mark_display_sizes(self.path, sizes):
+                self.damage.note("the shape of its pixels is lost: the result's header has no room")
         except (av.error.FFmpegError, OSError) as error:
             raise _as_output_error(self.target, error) from error
         if self.frames:
