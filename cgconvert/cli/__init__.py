@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from cgconvert.cli.wording import tell_error
+from cgconvert.cli.wording import log_as, tell_error
 from cgconvert.errors import CgconvertError, Interrupted
 from cgconvert.host.channels import Worker
 from cgconvert.host.interrupts import deferring, end_by_signal, hear_termination
@@ -99,6 +99,7 @@ def main(args: list[str] | None = None) -> NoReturn:
     wait_without_spinning()
     keep_freed_memory()
     hear_termination()
+    log_as("text")
     run(cgconvert, "cgconvert", args)
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgconvert.cli.wording import tell
+from cgconvert.cli.wording import log_as, tell
 from cgconvert.engines.cache import OFF as CACHE_OFF
 from cgconvert.errors import OutputError, UsageError, printable
 from cgconvert.host.files import real_path
 from cgconvert.options import PRECISIONS, EngineOptions
 from cgconvert.progress import counted
+from cgconvert.scale.results import ResultLines
 
 if TYPE_CHECKING:
     from cgconvert.scale.files import Failure
@@ -182,16 +184,64 @@ shard_option = click.option(
 )
 
 
+def _choose_log(context: click.Context, option: click.Parameter, value: str) -> None:
+    log_as(value)
+
+
+def scale_options(function: Command) -> Command:
+    """Add --shard, --manifest, --results and --log."""
+    path = click.Path(path_type=Path, dir_okay=False)
+    for option in reversed(
+        [
+            shard_option,
+            click.option(
+                "--manifest",
+                type=path,
+                metavar="FILE",
+                help="Convert what FILE lists, in JSON Lines or Parquet: path, output, options in each row.",
+            ),
+            click.option(
+                "--results",
+                type=path,
+                metavar="FILE",
+                help="Add a line of JSON to FILE for each input that is dealt with.",
+            ),
+            click.option(
+                "--log",
+                type=click.Choice(["text", "json"]),
+                default="text",
+                show_default=True,
+                expose_value=False,
+                callback=_choose_log,
+                is_eager=True,
+                help="How progress, notes and errors are printed: for people, or as lines of JSON.",
+            ),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+@contextmanager
+def result_lines(path: Path | None) -> Iterator[ResultLines | None]:
+    """Open the file of --results for a run, if there is to be one. Raises `OutputError`."""
+    if path is None:
+        yield None
+        return
+    with ResultLines(path) as lines:
+        yield lines
+
+
 def print_failures(failures: Sequence[Failure]) -> None:
     """Print what was not converted, up to `SHOWN` of it, on standard error."""
     for failure in failures[:SHOWN]:
         tell(f"Failed: {printable(failure.file)}: {failure.reason}")
     if len(failures) > SHOWN:
-        click.echo(f"... and {len(failures) - SHOWN} more; --report FILE lists them all", err=True)
+        tell(f"... and {len(failures) - SHOWN} more; --report FILE lists them all")
 
 
 def print_stale(count: int) -> None:
     """Say how many skipped results are older than their source."""
     if count:
         older = f"{counted(count, 'skipped result')} {'is' if count == 1 else 'are'} older"
-        click.echo(f"Note: {older} than the source; --overwrite converts again", err=True)
+        tell(f"Note: {older} than the source; --overwrite converts again")

@@ -16,21 +16,24 @@ from cgconvert.cli.common import (
     print_failures,
     print_stale,
     read_engine_options,
-    shard_option,
+    result_lines,
+    scale_options,
     tile_option,
 )
 from cgconvert.cli.status import create_progress, seconds_as_clock
-from cgconvert.cli.wording import tell, worded
+from cgconvert.cli.wording import say, tell, worded
 from cgconvert.errors import CgconvertError, OutputError, UsageError, printable
 from cgconvert.host.interrupts import deferring
 from cgconvert.media.picture.formats import FORMATS
 from cgconvert.options import ImageOptions, VideoOptions
 from cgconvert.pictures.plan import ImagePlan, plan_dir, plan_images
+from cgconvert.pictures.rows import plan_rows
 from cgconvert.progress import counted
 from cgconvert.scale.shards import parse_shard
 
 if TYPE_CHECKING:
     from cgconvert.pictures.result import ImagesResult
+    from cgconvert.scale.results import ResultLines
 
 _PATH = click.Path(path_type=Path)
 
@@ -75,16 +78,16 @@ def image_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command(name="dir", short_help="Convert a folder of pictures with all its subfolders.")
-@click.argument("folder", metavar="DIR", type=_PATH)
+@click.argument("folder", metavar="DIR", required=False, type=_PATH)
 @click.option("-o", "--output", metavar="OUT", type=_PATH, help="Default: DIR.MODEL beside DIR.")
 @image_options
 @click.option("--videos", is_flag=True, help="Convert the videos in DIR too, as `cgconvert video` does.")
-@shard_option
+@scale_options
 @click.option(
     "--watch", is_flag=True, help="Wait for more pictures in DIR and convert them too, until Ctrl-C."
 )
 def directory(
-    folder: Path,
+    folder: Path | None,
     output: Path | None,
     model: str,
     strength: float,
@@ -104,6 +107,8 @@ def directory(
     quiet: bool,
     videos: bool,
     shard: str | None,
+    manifest: Path | None,
+    results: Path | None,
     watch: bool,
 ) -> int:
     """Convert every picture in the folder DIR and its subfolders to another look.
@@ -116,12 +121,24 @@ def directory(
     choice = read_engine_options(device, engine, precision, batch, tile)
     if watch and videos:
         raise UsageError("--watch is for pictures alone: leave out --videos")
-    plan = plan_dir(folder, output, model, options, choice, parse_shard(shard), videos)
-    if not (videos and plan.videos):
-        return _run(plan, dry_run, RunReport(report), quiet)
-    parts = RunReport(report, ("pictures", "videos"))
-    code = _run(plan, dry_run, parts, quiet) if plan.found else 0
-    return max(code, _run_videos(plan, dry_run, parts, quiet))
+    if (folder is None) == (manifest is None):
+        raise click.UsageError(
+            "Missing argument 'DIR'." if folder is None else "Give DIR or --manifest, not both."
+        )
+    part = parse_shard(shard)
+    if manifest is not None:
+        if videos:
+            raise UsageError("--videos is for folders: `cgconvert video --manifest` takes a list of videos")
+        plan = plan_rows(manifest, output, model, options, choice, part)
+    else:
+        assert folder is not None
+        plan = plan_dir(folder, output, model, options, choice, part, videos)
+    with result_lines(None if dry_run else results) as lines:
+        if not (videos and plan.videos):
+            return _run(plan, dry_run, RunReport(report), quiet, lines)
+        parts = RunReport(report, ("pictures", "videos"))
+        code = _run(plan, dry_run, parts, quiet, lines) if plan.found else 0
+        return max(code, _run_videos(plan, dry_run, parts, quiet, lines))
 
 
 @click.command(name="image", short_help="Convert single pictures.")
@@ -163,7 +180,9 @@ def image(
     return _run(plan_images(files, output, model, options, choice), dry_run, RunReport(report), quiet)
 
 
-def _run_videos(plan: ImagePlan, dry_run: bool, report: RunReport, quiet: bool) -> int:
+def _run_videos(
+    plan: ImagePlan, dry_run: bool, report: RunReport, quiet: bool, lines: ResultLines | None
+) -> int:
     """Convert the videos in the folder of a plan as its pictures are converted."""
     with deferring():
         from cgconvert.cli.video import run_several
@@ -179,10 +198,12 @@ def _run_videos(plan: ImagePlan, dry_run: bool, report: RunReport, quiet: bool) 
         keep_colours=own.keep_colours,
     )
     videos = plan_videos([plan.folder], plan.output, plan.model, options, plan.engine, plan.shard)
-    return run_several(videos, dry_run, report, quiet)
+    return run_several(videos, dry_run, report, quiet, lines)
 
 
-def _run(plan: ImagePlan, dry_run: bool, report: RunReport, quiet: bool) -> int:
+def _run(
+    plan: ImagePlan, dry_run: bool, report: RunReport, quiet: bool, lines: ResultLines | None = None
+) -> int:
     """Carry a plan out and return the exit code, which is 1 if a picture failed."""
     if dry_run:
         for line in plan.describe():
@@ -193,7 +214,7 @@ def _run(plan: ImagePlan, dry_run: bool, report: RunReport, quiet: bool) -> int:
         from cgconvert.pictures.pipeline import run_images
         from cgconvert.pictures.result import Tally
 
-    tally = Tally(plan)
+    tally = Tally(plan, lines)
     try:
         result = run_images(plan, create_progress(quiet), tally)
     except CgconvertError:
@@ -217,7 +238,7 @@ def _print_outcome(plan: ImagePlan, result: ImagesResult, quiet: bool) -> None:
         count = counted(part.images, "picture") if part.images > 1 else printable(part.first)
         tell(f"Note: not kept in {count}: {part.what}")
     print_stale(result.stale)
-    click.echo(summary(result))
+    say(summary(result))
 
 
 def summary(result: ImagesResult) -> str:

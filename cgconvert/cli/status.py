@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cgconvert.cli.wording import tell, worded
+from cgconvert.cli.wording import logs_json, tell, tell_event, worded
 from cgconvert.progress import Progress, Silent, counted
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ def create_progress(quiet: bool) -> Progress:
     """Return the progress that suits standard error: a live line on a terminal, lines in a file or pipe."""
     if quiet:
         return Silent()
+    if logs_json():
+        return JsonProgress()
     return LiveProgress() if sys.stderr.isatty() else LineProgress()
 
 
@@ -123,6 +125,36 @@ class LineProgress:
     def series(self, done: int, total: int, left: float | None) -> None:
         if done < total:
             click.echo(f"video {done + 1} of {total}{describe_left(left)}", err=True)
+
+
+class JsonProgress:
+    """Prints lines of JSON: each begin and note at once, and how far it is every ten seconds."""
+
+    def begin(self, task: str, total: int | None, unit: str) -> None:
+        self.total, self.unit = total, unit
+        self.pace, self.printed = Pace(), time.monotonic()
+        tell_event("begin", task=task, total=total, unit=unit)
+
+    def advance(self, done: int, busiest: str | None = None) -> None:
+        rate, now = self.pace.measure(done), time.monotonic()
+        if now - self.printed < LINE_INTERVAL:
+            return
+        self.printed = now
+        told = round(rate, 3) if rate is not None else None
+        tell_event("progress", done=done, total=self.total, unit=self.unit, rate=told, busiest=busiest)
+
+    def note(self, line: str) -> None:
+        tell(line, "note")
+
+    def stage(self, what: str | None) -> None:
+        if what is not None:
+            tell_event("stage", task=what)
+
+    def finish(self) -> None:
+        pass
+
+    def series(self, done: int, total: int, left: float | None) -> None:
+        tell_event("videos", done=done, total=total, seconds_left=None if left is None else round(left, 1))
 
 
 class LiveProgress:

@@ -16,12 +16,13 @@ from cgconvert.cli.common import (
     print_failures,
     print_stale,
     read_engine_options,
+    result_lines,
     save_report,
-    shard_option,
+    scale_options,
     tile_option,
 )
 from cgconvert.cli.status import create_progress, seconds_as_clock
-from cgconvert.cli.wording import tell, worded
+from cgconvert.cli.wording import say, tell, worded
 from cgconvert.errors import CgconvertError, OutputError, UsageError
 from cgconvert.host.interrupts import deferring
 from cgconvert.host.threads import wait_without_spinning
@@ -31,6 +32,7 @@ from cgconvert.scale.shards import parse_shard
 from cgconvert.video.steadiness import parse_steady
 
 if TYPE_CHECKING:
+    from cgconvert.scale.results import ResultLines
     from cgconvert.video.folder import VideosPlan
     from cgconvert.video.plan import VideoPlan
     from cgconvert.video.report import VideoReport
@@ -53,7 +55,7 @@ def parse_time(text: str | None, option: str) -> float | None:
 
 
 @click.command(short_help="Convert videos; sound, subtitles and timestamps are kept.")
-@click.argument("sources", metavar="IN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("sources", metavar="IN...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "-o",
     "--output",
@@ -137,7 +139,7 @@ def parse_time(text: str | None, option: str) -> float | None:
 )
 @click.option("--restart", is_flag=True, help="Begin again instead of continuing an interrupted run.")
 @click.option("--strict", is_flag=True, help="Stop at the first damage in IN, or if a stream cannot be kept.")
-@shard_option
+@scale_options
 @click.option("--dry-run", is_flag=True, help="Print what would be done and stop.")
 @click.option(
     "--report",
@@ -176,6 +178,8 @@ def video(
     restart: bool,
     strict: bool,
     shard: str | None,
+    manifest: Path | None,
+    results: Path | None,
     dry_run: bool,
     report: Path | None,
     quiet: bool,
@@ -210,15 +214,23 @@ def video(
     )
     engine_choice = read_engine_options(device, engine, precision, batch, tile)
     with deferring():
-        from cgconvert.video.folder import only_video, plan_videos
+        from cgconvert.video.folder import only_video, plan_video_rows, plan_videos
 
+    if bool(sources) == (manifest is not None):
+        raise click.UsageError(
+            "Missing argument 'IN...'." if not sources else "Give IN or --manifest, not both."
+        )
     part = parse_shard(shard)
-    only = only_video(sources) if part is None else None
+    only = only_video(sources) if part is None and results is None else None
     if only is not None:
         _run(only, output, model, options, engine_choice, dry_run, report, quiet)
         return 0
-    plan = plan_videos(sources, output, model, options, engine_choice, part)
-    return run_several(plan, dry_run, RunReport(report), quiet)
+    if manifest is not None:
+        plan = plan_video_rows(manifest, output, model, options, engine_choice, part)
+    else:
+        plan = plan_videos(sources, output, model, options, engine_choice, part)
+    with result_lines(None if dry_run else results) as lines:
+        return run_several(plan, dry_run, RunReport(report), quiet, lines)
 
 
 def _run(
@@ -254,7 +266,7 @@ def convert(plan: VideoPlan, report: Path | None, quiet: bool) -> None:
     if not quiet:
         for warning in result.warnings[len(plan.warnings) :]:
             tell(f"Note: {warning}")
-        click.echo(summary(result))
+        say(summary(result))
     save_report(report, result.to_dict(), f"{result.output} is complete")
 
 
@@ -268,7 +280,9 @@ def summary(result: VideoReport) -> str:
     )
 
 
-def run_several(plan: VideosPlan, dry_run: bool, report: RunReport, quiet: bool) -> int:
+def run_several(
+    plan: VideosPlan, dry_run: bool, report: RunReport, quiet: bool, lines: ResultLines | None = None
+) -> int:
     """Carry out a plan of several videos and return the exit code, which is 1 if one failed."""
     if dry_run:
         for line in plan.describe():
@@ -279,7 +293,7 @@ def run_several(plan: VideosPlan, dry_run: bool, report: RunReport, quiet: bool)
     with deferring():
         from cgconvert.video.series import VideosTally, run_videos
 
-    tally = VideosTally(plan)
+    tally = VideosTally(plan, lines)
     try:
         result = run_videos(plan, create_progress(quiet), tally)
     except CgconvertError:
@@ -294,9 +308,9 @@ def run_several(plan: VideosPlan, dry_run: bool, report: RunReport, quiet: bool)
             tell(f"Note: {note}")
         print_stale(result.stale)
         if plan.jobs or result.failed:
-            click.echo(summary_of_several(result))
+            say(summary_of_several(result))
         else:
-            click.echo(f"Nothing to do: none of the {len(plan.sources)} videos is in shard {plan.shard}")
+            say(f"Nothing to do: none of the {len(plan.sources)} videos is in shard {plan.shard}")
     report.save("videos", result.to_dict(), "the run is complete")
     return 1 if result.failed else 0
 

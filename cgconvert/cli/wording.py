@@ -6,16 +6,19 @@ A user of the command line reads the options that set them: --work-size, --devic
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import time
 from dataclasses import fields
+from typing import Any
 
 import click
 
 from cgconvert.errors import CgconvertError
 from cgconvert.options import EngineOptions, ImageOptions, VideoOptions
 
-_OF_FUNCTIONS = "best domains generator minutes model name output photos shard teacher teacher_run"
+_OF_FUNCTIONS = "best domains generator manifest minutes model name output photos shard teacher teacher_run videos"
 """Parameters of functions that an option of the same name sets, beside the fields of the option types."""
 
 OPTIONS = {
@@ -47,12 +50,47 @@ def _as_option(match: re.Match[str]) -> str:
     return f"{option} {value}"
 
 
-def tell(text: str) -> None:
+_as_json = False
+"""Whether what is told is lines of JSON, for the whole process."""
+
+
+def log_as(form: str) -> None:
+    """Choose what is told from now on: lines of "text" for people, or of "json" for programs."""
+    global _as_json
+    _as_json = form == "json"
+
+
+def logs_json() -> bool:
+    """Whether what is told is lines of JSON."""
+    return _as_json
+
+
+def tell_event(event: str, to_error: bool = True, **facts: Any) -> None:
+    """Print a line of JSON: what happened, the time in seconds since 1970, and the facts."""
+    data = {"event": event, "time": round(time.time(), 3), **facts}
+    click.echo(json.dumps(data), err=to_error)
+
+
+def tell(text: str, event: str = "message") -> None:
     """Print a message of the library on standard error."""
-    click.echo(worded(text), err=True)
+    if _as_json:
+        tell_event(event, text=worded(text))
+    else:
+        click.echo(worded(text), err=True)
+
+
+def say(text: str) -> None:
+    """Print on standard output what a command has done."""
+    if _as_json:
+        tell_event("done", to_error=False, text=worded(text))
+    else:
+        click.echo(worded(text))
 
 
 def tell_error(error: CgconvertError) -> int:
     """Print an error in one line, and return its exit code."""
-    tell(f"Error: {error}")
+    if _as_json:
+        tell_event("error", text=worded(str(error)), exit_code=error.exit_code)
+    else:
+        tell(f"Error: {error}")
     return error.exit_code

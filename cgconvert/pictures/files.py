@@ -12,16 +12,21 @@ from cgconvert.options import ImageOptions
 
 @dataclass(frozen=True)
 class ImageJob:
-    """One picture, read from `source` and written to `output` as `format`."""
+    """One picture, read from `source` and written to `output` as `format`.
+
+    `options` are its own, where they are not those of the run, and `row` is its number in a manifest.
+    """
 
     source: Path
     output: Path
     format: str
+    options: ImageOptions | None = None
+    row: int | None = None
 
 
 def is_finished(job: ImageJob, options: ImageOptions) -> bool:
     """Whether the result is there and may stay. It is complete, since outputs appear whole."""
-    return not options.overwrite and os.path.lexists(job.output)
+    return not (job.options or options).overwrite and os.path.lexists(job.output)
 
 
 def output_name(name: str, wanted: str | None) -> str:

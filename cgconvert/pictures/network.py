@@ -170,7 +170,9 @@ class Network(Generic[Item]):
         for job in islice(self.plan.jobs(whole=True), 0, step * count, step):
             with suppress(InputError, UsageError):  # it will be told when its turn comes
                 pixels = read_first(job.source).pixels
-                samples.append(resized(pixels, *self.plan.seen_size(pixels.shape[1], pixels.shape[0])))
+                samples.append(
+                    resized(pixels, *self.plan.seen_size(pixels.shape[1], pixels.shape[0], job.options))
+                )
         return samples
 
     def _prepare(self, first: np.ndarray) -> None:

@@ -13,6 +13,7 @@ time is decoded to frames, and one thread puts the results into their file, in t
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
@@ -20,14 +21,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cgconvert.errors import CgconvertError, InputError, Interrupted, OutputError, printable
 from cgconvert.finish import Finish
 from cgconvert.host.channels import LOOK, Budget, Channel, Relayed, Workers
-from cgconvert.host.files import atomic_path, concerns_all, write_atomically
+from cgconvert.host.files import atomic_path, concerns_all, file_sha256, write_atomically
 from cgconvert.host.interrupts import Breakable, listening
 from cgconvert.host.memory import available_memory
 from cgconvert.media.picture.codec import Picture, checked_header, decode_picture, encode_picture, read_file
@@ -121,7 +122,7 @@ class FrameResults:
 
 @dataclass
 class Item:
-    """A picture on its way; `charged` bytes of the memory are its own.
+    """A picture on its way; `charged` bytes of the memory are its own. `begun` is when it was read.
 
     `finish` says what is to be done with the result and the picture together, None that there is nothing.
     Such a picture keeps its own pixels, `seen` is what the network sees of it, and `result` what it makes
@@ -133,6 +134,8 @@ class Item:
     charged: int = 0
     frames: FrameResults | None = None
     number: int = 0
+    begun: float = 0.0
+    source_bytes: int = 0
     finish: Finish | None = None
     seen: np.ndarray | None = None
     result: np.ndarray | None = None
@@ -158,7 +161,7 @@ def run_images(
     `UsageError`; single pictures that fail are in the result. A watched folder ends with an interrupt, which
     is its normal end. However it ends, no half-written file is at a final name.
     """
-    options, watch, finish = plan.options, plan.options.watch, plan.finish
+    options, watch = plan.options, plan.options.watch
     codecs = workers_count or min(16, max(2, os.cpu_count() or 2))
     tally = tally or Tally(plan)
     clock = tally.clock
@@ -224,6 +227,7 @@ def run_images(
         """Files to pixels, as soon as there is memory for them."""
         for item in jobs:
             with failing_alone(item):
+                item.begun = time.perf_counter()
                 with clock.busy("load"):
                     data = read_file(item.job.source)
                     header = checked_header(data, single=False)
@@ -233,6 +237,7 @@ def run_images(
                     continue
                 # Source, result and what codecs need, in 16 bits with alpha.
                 item.charged = header.width * header.height * 4 * 2 * 3 + len(data)
+                item.source_bytes = len(data)
                 memory.take(item.charged)
                 with clock.busy("decode"):
                     prepare(item, decode_picture(data, header))
@@ -243,7 +248,8 @@ def run_images(
     def prepare(item: Item, picture: Picture) -> None:
         """What the network is to see of a picture, and what is to be done with the result."""
         height, width = picture.pixels.shape[:2]
-        size = plan.seen_size(width, height)
+        own = item.job.options or options
+        size, finish = plan.seen_size(width, height, own), plan.finish_of(own)
         item.picture, item.seen = picture, resized(picture.pixels, *size)
         item.finish = None if finish.is_plain and size == (width, height) else finish
 
@@ -343,12 +349,24 @@ def run_images(
                     item.frames.put(item)
                     continue
                 with clock.busy("encode"):
-                    data, dropped = encode_picture(item.picture, item.job.format, options.quality)
+                    own = item.job.options or options
+                    height, width = item.picture.pixels.shape[:2]
+                    data, dropped = encode_picture(item.picture, item.job.format, own.quality)
                     dropped, item.picture = (*item.picture.dropped, *dropped), None
                     workers.check()  # a run that is broken off begins no file
-                    write_atomically(item.job.output, data, options.overwrite or watch)
+                    write_atomically(item.job.output, data, own.overwrite or watch)
                 claims.give_back(item.job.output)
-                tally.convert(item.job, dropped)
+                facts: dict[str, Any] = {}
+                if tally.results is not None:
+                    facts = {
+                        "seconds": round(time.perf_counter() - item.begun, 3),
+                        "width": width,
+                        "height": height,
+                        "source_bytes": item.source_bytes,
+                        "output_bytes": len(data),
+                        "sha256": hashlib.sha256(data).hexdigest(),
+                    }
+                tally.convert(item.job, dropped, **facts)
                 memory.give_back(item.charged)
                 advance()
 
@@ -356,16 +374,25 @@ def run_images(
         """Results of frames to files, one file after the other."""
         for frames in sequences:
             job, started = frames.job, time.perf_counter()
+            own = job.options or options
             try:
                 with (
-                    atomic_path(job.output, options.overwrite or watch) as temporary,
+                    atomic_path(job.output, own.overwrite or watch) as temporary,
                     temporary.open("w+b") as file,
                     closing(frames.results(advance_frames)) as results,
                 ):
-                    dropped = write_sequence(file, frames.sequence, results, job.format, options.quality)
+                    dropped = write_sequence(file, frames.sequence, results, job.format, own.quality)
                     workers.check()  # a run that is broken off finishes no file
                 claims.give_back(job.output)
-                tally.convert(job, dropped, frames.sequence.count)
+                facts: dict[str, Any] = {}
+                if tally.results is not None:
+                    facts = {
+                        "seconds": round(time.perf_counter() - started, 3),
+                        "source_bytes": job.source.stat().st_size,
+                        "output_bytes": job.output.stat().st_size,
+                        "sha256": file_sha256(job.output),
+                    }
+                tally.convert(job, dropped, frames.sequence.count, **facts)
             except (CgconvertError, MemoryError) as error:
                 frames.fail(error)
                 give_up(job, error)
@@ -397,7 +424,7 @@ def run_images(
         if isinstance(error, OutputError) and concerns_all(error):
             raise error
         is_short = isinstance(error, MemoryError)
-        tally.fail(job.source, "not enough memory to decode or encode it" if is_short else str(error))
+        tally.give_up(job, "not enough memory to decode or encode it" if is_short else str(error))
         claims.give_back(job.output)
         advance()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,9 @@ from cgconvert.sizes import MAX_EDGE, check_work_size, network_size
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """A run over the pictures in `files`, or over every picture below `folder`.
+    """A run over the pictures in `files`, or over every picture below `folder`, or over those of `rows`.
+
+    `rows` gives the jobs of a shard from the manifest `listed`.
 
     `output` is the folder of the results; with None each lies beside its source. `total` is the number of
     pictures that were there when the plan was made. All three are those of the `shard`, if there is one;
@@ -52,12 +54,17 @@ class ImagePlan:
     shard: Shard | None = None
     found: int = 0
     videos: int = 0
+    rows: Callable[[Shard | None], Iterator[ImageJob]] | None = None
+    listed: Path | None = None
 
     def jobs(self, failures: list[Failure] | None = None, whole: bool = False) -> Iterator[ImageJob]:
         """Yield every job by name, one folder after the other; with `whole` those of other shards too.
 
         Unreadable folders are added to `failures`.
         """
+        if self.rows is not None:
+            yield from self.rows(None if whole else self.shard)
+            return
         if self.folder is None:
             yield from self.files
             return
@@ -78,12 +85,24 @@ class ImagePlan:
     @property
     def finish(self) -> Finish:
         """How results are finished."""
-        return Finish(self.options.strength, self.options.keep_colours)
+        return self.finish_of(self.options)
 
-    def seen_size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height at which the network sees a picture. Raises `UsageError` for one that has none."""
-        size = width, height
-        return network_size(self.options.work_size, self.options.stroke, self.card, size, size)
+    def finish_of(self, options: ImageOptions) -> Finish:
+        """How a result with these options is finished."""
+        return Finish(options.strength, options.keep_colours)
+
+    def seen_size(self, width: int, height: int, options: ImageOptions | None = None) -> tuple[int, int]:
+        """Width and height at which the network sees a picture. Raises `UsageError` for one that has none.
+
+        `options` are the picture's own, None those of the run.
+        """
+        size, options = (width, height), options or self.options
+        return network_size(options.work_size, options.stroke, self.card, size, size)
+
+    def told_source(self) -> str:
+        """Say where the pictures are."""
+        place = self.folder or self.listed
+        return printable(place) if place else counted(len(self.files), "file")
 
     def look(self) -> dict[str, Any]:
         """What besides the model decides on the look of results, as plain data."""
@@ -102,6 +121,8 @@ class ImagePlan:
         """Say where the results are."""
         if self.output is not None:
             return printable(self.output)
+        if self.listed is not None:
+            return "as the manifest says"
         return printable(self.files[0].output) if len(self.files) == 1 else "beside the sources"
 
     def describe(self) -> Iterator[str]:
@@ -114,7 +135,7 @@ class ImagePlan:
             kinds[job.format] += 1
             finished += is_finished(job, options)
         found = ", ".join(f"{count} {name}" for name, count in kinds.most_common()) or "none"
-        source = printable(self.folder) if self.folder else counted(len(self.files), "file")
+        source = self.told_source()
         of = f"; shard {self.shard} of {counted(self.found, 'picture')}" if self.shard else ""
         yield f"source     {source} ({found}{of})"
         card = self.card
@@ -157,7 +178,7 @@ def plan_dir(
             _kind_by_content(folder)  # raises if it is a video
             raise UsageError(f"{printable(folder)} is a file: use `cgconvert image`")
         raise UsageError(f"no such folder: {printable(folder)}")
-    model_path, card = _model(model)
+    model_path, card = find_picture_model(model)
     target = output if output is not None else default_output(folder, card)
     check_folders(folder, target)
     plan = ImagePlan(folder, (), target, model_path, card, options, engine, 0, shard=shard)
@@ -175,12 +196,13 @@ def plan_dir(
     if plan.videos and not videos_too:
         are = "is" if plan.videos == 1 else "are"
         left_out = f"{counted(plan.videos, 'video')} in {printable(folder)} {are}"
-        how = "`cgconvert dir --videos` and `cgconvert video` convert videos"
-        plan = replace(plan, notes=(*plan.notes, f"{left_out} left out: {how}"))
+        note = f"{left_out} left out: use `videos` to convert videos too, or `cgconvert video`"
+        plan = replace(plan, notes=(*plan.notes, note))
     return plan
 
 
-def _model(model: str | Path) -> tuple[Path, ModelCard]:
+def find_picture_model(model: str | Path) -> tuple[Path, ModelCard]:
+    """Return the path and the card of a model that can convert pictures. Raises `ModelError`."""
     path = find_model(model)
     card = read_card(path)
     if card.in_channels not in (1, 3) or card.out_channels not in (1, 3):
@@ -239,11 +261,11 @@ def plan_images(
             raise UsageError(f"{printable(path)} is a folder: use `cgconvert dir`")
     if not any(os.path.lexists(path) for path in sources):
         raise UsageError(f"no such file: {', '.join(printable(path) for path in sources[:3])}")
-    model_path, card = _model(model)
+    model_path, card = find_picture_model(model)
     notes: list[str] = []
     if output is None:
         sources = without_results(sources, card, notes)
-    jobs = tuple(_job(path, output, len(sources), card, options) for path in sources)
+    jobs = tuple(job_of_file(path, output, len(sources), card, options) for path in sources)
     claimed: dict[str, Path] = {}
     for job in jobs:
         _claim(claimed, str(job.output), job)
@@ -260,7 +282,13 @@ def _is_file_name(output: Path, count: int) -> bool:
     return count == 1 and not output.is_dir() and output.suffix.lower() in SUFFIXES
 
 
-def _job(source: Path, output: Path | None, count: int, card: ModelCard, options: ImageOptions) -> ImageJob:
+def job_of_file(
+    source: Path, output: Path | None, count: int, card: ModelCard, options: ImageOptions
+) -> ImageJob:
+    """Return the job of one of `count` files, whose `output` is as for `plan_images`.
+
+    Raises `UsageError`, `OutputError`.
+    """
     if output is not None and _is_file_name(output, count):
         kind = SUFFIXES[output.suffix.lower()]
         if options.format not in (None, kind):

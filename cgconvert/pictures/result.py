@@ -14,8 +14,8 @@ from cgconvert.errors import printable
 from cgconvert.host.channels import StageClock
 from cgconvert.pictures.files import ImageJob
 from cgconvert.pictures.plan import ImagePlan
-from cgconvert.progress import counted
 from cgconvert.scale.files import Failure
+from cgconvert.scale.results import ResultLines
 
 STAGES = {
     "load": "decode",
@@ -109,10 +109,11 @@ class Tally:
     """Counts while a run is under way; all its threads write to it.
 
     `frames` counts pictures that were written, those of animations and the pages of documents each.
+    `results` gets a line for each file that is dealt with.
     """
 
-    def __init__(self, plan: ImagePlan) -> None:
-        self.plan = plan
+    def __init__(self, plan: ImagePlan, results: ResultLines | None = None) -> None:
+        self.plan, self.results = plan, results
         self.converted = self.skipped = self.stale = self.frames = 0
         self.failures: list[Failure] = []
         self.dropped: dict[str, Dropped] = {}
@@ -128,8 +129,12 @@ class Tally:
         """Pictures that are dealt with."""
         return self.converted + self.skipped + len(self.failures)
 
-    def convert(self, job: ImageJob, dropped: tuple[str, ...], frames: int = 1) -> None:
-        """A file has its result. One that failed before and was tried again is no failure any more."""
+    def convert(self, job: ImageJob, dropped: tuple[str, ...], frames: int = 1, **facts: Any) -> None:
+        """A file has its result. One that failed before and was tried again is no failure any more.
+
+        `facts` go into its line of results. Raises `OutputError` if that cannot be written.
+        """
+        self._tell("converted", job, frames=frames, **facts)
         with self.lock:
             self.converted += 1
             self.frames += frames
@@ -140,6 +145,7 @@ class Tally:
 
     def skip(self, job: ImageJob) -> None:
         """A picture has its result from an earlier run."""
+        self._tell("skipped", job)
         with self.lock, suppress(OSError):  # of a file that is gone meanwhile, or a broken link
             self.skipped += 1
             self.stale += job.source.stat().st_mtime > job.output.stat().st_mtime
@@ -149,6 +155,16 @@ class Tally:
         with self.lock:
             self._forget_failure(source)
             self.failures.append(Failure(source, reason))
+
+    def give_up(self, job: ImageJob, reason: str) -> None:
+        """As `fail`, with a line of results."""
+        self._tell("failed", job, reason)
+        self.fail(job.source, reason)
+
+    def _tell(self, status: str, job: ImageJob, reason: str | None = None, **facts: Any) -> None:
+        if self.results is not None:
+            row = {} if job.row is None else {"row": job.row}
+            self.results.write(status, job.source, job.output, reason, **row, **facts)
 
     def _forget_failure(self, source: Path) -> None:
         """In a watched folder a picture may come again."""
@@ -164,7 +180,7 @@ class Tally:
         plan, seconds, loads = self.plan, self.clock.seconds, self.clock.loads()
         with self.lock:
             return ImagesResult(
-                source=printable(plan.folder) if plan.folder else counted(len(plan.files), "file"),
+                source=plan.told_source(),
                 output=plan.place(),
                 model=plan.card.name,
                 converted=self.converted,

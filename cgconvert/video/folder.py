@@ -25,6 +25,7 @@ from cgconvert.scale.files import (
     same_file,
     without_results,
 )
+from cgconvert.scale.manifest import Manifest
 from cgconvert.scale.marker import check_marker, look_of
 from cgconvert.scale.shards import Shard
 from cgconvert.video.plan import VideoPlan, check_options, find_video_model, plan_video
@@ -35,7 +36,8 @@ from cgconvert.video.target import Place, beside
 class VideoJob:
     """One of several videos. `root` is the folder of results that it belongs to; None: it was named alone.
 
-    `options` are its own, where they are not those of the run.
+    `key` says which shard it is in. `options` are its own, where they are not those of the run, and `row` is
+    its number in a manifest.
     """
 
     source: Path
@@ -43,6 +45,7 @@ class VideoJob:
     key: str
     root: Path | None = None
     options: VideoOptions | None = None
+    row: int | None = None
 
     def finished_as(self, options: VideoOptions) -> Path | None:
         """The result of an earlier run, which may stay. It is complete, since outputs appear whole."""
@@ -232,3 +235,51 @@ def only_video(sources: Sequence[Path]) -> Path | None:
     except UsageError:
         return sources[0]  # opening it says what is wrong
     return sources[0] if found == list(sources) and not sources[0].is_dir() else None
+
+
+def plan_video_rows(
+    file: Path,
+    output: Path | None,
+    model: str | Path,
+    options: VideoOptions,
+    engine: EngineOptions,
+    shard: Shard | None = None,
+) -> VideosPlan:
+    """Find the videos of a manifest, of which each row can have options of its own.
+
+    Every row is read and checked. Results go below `output`, if it is given. Raises as `plan_videos`.
+    """
+    path, card = check_request(model, options, engine)
+    if output is not None:
+        check_output_folder(output)
+    manifest = Manifest(file, output)
+    jobs = []
+    for row in manifest:
+        own = manifest.options(row, options)
+        try:
+            if own != options:
+                check_options(own, engine)
+                find_codec(own.codec or "h264")
+        except UsageError as error:
+            raise manifest.error(row, error) from None
+        source, result = manifest.source(row), manifest.result(row)
+        place: Path | Place
+        if result is None:
+            place = beside(source, source.parent, card.name)
+        else:
+            place = result if row.output is not None else Place(result.parent, result.name)
+        jobs.append(VideoJob(source, place, row.path, None, None if own == options else own, row.number))
+    if not jobs:
+        raise UsageError(f"{printable(file)} has no rows")
+    check_clashes(jobs)
+    return VideosPlan(
+        told_source=printable(file),
+        told_output=printable(output) if output is not None else "as the manifest says",
+        jobs=tuple(job for job in jobs if shard is None or shard.holds(job.key)),
+        sources=tuple(job.source for job in jobs),
+        model=path,
+        card=card,
+        options=options,
+        engine=engine,
+        shard=shard,
+    )

@@ -23,13 +23,14 @@ from cgconvert.errors import (
     UsageError,
     printable,
 )
-from cgconvert.host.files import concerns_all
+from cgconvert.host.files import concerns_all, file_sha256
 from cgconvert.host.interrupts import Stop, listening
 from cgconvert.media.video.probe import VideoProbe, sample_pixels
 from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.progress import Progress, Silent
 from cgconvert.scale.files import Failure
 from cgconvert.scale.marker import look_of, write_marker
+from cgconvert.scale.results import ResultLines
 from cgconvert.scale.shards import Shard
 from cgconvert.sizes import network_size, parse_size
 from cgconvert.video.folder import VideoJob, VideosPlan, plan_videos
@@ -96,9 +97,13 @@ class VideosResult:
 
 @dataclass
 class VideosTally:
-    """What has happened so far, also where `run_videos` raises."""
+    """What has happened so far, also where `run_videos` raises.
+
+    `results` gets a line for each video that is dealt with.
+    """
 
     plan: VideosPlan
+    results: ResultLines | None = None
     skipped: int = 0
     stale: int = 0
     failures: list[Failure] = field(default_factory=list)
@@ -110,6 +115,14 @@ class VideosTally:
     def done(self) -> int:
         """Videos that are dealt with."""
         return self.skipped + len(self.failures) + len(self.videos) - len(self.plan.failures)
+
+    def tell(
+        self, status: str, job: VideoJob, output: Path | str | None, reason: str | None = None, **facts: Any
+    ) -> None:
+        """Add a line of results. Raises `OutputError` if it cannot be written."""
+        if self.results is not None:
+            row = {} if job.row is None else {"row": job.row}
+            self.results.write(status, job.source, output, reason, **row, **facts)
 
     def result(self) -> VideosResult:
         """All of it, frozen."""
@@ -159,6 +172,20 @@ def run_videos(plan: VideosPlan, progress: Progress, tally: VideosTally | None =
         for warning in report.warnings[len(video.warnings) :]:
             progress.note(f"Note: {printable(job.source.name)}: {warning}")
         tally.videos.append(report)
+        if tally.results is not None:
+            output = Path(report.output)
+            tally.tell(
+                "converted",
+                job,
+                output,
+                seconds=report.seconds,
+                frames=report.frames_out,
+                width=report.size[0],
+                height=report.size[1],
+                source_bytes=job.source.stat().st_size,
+                output_bytes=output.stat().st_size,
+                sha256=file_sha256(output),
+            )
         pace.end(sizes[job.key])
 
     def attempt(job: VideoJob, engines: KeptEngine) -> bool:
@@ -176,6 +203,7 @@ def run_videos(plan: VideosPlan, progress: Progress, tally: VideosTally | None =
                 raise
             reason = str(cause).removeprefix(f"{job.source}: ")  # which is said beside it
             tally.failures.append(Failure(job.source, reason))
+            tally.tell("failed", job, None, reason)
             progress.note(f"failed: {cause}")
         sizes.pop(job.key, None)
         return True
@@ -234,6 +262,7 @@ def _skip(job: VideoJob, plan: VideosPlan, tally: VideosTally) -> None:
     """A video has its result from an earlier run, or from another process."""
     tally.skipped += 1
     result = job.finished_as(plan.options)
+    tally.tell("skipped", job, result)
     with suppress(OSError):  # of a file that is gone meanwhile, or a broken link
         tally.stale += result is not None and job.source.stat().st_mtime > result.stat().st_mtime
 

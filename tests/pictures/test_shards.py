@@ -81,7 +81,7 @@ def test_videos_among_the_pictures(tmp_path: Path, capsys: pytest.CaptureFixture
     (folder / "sub").mkdir()
     make_clip(folder / "sub" / "a.mp4", Clip(frames=3))
     code, _, err = outcome(capsys, "dir", folder, "-o", output, *OPTIONS)
-    told = f"Note: 1 video in {folder} is left out: `cgconvert dir --videos` and `cgconvert video` convert"
+    told = f"Note: 1 video in {folder} is left out: use --videos to convert"
     assert code == 0
     assert told in err
     assert names(output) == ["000.png", "001.png"]

@@ -1,0 +1,5 @@
+"""Models for tests of many inputs."""
+
+from tests.video.conftest import small_model
+
+__all__ = ["small_model"]
