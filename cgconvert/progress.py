@@ -12,6 +12,13 @@ def counted(number: int, unit: str) -> str:
     return f"{number} {unit}{'s' * (number != 1)}"
 
 
+def seconds_as_clock(seconds: float) -> str:
+    """Return seconds as on a clock: 75 as "1:15", 4000 as "1:06:40"."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
 class Progress(Protocol):
     """Told by a pipeline, from one thread, what it does and how far it is."""
 

@@ -21,6 +21,7 @@ LEVELS = [
     {"cgconvert.scale"},
     {"cgconvert.engines"},
     {"cgconvert.video", "cgconvert.pictures", "cgconvert.doctor"},
+    {"cgconvert.preview"},
     {"cgconvert"},
     {"cgconvert.cli"},
     {"trainer.config"},

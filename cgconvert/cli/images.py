@@ -20,7 +20,7 @@ from cgconvert.cli.common import (
     scale_options,
     tile_option,
 )
-from cgconvert.cli.status import create_progress, seconds_as_clock
+from cgconvert.cli.status import create_progress
 from cgconvert.cli.wording import say, tell, worded
 from cgconvert.errors import CgconvertError, OutputError, UsageError, printable
 from cgconvert.host.interrupts import deferring
@@ -28,7 +28,7 @@ from cgconvert.media.picture.formats import FORMATS
 from cgconvert.options import ImageOptions, VideoOptions
 from cgconvert.pictures.plan import ImagePlan, plan_dir, plan_images
 from cgconvert.pictures.rows import plan_rows
-from cgconvert.progress import counted
+from cgconvert.progress import counted, seconds_as_clock
 from cgconvert.scale.shards import parse_shard
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cgconvert.cli.wording import logs_json, tell, tell_event, worded
-from cgconvert.progress import Progress, Silent, counted
+from cgconvert.progress import Progress, Silent, counted, seconds_as_clock
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -33,13 +33,6 @@ def create_progress(quiet: bool) -> Progress:
     if logs_json():
         return JsonProgress()
     return LiveProgress() if sys.stderr.isatty() else LineProgress()
-
-
-def seconds_as_clock(seconds: float) -> str:
-    """Return seconds as on a clock: 75 as "1:15", 4000 as "1:06:40"."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
 class Pace:

@@ -21,13 +21,13 @@ from cgconvert.cli.common import (
     scale_options,
     tile_option,
 )
-from cgconvert.cli.status import create_progress, seconds_as_clock
+from cgconvert.cli.status import create_progress
 from cgconvert.cli.wording import say, tell, worded
 from cgconvert.errors import CgconvertError, OutputError, UsageError
 from cgconvert.host.interrupts import deferring
 from cgconvert.host.threads import wait_without_spinning
 from cgconvert.options import EngineOptions, VideoOptions
-from cgconvert.progress import counted
+from cgconvert.progress import counted, seconds_as_clock
 from cgconvert.scale.shards import parse_shard
 from cgconvert.video.steadiness import parse_steady
 

@@ -18,7 +18,9 @@ import click
 from cgconvert.errors import CgconvertError
 from cgconvert.options import EngineOptions, ImageOptions, VideoOptions
 
-_OF_FUNCTIONS = "best domains generator manifest minutes model name output photos shard teacher teacher_run videos"
+_OF_FUNCTIONS = (
+    "best domains generator manifest minutes model name output photos shard teacher teacher_run videos"
+)
 """Parameters of functions that an option of the same name sets, beside the fields of the option types."""
 
 OPTIONS = {

@@ -1,0 +1,1 @@
+"""Looks on single frames and pictures, to be seen before a conversion is begun."""
