@@ -133,8 +133,10 @@ def test_chroma_stays_where_it_was(tmp_path: Path, exact: EngineOptions) -> None
 def video_of_two_sizes(path: Path) -> Path:
     """A raw H.264 stream in which a video of one size follows upon another."""
     parts = [
-        make_clip(path.with_name(f"{width}.h264"), Clip(frames=3, width=width, options=BFRAMES))
-        for width in (96, 64)
+        make_clip(
+            path.with_name(f"{width}.h264"), Clip(frames=3, width=width, height=height, options=BFRAMES)
+        )
+        for width, height in ((96, 64), (72, 48))
     ]
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     return path
@@ -161,7 +163,7 @@ def test_an_error_anywhere_ends_the_run(
         raise OutputError("broken on purpose")
 
     where = {
-        "engine": "cgconvert.video.pipeline.create_job",
+        "engine": "cgconvert.engines.kept.create_job",
         "encoder": "cgconvert.media.video.encoder.FrameEncoder.encode",
         "copying": "cgconvert.media.video.sink.VideoSink.copy",
     }

@@ -99,7 +99,7 @@ def look_for_fields(path: Path, info: StreamInfo) -> Counter[str]:
             if info.duration and info.duration > 1:
                 third = round(Fraction(info.duration) / 3 / info.time_base)
                 container.seek((stream.start_time or 0) + third, stream=stream)
-            looking = FieldFilter("idet", info.time_base)
+            looking = FrameFilter("idet", info.time_base)
             for frame in itertools.islice(container.decode(stream), LOOK):
                 seen.update(_kinds(looking(frame)))
             seen.update(_kinds(looking.finish()))
@@ -112,7 +112,7 @@ def _kinds(frames: Iterator[av.VideoFrame]) -> Iterator[str]:
     return (frame.metadata.get("lavfi.idet.multiple.current_frame", "") for frame in frames)
 
 
-class FieldFilter:
+class FrameFilter:
     """Frames through one of FFmpeg's filters, which gives them later than it takes them.
 
     A frame of another size or format than those before begins anew.
@@ -171,7 +171,7 @@ class Deinterlacer:
         mode = "send_field" if how.double else "send_frame"
         # bwdif gives pts in half of its input's units.
         options = f"mode={mode}:parity={how.order}:deint=all"
-        self.filter = FieldFilter("bwdif", time_base * how.pictures, options)
+        self.filter = FrameFilter("bwdif", time_base * how.pictures, options)
 
     def __call__(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
         """The pictures that are ready after this frame; None: all that are left."""

@@ -19,8 +19,9 @@ from cgconvert.frames import Frame, PlaneFrame, StreamInfo
 from cgconvert.media.video.colour import ToPixels
 from cgconvert.media.video.fields import Deinterlacer, Deinterlacing
 from cgconvert.media.video.finish import ToEncoded
+from cgconvert.media.video.fitting import Fitting
 from cgconvert.media.video.open import main_video_stream, open_video
-from cgconvert.media.video.planes import ToPlanes
+from cgconvert.media.video.planes import ToPlanes, stored_size
 from cgconvert.media.video.probe import stream_duration
 from cgconvert.media.video.times import PacketTimes
 
@@ -151,7 +152,7 @@ class VideoSource:
         self.last_pts: int | None = None
         self.passed = after is None
         """Whether the frame `after` has been read."""
-        self.stored_size: tuple[int, int] | None = None
+        self.fitting: Fitting | None = None
 
     def __enter__(self) -> VideoSource:
         return self
@@ -287,17 +288,23 @@ class VideoSource:
         return pts
 
     def _frame(self, picture: av.VideoFrame, pts: int) -> Frame | PlaneFrame:
-        size = (picture.width, picture.height)
-        if self.stored_size not in (None, size):
-            self.damage.note(f"pictures of {size[0]}x{size[1]} in mid-video, scaled to the size of the first")
-        self.stored_size = self.stored_size or size
+        size, duration = (picture.width, picture.height), picture.duration or 0
+        if size != stored_size(self.info):
+            bars = False
+            if picture.sw_format is None:  # frames on a card are scaled there
+                self.fitting = self.fitting or Fitting(self.info)
+                picture, bars = self.fitting(picture)
+            self.damage.note(
+                f"pictures of {size[0]}x{size[1]} in mid-video, scaled to the size of the first"
+                + (", with bars, since they have another shape" if bars else "")
+            )
         if self.to_planes is not None:
-            return self.to_planes(picture, pts, picture.duration or 0)
+            return self.to_planes(picture, pts, duration)
         pixels = self.to_pixels(picture)
         source: np.ndarray | PlaneFrame | None = None
         if self.keep_source:
             source = self.to_source(picture) if self.to_source else pixels
-        return Frame(pixels, pts, picture.duration or 0, source)
+        return Frame(pixels, pts, duration, source)
 
     def _copy(self, packet: av.Packet[Any], finished: set[int]) -> Iterator[CopiedPacket]:
         """Yield the packet, moved if the video is cut at its start. Subtitles that span a cut end at it."""
