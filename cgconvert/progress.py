@@ -19,6 +19,15 @@ def seconds_as_clock(seconds: float) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
+def size_in_words(size: float) -> str:
+    """Return bytes as "812 MiB"."""
+    for unit in ("KiB", "MiB", "GiB"):
+        size /= 1024
+        if size < 1000:
+            return f"{size:.1f} {unit}" if size < 10 else f"{size:.0f} {unit}"
+    return f"{size / 1024:.1f} TiB"
+
+
 class Progress(Protocol):
     """Told by a pipeline, from one thread, what it does and how far it is."""
 

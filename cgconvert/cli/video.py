@@ -23,16 +23,18 @@ from cgconvert.cli.common import (
 )
 from cgconvert.cli.status import create_progress
 from cgconvert.cli.wording import say, tell, worded
-from cgconvert.errors import CgconvertError, OutputError, UsageError
+from cgconvert.errors import CgconvertError, InputError, OutputError, UsageError, printable
 from cgconvert.host.interrupts import deferring
 from cgconvert.host.threads import wait_without_spinning
 from cgconvert.options import EngineOptions, VideoOptions
-from cgconvert.progress import counted, seconds_as_clock
+from cgconvert.progress import counted, seconds_as_clock, size_in_words
 from cgconvert.scale.shards import parse_shard
 from cgconvert.video.steadiness import parse_steady
 
 if TYPE_CHECKING:
+    from cgconvert.engines.kept import KeptEngine
     from cgconvert.scale.results import ResultLines
+    from cgconvert.video.estimate import Estimate
     from cgconvert.video.folder import VideosPlan
     from cgconvert.video.plan import VideoPlan
     from cgconvert.video.report import VideoReport
@@ -142,6 +144,11 @@ def parse_time(text: str | None, option: str) -> float | None:
 @scale_options
 @click.option("--dry-run", is_flag=True, help="Print what would be done and stop.")
 @click.option(
+    "--estimate",
+    is_flag=True,
+    help="Convert a few frames, print what all would take in time, disk and memory, and stop.",
+)
+@click.option(
     "--report",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
@@ -181,6 +188,7 @@ def video(
     manifest: Path | None,
     results: Path | None,
     dry_run: bool,
+    estimate: bool,
     report: Path | None,
     quiet: bool,
 ) -> int:
@@ -223,12 +231,14 @@ def video(
     part = parse_shard(shard)
     only = only_video(sources) if part is None and results is None else None
     if only is not None:
-        _run(only, output, model, options, engine_choice, dry_run, report, quiet)
+        _run(only, output, model, options, engine_choice, dry_run, estimate, report, quiet)
         return 0
     if manifest is not None:
         plan = plan_video_rows(manifest, output, model, options, engine_choice, part)
     else:
         plan = plan_videos(sources, output, model, options, engine_choice, part)
+    if estimate and not dry_run:
+        return _estimate_several(plan, quiet)
     with result_lines(None if dry_run else results) as lines:
         return run_several(plan, dry_run, RunReport(report), quiet, lines)
 
@@ -240,6 +250,7 @@ def _run(
     options: VideoOptions,
     engine: EngineOptions,
     dry_run: bool,
+    estimate: bool,
     report: Path | None,
     quiet: bool,
 ) -> None:
@@ -250,7 +261,48 @@ def _run(
     if dry_run:
         click.echo(worded("\n".join(plan.describe())))
         return
+    if estimate:
+        click.echo(_estimate(plan, quiet).describe())
+        return
     convert(plan, report, quiet)
+
+
+def _estimate(plan: VideoPlan, quiet: bool, engines: KeptEngine | None = None) -> Estimate:
+    """Measure a video on a few of its frames."""
+    wait_without_spinning()  # before the imports below bring torch in
+    with deferring():
+        from cgconvert.video.trial import estimate_video
+
+    progress = create_progress(quiet)
+    try:
+        return estimate_video(plan, progress, engines)
+    finally:
+        progress.finish()
+
+
+def _estimate_several(plan: VideosPlan, quiet: bool) -> int:
+    """Print an estimate for each video that has no result yet, and for all; 1 if one cannot be estimated."""
+    wait_without_spinning()
+    with deferring():
+        from cgconvert.engines.kept import KeptEngine
+
+    code, seconds, size, count = 0, 0.0, 0, 0
+    with KeptEngine() as engines:
+        for job in plan.jobs:
+            if job.finished_as(plan.options) is not None:
+                continue
+            try:
+                found = _estimate(plan.plan(job), quiet, engines)
+            except (InputError, UsageError) as error:
+                tell(f"Failed: {error}")
+                code = 1
+                continue
+            click.echo(f"{printable(job.source.name)}: {found.describe()}")
+            seconds, count = seconds + found.seconds, count + 1
+            size += found.result_bytes or 0
+    total = f"about {seconds_as_clock(seconds)}, results of about {size_in_words(size)}"
+    click.echo(f"{counted(count, 'video')}: {total}" if count else "Nothing to do")
+    return code
 
 
 def convert(plan: VideoPlan, report: Path | None, quiet: bool) -> None:

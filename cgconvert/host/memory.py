@@ -33,6 +33,16 @@ def available_memory() -> int | None:
     return min(free, default=None)
 
 
+def peak_memory() -> int | None:
+    """The most bytes of main memory that this process has had; None where the system does not say."""
+    try:
+        import resource  # there is none on Windows
+    except ImportError:
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
 def keep_freed_memory() -> bool:
     """Let freed memory stay with this process for its next use; whether that was possible (glibc only).
 

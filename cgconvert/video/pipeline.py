@@ -37,7 +37,7 @@ from cgconvert.media.video.codecs import sample_depth
 from cgconvert.media.video.colour import is_rgb
 from cgconvert.media.video.compare import compare
 from cgconvert.media.video.cuda import card_access
-from cgconvert.media.video.encoder import FrameEncoder
+from cgconvert.media.video.encoder import FrameEncoder, PacketEncoder
 from cgconvert.media.video.finish import PlaneFinisher
 from cgconvert.media.video.probe import sample_pixels
 from cgconvert.media.video.sink import VideoSink
@@ -48,6 +48,7 @@ from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.progress import Progress, Silent
 from cgconvert.tensors.transfers import own_device, taken_over, transfers_for
 from cgconvert.video import resume
+from cgconvert.video.estimate import Measurement
 from cgconvert.video.jobs import kept_segments
 from cgconvert.video.plan import VideoPlan, encoding_as_dict, plan_video
 from cgconvert.video.report import VideoReport, describe_growth
@@ -105,10 +106,17 @@ class Outcome:
     begun: bool = False
 
 
-def run_video(plan: VideoPlan, progress: Progress, engines: KeptEngine | None = None) -> VideoReport:
+def run_video(
+    plan: VideoPlan,
+    progress: Progress,
+    engines: KeptEngine | None = None,
+    measurement: Measurement | None = None,
+) -> VideoReport:
     """Carry out a plan. Raises as `convert_video` does.
 
     `engines` keeps the engine for the next video, and is the caller's to close. None: it is closed here.
+    `measurement` estimates by the first frames what all of them take. None: `progress` is told, for a long
+    run.
     """
     started = time.perf_counter()
     options, route = plan.options, plan.route
@@ -124,6 +132,7 @@ def run_video(plan: VideoPlan, progress: Progress, engines: KeptEngine | None = 
     steadied = translated if not is_steadied else Channel[VideoFrame | CopiedPacket](CHANNEL_BYTES)
     workers = Workers(decoded, translated, steadied, engine_ready)
     relayed = Relayed(workers, progress)
+    measurement = measurement or Measurement(plan, lambda estimate: relayed.note(estimate.describe()))
 
     def decode() -> None:
         """Frames of the source and packets of its other streams, in the order of the file."""
@@ -195,7 +204,8 @@ def run_video(plan: VideoPlan, progress: Progress, engines: KeptEngine | None = 
                     engine_ready.close()
                     outcome.batch = job.batch
                     outcome.first_frame = time.perf_counter() - started
-                    expected = _expected_frames(plan)
+                    measurement.begin(outcome.first_frame, resumed, trial_encoder)
+                    expected = plan.expected_frames
                     left = None if expected is None else max(1, expected - resumed)
                     relayed.begin(plan.source.name, left, "frame")
                     outcome.begun = True
@@ -238,6 +248,10 @@ def run_video(plan: VideoPlan, progress: Progress, engines: KeptEngine | None = 
             steadied.put(item)
         steadied.close()
 
+    def trial_encoder() -> PacketEncoder:
+        """For the size of the result, which the run's own encoder tells dozens of frames later."""
+        return PacketEncoder(FrameEncoder(plan.result_info, plan.encoding), plan.muxer, source.stream)
+
     def encode() -> None:
         """Results and packets into the file, which is ended and read back."""
         if route.encoding_card is not None:
@@ -250,12 +264,13 @@ def run_video(plan: VideoPlan, progress: Progress, engines: KeptEngine | None = 
                 if isinstance(item, CopiedPacket):
                     assert isinstance(sink, VideoSink)  # packets of segments were left out above
                     sink.copy(item)
-                elif options.compare is not None and isinstance(item, Frame):
+                    continue
+                if options.compare is not None and isinstance(item, Frame):
                     assert isinstance(item.source, np.ndarray)
                     joined = compare(item.source, resized(item.pixels, *plan.size), options.compare)
-                    sink.write(Frame(joined, item.pts, item.duration))
-                else:
-                    sink.write(item)
+                    item = Frame(joined, item.pts, item.duration)
+                sink.write(item)
+            measurement.see(item)
         with clock.busy("encode"):
             sink.finish()
         if isinstance(sink, VideoSink):
@@ -442,17 +457,6 @@ def _batches(
 def _kind(frame: VideoFrame) -> object:
     """What frames of one batch have in common."""
     return frame.kind if isinstance(frame, PlaneFrame) else None
-
-
-def _expected_frames(plan: VideoPlan) -> int | None:
-    """Frames to come, as far as the container knows."""
-    info, options = plan.info, plan.options
-    if options.start is None and options.end is None:
-        return info.frames
-    if info.duration is None:
-        return None
-    end = min(options.end, info.duration) if options.end is not None else info.duration
-    return max(1, round((end - (options.start or 0)) * info.rate))
 
 
 def _report(

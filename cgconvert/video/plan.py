@@ -68,6 +68,17 @@ class VideoPlan:
         return replace(info, sample_aspect_ratio=_result_aspect(info, self.size))
 
     @property
+    def expected_frames(self) -> int | None:
+        """Frames that the result will have, as far as the container knows."""
+        info, options = self.info, self.options
+        if options.start is None and options.end is None:
+            return info.frames
+        if info.duration is None:
+            return None
+        end = min(options.end, info.duration) if options.end is not None else info.duration
+        return max(1, round((end - (options.start or 0)) * info.rate))
+
+    @property
     def warnings(self) -> list[str]:
         """What of the source the result will not keep, or will have otherwise, in words."""
         dropped = [f"stream {stream.describe()}" for stream in self.streams if stream.action == "dropped"]

@@ -142,7 +142,7 @@ def _describe_video(container: InputContainer, stream: av.VideoStream, frame: av
     )
 
 
-def stream_duration(container: InputContainer, stream: av.VideoStream) -> float | None:
+def stream_duration(container: InputContainer, stream: av.stream.Stream) -> float | None:
     """Return the seconds of a stream by its container, or None if that says nothing."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
@@ -154,6 +154,19 @@ def stream_duration(container: InputContainer, stream: av.VideoStream) -> float 
         except ValueError:
             pass
     return container.duration / av.time_base if container.duration else None
+
+
+def declared_bytes(path: Path, streams: Collection[int]) -> int:
+    """Return the bytes of some streams by the bit rates that the container declares, 0 where it does not."""
+    total = 0.0
+    with open_video(path) as container:
+        for index in streams:
+            stream = container.streams[index]
+            declared = stream.metadata.get("BPS") or getattr(stream.codec_context, "bit_rate", None) or 0
+            seconds = stream_duration(container, stream)
+            if str(declared).isdigit() and seconds:
+                total += int(declared) * seconds / 8
+    return round(total)
 
 
 def sample_pixels(path: Path, info: StreamInfo, size: tuple[int, int], count: int) -> list[np.ndarray]:
