@@ -75,16 +75,17 @@ def info(name: str, as_json: bool) -> None:
     _print_pairs(_card_lines(card, path, size, parameters))
 
 
-@models.command("import", short_help="Install a CycleGAN or pix2pix checkpoint as a model.")
+@models.command("import", short_help="Install a checkpoint of other software as a model.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--name", required=True, help="Name that the model gets.")
 @click.option("--title", help="A one-line description.")
 @click.option("--domains", metavar="SOURCE,TARGET", help="What it converts to what, for example photo,monet.")
 @click.option("--overwrite", is_flag=True, help="Replace a model of the same name.")
 def import_command(file: Path, name: str, title: str | None, domains: str | None, overwrite: bool) -> None:
-    """Install FILE, a generator checkpoint of the original CycleGAN and pix2pix code, as a model.
+    """Install FILE, a generator checkpoint of other software, as a model.
 
-    The network's architecture is read from the file. No code in the file is run.
+    It may be of CycleGAN, pix2pix, CUT, pix2pixHD, joliGEN, GAN Compression or AnimeGANv2. The network's
+    architecture is read from the file. No code in the file is run.
     """
     pair = _read_domains(domains)
     with deferring():

@@ -72,7 +72,9 @@ def _check_possible(model: Model, kind: str) -> None:
         card = model.card
         norm = card.arguments.get("norm", "instance" if card.architecture == "resnet" else "batch")
         resize = card.arguments.get("upsampling", "transposed") != "transposed"
-        if card.architecture not in ("resnet", "unet") or norm not in ORIGINAL_NORMS or resize or card.noise:
+        blur = card.arguments.get("downsampling", "strided") != "strided"
+        plain = card.architecture in ("resnet", "unet") and not (resize or blur)
+        if not plain or norm not in ORIGINAL_NORMS or card.noise:
             raise UsageError(
                 f"the original implementation has no network like that of {card.name!r}: use "
                 '`format="onnx"` or torchscript'

@@ -13,12 +13,14 @@ import torch
 from torch import nn
 
 from cgconvert.errors import ModelError
+from cgconvert.generators.animegan import AnimeGANGenerator
 from cgconvert.generators.arguments import check_arguments
 from cgconvert.generators.h2 import H2Generator
 from cgconvert.generators.identity import IdentityGenerator
 from cgconvert.generators.mobile_resnet import MobileResnetGenerator
 from cgconvert.generators.pix2pixhd import Pix2PixHDGenerator
 from cgconvert.generators.resnet import ResnetGenerator
+from cgconvert.generators.resnet_attention import ResnetAttentionGenerator
 from cgconvert.generators.sizes import size_rule
 from cgconvert.generators.unet import UnetGenerator
 
@@ -28,6 +30,8 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
     "h2": H2Generator,
     "mobile_resnet": MobileResnetGenerator,
     "pix2pixhd": Pix2PixHDGenerator,
+    "resnet_attention": ResnetAttentionGenerator,
+    "animegan2": AnimeGANGenerator,
     "identity": IdentityGenerator,
 }
 
@@ -55,10 +59,12 @@ def generator_shapes(architecture: str, arguments: Mapping[str, Any]) -> dict[st
 
 __all__ = [
     "ARCHITECTURES",
+    "AnimeGANGenerator",
     "H2Generator",
     "IdentityGenerator",
     "MobileResnetGenerator",
     "Pix2PixHDGenerator",
+    "ResnetAttentionGenerator",
     "ResnetGenerator",
     "UnetGenerator",
     "build_generator",

@@ -10,20 +10,29 @@ from typing import Any, get_args
 from torch import nn
 
 from cgconvert.errors import ModelError
-from cgconvert.generators.resnet import Norm, Padding, Upsampling
+from cgconvert.generators.resnet import Downsampling, Norm, Padding, Upsampling
 
-CHOICES = {"norm": get_args(Norm), "padding": get_args(Padding), "upsampling": get_args(Upsampling)}
+CHOICES = {
+    "norm": get_args(Norm),
+    "padding": get_args(Padding),
+    "upsampling": get_args(Upsampling),
+    "downsampling": get_args(Downsampling),
+}
 COUNTS = {
     "blocks": (0, 128),
     "depth": (5, 12),
     "downs": (1, 6),
     "enhancers": (0, 3),
     "local_blocks": (0, 32),
+    "masks": (1, 64),
+    "input_masks": (0, 63),
 }
 """Bounds of whole numbers that are no channels: every layer is made, even where nothing is allocated. The
 published networks have at most 9 blocks, 3 local ones and 8 levels."""
 
 CHANNELS = (1, 4096)
+MOST_WIDTHS = 160
+"""Channels that a list of them may name: one for each layer."""
 
 
 def check_arguments(architecture: str, generator: type[nn.Module], arguments: Mapping[str, Any]) -> None:
@@ -47,6 +56,10 @@ def _what_is_wrong(name: str, value: Any, default: Any) -> str | None:
         return None if isinstance(value, bool) else "true or false"
     if default is None:
         return None if value is None or isinstance(value, bool) else "true, false or null"
+    if isinstance(default, tuple):
+        listed = isinstance(value, list | tuple) and len(value) <= MOST_WIDTHS
+        fine = listed and all(type(width) is int and CHANNELS[0] <= width <= CHANNELS[1] for width in value)
+        return None if fine else f"a list of whole numbers from {CHANNELS[0]} to {CHANNELS[1]}"
     if isinstance(default, int):
         low, high = COUNTS.get(name, CHANNELS)
         whole = isinstance(value, int) and not isinstance(value, bool)

@@ -69,3 +69,42 @@ class NarrowGridFilter(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         padded = F.pad(x, (len(NARROW) // 2,) * 4, mode="reflect")
         return F.conv2d(F.conv2d(padded, self.along, groups=x.shape[1]), self.across, groups=x.shape[1])
+
+
+class BlurDownsample(nn.Module):
+    """Half the size: every second value after a binomial 3x3 filter with reflected borders (Zhang 2019).
+
+    The filter is stored with the weights, as CUT's files have it.
+    """
+
+    filt: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("filt", _binomial((1, 2, 1), 16, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), self.filt, stride=2, groups=x.shape[1])
+
+
+class BlurUpsample(nn.Module):
+    """Twice the size: zeros between the values, and a binomial 4x4 filter with replicated borders.
+
+    The filter is stored with the weights, as CUT's files have it.
+    """
+
+    filt: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("filt", _binomial((1, 3, 3, 1), 16, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
+        doubled = F.conv_transpose2d(padded, self.filt, stride=2, padding=2, groups=x.shape[1])
+        return doubled[:, :, 1:-1, 1:-1]
+
+
+def _binomial(taps: tuple[int, ...], divisor: int, channels: int) -> Tensor:
+    """A filter (channels, 1, taps, taps) for each channel alone; plain numbers, as in `GridFilter`."""
+    return torch.tensor([[[[a * b / divisor for a in taps] for b in taps]]] * channels)

@@ -22,7 +22,8 @@ class Pix2PixHDGenerator(nn.Module):
     The global network halves `downs` times, has `blocks` residual blocks and comes back; with `enhancers` 0
     it is all there is. Enhancer k sees the image at its own size, halves it once, adds the features of the
     level below, and has `local_blocks` residual blocks. `ngf` are the channels at full size; each level
-    below has twice as many.
+    below has twice as many. `bias` None: only convolutions before an instance norm have one; the published
+    network has one everywhere.
 
     Input and output: float NCHW in [-1, 1], height and width multiples of 2 ** (downs + enhancers), at least
     twice that.
@@ -40,9 +41,11 @@ class Pix2PixHDGenerator(nn.Module):
         norm: Norm = "instance",
         padding: Padding = "reflect",
         upsampling: Upsampling = "transposed",
+        bias: bool | None = None,
     ) -> None:
         super().__init__()
-        bias = has_bias(norm)
+        if bias is None:
+            bias = has_bias(norm)
 
         def entrance(channels: int) -> list[nn.Module]:
             conv = nn.Conv2d(in_channels, channels, 7, bias=bias)

@@ -6,11 +6,12 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from cgconvert.generators.layers import InstanceNorm2d
+from cgconvert.generators.layers import BlurDownsample, BlurUpsample, InstanceNorm2d
 
 Norm = Literal["instance", "instance_affine", "batch", "none"]
 Padding = Literal["reflect", "replicate", "zero"]
-Upsampling = Literal["transposed", "resize"]
+Downsampling = Literal["strided", "blur"]
+Upsampling = Literal["transposed", "resize", "blur"]
 
 
 def norm_layers(norm: Norm, channels: int) -> list[nn.Module]:
@@ -60,6 +61,8 @@ def upsampling_layers(channels: int, norm: Norm, bias: bool, upsampling: Upsampl
                 nn.Conv2d(channels, half, 3, bias=bias),
             )
         ]
+    elif upsampling == "blur":
+        layers = [BlurUpsample(channels), nn.Conv2d(channels, half, 3, padding=1, bias=bias)]
     else:
         layers = [nn.ConvTranspose2d(channels, half, 3, 2, padding=1, output_padding=1, bias=bias)]
     return [*layers, *norm_layers(norm, half), nn.ReLU(True)]
@@ -69,7 +72,9 @@ class ResnetGenerator(nn.Module):
     """Two strided convolutions down, `blocks` residual blocks, two up.
 
     Input and output: float NCHW in [-1, 1], height and width multiples of 4 and at least 16.
-    `bias` None follows the original: only convolutions before an instance norm have one.
+    `bias` None follows the original: only convolutions before an instance norm have one. With `downsampling`
+    and `upsampling` "blur" it is the generator of CUT and FastCUT (Park et al. 2020), which resamples
+    with a binomial filter (Zhang 2019, "Making convolutional networks shift-invariant again").
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class ResnetGenerator(nn.Module):
         dropout: bool = False,
         bias: bool | None = None,
         upsampling: Upsampling = "transposed",
+        downsampling: Downsampling = "strided",
     ) -> None:
         super().__init__()
         use_bias = has_bias(norm) if bias is None else bias
@@ -93,11 +99,14 @@ class ResnetGenerator(nn.Module):
             nn.ReLU(True),
         ]
         for channels in (ngf, 2 * ngf):
+            stride = 1 if downsampling == "blur" else 2
             layers += [
-                nn.Conv2d(channels, 2 * channels, 3, 2, padding=1, bias=use_bias),
+                nn.Conv2d(channels, 2 * channels, 3, stride, padding=1, bias=use_bias),
                 *norm_layers(norm, 2 * channels),
                 nn.ReLU(True),
             ]
+            if downsampling == "blur":
+                layers.append(BlurDownsample(2 * channels))
         layers += [ResnetBlock(4 * ngf, norm, padding, dropout, use_bias) for _ in range(blocks)]
         for channels in (4 * ngf, 2 * ngf):
             layers += upsampling_layers(channels, norm, use_bias, upsampling)

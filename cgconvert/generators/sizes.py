@@ -19,7 +19,7 @@ def size_rule(architecture: str, arguments: Mapping[str, Any]) -> tuple[int, int
     """
     if architecture == "identity":
         return 1, 1
-    if architecture in ("resnet", "mobile_resnet", "h2"):
+    if architecture in ("resnet", "mobile_resnet", "resnet_attention", "animegan2", "h2"):
         return 4, 16
     if architecture == "unet":
         edge = 2 ** int(arguments.get("depth", UNET_DEPTH))

@@ -1,8 +1,9 @@
-"""Installs checkpoints of the original CycleGAN and pix2pix implementation as models."""
+"""Installs checkpoints of other implementations of CycleGAN, pix2pix and what came after them as models."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,10 @@ ROUNDING = 4096
 
 COUNTER = ".num_batches_tracked"
 
+BESIDE = "train_config.json"
+BESIDE_LIMIT = 2**20
+"""The name of joliGEN's configuration, and the bytes of it that are read."""
+
 
 @dataclass(frozen=True)
 class Imported:
@@ -57,11 +62,11 @@ def import_checkpoint(
 ) -> ModelCard:
     """Install a generator checkpoint from elsewhere as the model `name`; returns its card.
 
-    Takes any ResNet or U-Net generator saved by the original PyTorch implementation of CycleGAN and
-    pix2pix, as `.pth` or `.safetensors`, alone or inside a training checkpoint, and also a cgconvert model
-    file. Architecture and arguments are read off the file; replicating padding cannot be told from
-    reflecting and is read as that. Nothing in the file is run. Before it is installed the network is tried
-    on a small picture. `domains` are (source, target) in words. Float16 weights stay float16 in the file.
+    Takes the generators that `SUPPORTED` names, as `.pth` or `.safetensors`, alone or inside a training
+    checkpoint, and also a cgconvert model file. Architecture and arguments are read off the file;
+    replicating padding cannot be told from reflecting and is read as that. Nothing in the file is run.
+    Before it is installed the network is tried on a small picture. `domains` are (source, target) in words.
+    Float16 weights stay float16 in the file.
 
     Raises `ModelError` if the file is no such generator, damaged or unsafe (nothing is installed then), and
     `OutputError` if the name is taken and `overwrite` is False, or the file cannot be written.
@@ -90,14 +95,29 @@ def recognise_checkpoint(path: Path) -> Imported:
     content = read_foreign(path)
     try:
         weights, remarks = find_generator(content)
-        recognised = recognise(weights.layout)
+        recognised = recognise(replace(weights.layout, padding=_padding_beside(path)))
     except UnrecognisedError as unknown:
         raise ModelError(f"{path}: {unknown}; {SUPPORTED}") from unknown
     _check_channels(path, recognised)
     tensors = _collect(path, weights, recognised)
     remarks += recognised.remarks
-    named = Recognised(recognised.architecture, recognised.arguments, recognised.unused, remarks)
-    return Imported(named, tensors)
+    return Imported(replace(recognised, remarks=remarks), tensors)
+
+
+def _padding_beside(path: Path) -> str | None:
+    """What joliGEN's configuration beside a checkpoint says of padding; None without a readable one."""
+    beside = path.with_name(BESIDE)
+    try:
+        if not is_regular_file(beside) or beside.stat().st_size > BESIDE_LIMIT:
+            return None
+        config = json.loads(beside.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(config, dict):
+        return None
+    nested = config.get("G")
+    found = nested.get("padding_type") if isinstance(nested, dict) else config.get("G_padding_type")
+    return found if isinstance(found, str) else None
 
 
 def _free_target(name: str, overwrite: bool) -> Path:
@@ -155,7 +175,13 @@ def _check_channels(path: Path, recognised: Recognised) -> None:
 
 def _collect(path: Path, weights: Weights, recognised: Recognised) -> dict[str, Tensor]:
     """The tensors that the generator needs, checked and copied; what it does not use is left out."""
-    tensors = {name: tensor for name, tensor in weights.tensors.items() if name not in recognised.unused}
+    tensors = {
+        recognised.renamed.get(name, name): tensor
+        for name, tensor in weights.tensors.items()
+        if name not in recognised.unused
+    }
+    if len(tensors) != len(weights.tensors.keys() - recognised.unused):
+        raise ModelError(f"{path}: two of its tensors have one place in the network")
     try:
         expected = generator_shapes(recognised.architecture, recognised.arguments)
     except ModelError as error:

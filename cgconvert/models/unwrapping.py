@@ -21,7 +21,15 @@ MOST_ENTRIES = 200_000
 MOST_GENERATORS = 64
 """Prefixes in one state dict that may each belong to a generator."""
 
-ANCHORS = ("model.1.weight", "model.model.0.weight", "head.weight")
+ANCHORS = (
+    "model.1.weight",
+    "model.model.0.weight",
+    "head.weight",
+    "encoder.model.0.weight",
+    "encoder.model.1.weight",
+    "deconv3_attention.weight",
+    "block_a.0.1.weight",
+)
 """A tensor that each supported generator has; what comes before it in a name is a wrapper's."""
 
 TRAINING_KEYS = (

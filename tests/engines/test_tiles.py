@@ -11,6 +11,7 @@ from torch import Tensor
 from cgconvert.engines.tiles.exact import ExactTiling, Stages, Storage, TensorSink, TensorSource
 from cgconvert.engines.tiles.geometry import Tile, tiles_of
 from cgconvert.engines.tiles.stages import StagedNetwork, as_one_stage, cut_into_stages
+from cgconvert.errors import ModelError
 from cgconvert.generators import build_generator, size_rule
 
 NETWORKS = {
@@ -23,6 +24,8 @@ NETWORKS = {
     "resnet batch": ("resnet", {"ngf": 8, "blocks": 1, "norm": "batch"}),
     "resnet none": ("resnet", {"ngf": 8, "blocks": 1, "norm": "none", "padding": "replicate"}),
     "mobile_resnet": ("mobile_resnet", {"ngf": 8, "blocks": 2}),
+    "resnet blur": ("resnet", {"ngf": 8, "blocks": 1, "downsampling": "blur", "upsampling": "blur"}),
+    "resnet_attention": ("resnet_attention", {"ngf": 8, "blocks": 1, "masks": 3}),
     "pix2pixhd": ("pix2pixhd", {"ngf": 4, "downs": 2, "blocks": 2, "local_blocks": 1}),
     "unet": ("unet", {"ngf": 8, "depth": 5, "norm": "instance"}),
     "identity": ("identity", {}),
@@ -177,3 +180,8 @@ def test_tiles_cover_a_picture_once() -> None:
         covered[tile.top : tile.bottom, tile.left : tile.right] += 1
     assert torch.equal(covered, torch.ones(70, 50))
     assert Tile(32, 0, 64, 32).grown(8, 70, 50) == Tile(24, 0, 70, 40)
+
+
+def test_a_norm_over_all_channels_cannot_be_cut() -> None:
+    with pytest.raises(ModelError, match="normalises over all channels at once"):
+        cut_into_stages(build_generator("animegan2", {"ngf": 4}), 3, 4, 16)

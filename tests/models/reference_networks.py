@@ -170,6 +170,16 @@ def randomised(network: nn.Module, seed: int = 0) -> nn.Module:
     return network.eval()
 
 
+def randomised_but_filters(network: nn.Module) -> nn.Module:
+    """As `randomised`, with fixed filters left as they are."""
+    filters = {
+        name: tensor.clone() for name, tensor in network.state_dict().items() if name.endswith(".filt")
+    }
+    randomised(network)
+    network.load_state_dict(filters, strict=False)
+    return network
+
+
 def picture(edge: int, channels: int = 3, width: int | None = None) -> Tensor:
     """A random image batch of one in [-1, 1]."""
     generator = torch.Generator().manual_seed(7)

@@ -141,8 +141,10 @@ def variants() -> dict[str, tuple[dict[str, torch.Tensor], str]]:
     shifted = {k.replace("conv_block.5", "conv_block.7"): v for k, v in plain.items()}
     norm = [f"model.5.{end}" for end in ("running_mean", "running_var", "num_batches_tracked")]
     return {
-        "antialiased": ({**plain, "model.7.filt": torch.zeros(8, 1, 3, 3)}, "a CUT/FastCUT generator"),
-        "3 downs": (reference.resnet(downs=3).state_dict(), "3 strided convolutions before it instead of 2"),
+        "half antialiased": (
+            {**plain, "model.7.filt": torch.zeros(8, 1, 3, 3)},
+            "its first block is 'model.10': 2 strided convolutions before it",
+        ),
         "5x5": ({**plain, "model.1.weight": torch.zeros(8, 3, 5, 5)}, "is 5x5 instead of 7x7"),
         "gap": (blocks, "'model.11' has no conv_block"),
         "other block": (shifted, "convolutions at 1, 7"),

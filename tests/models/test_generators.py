@@ -20,6 +20,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "h2": {"half_channels": 4, "channels": 8, "blocks": 1},
     "mobile_resnet": {"ngf": 4, "blocks": 2},
     "pix2pixhd": {"ngf": 4, "downs": 2, "blocks": 1, "local_blocks": 1},
+    "resnet_attention": {"ngf": 4, "blocks": 1, "masks": 3},
+    "animegan2": {"ngf": 4},
     "identity": {},
 }
 

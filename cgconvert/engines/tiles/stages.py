@@ -146,6 +146,10 @@ class _Cut:
     """Walks the traced network from norm to norm and decides what is stored between them."""
 
     def __init__(self, generator: nn.Module, in_channels: int, multiple: int, minimum: int) -> None:
+        if any(isinstance(module, nn.GroupNorm) for module in generator.modules()):
+            raise ModelError(
+                "this network cannot be cut into stages: it normalises over all channels at once"
+            )
         self.root = copy.deepcopy(generator).cpu().float().eval()
         self.in_channels, self.multiple = in_channels, multiple
         self.probe = multiple * -(-max(minimum, 64) // multiple)

@@ -6,11 +6,12 @@ caller to compare with the network itself.
 
 from __future__ import annotations
 
-from cgconvert.models.recognition import h2, resnet, unet
+from cgconvert.models.recognition import animegan, h2, joligen, mobile, pix2pixhd, resnet, unet
 from cgconvert.models.recognition.diagnosis import SUPPORTED, looks_like
 from cgconvert.models.recognition.layout import Layout, Recognised, UnrecognisedError
 
-READERS = (resnet, unet, h2)
+READERS = (joligen, pix2pixhd, mobile, animegan, resnet, unet, h2)
+"""In this order: the ResNet generator is the outline of several others, which are asked first."""
 
 
 def is_generator(layout: Layout) -> bool:

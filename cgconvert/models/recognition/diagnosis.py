@@ -9,7 +9,8 @@ Shape = tuple[int, ...]
 
 SUPPORTED = (
     "supported are ResNet and U-Net generators of the original CycleGAN/pix2pix implementation "
-    "(files like latest_net_G.pth or latest_net_G_A.pth)"
+    "(files like latest_net_G.pth or latest_net_G_A.pth), and those of CUT, pix2pixHD, joliGEN, "
+    "GAN Compression and AnimeGANv2"
 )
 
 FAMILIES: tuple[tuple[str, str], ...] = (
@@ -21,7 +22,6 @@ FAMILIES: tuple[tuple[str, str], ...] = (
     (r"scale\d+_layer\d+\.", "a discriminator of pix2pixHD"),
     (r"net\.0\.weight$", "a pixel discriminator (netD) of the original implementation"),
     (r"mlp_\d+\.0\.weight$", "the feature network (netF) of CUT"),
-    (r"model1_\d+\.", "the local enhancer of pix2pixHD"),
     (r"model\.model\.\d+\.conv_block\.", "a generator with one wrapper too many"),
     (
         r"model\.\d+\.block\.\d+\.weight$",
@@ -32,7 +32,6 @@ FAMILIES: tuple[tuple[str, str], ...] = (
     (r".*lora_(up|down|A|B|unet)", "LoRA weights for a diffusion or language model"),
     (r"(mapping|synthesis)\.", "StyleGAN"),
     (r"convs\.\d+\.conv\.modulation\.", "StyleGAN2"),
-    (r"block_a\.\d+\.|out_layer\.0\.weight$", "AnimeGANv2"),
     (r"(body|RRDB_trunk)\.\d+\.(rdb|RDB)\d\.|model\.1\.sub\.\d+\.", "an ESRGAN or Real-ESRGAN upscaler"),
     (r"upsampler\.|conv_after_body\.|upconv\d\.", "a super-resolution network"),
     (r"DownBlock\.|UpBlock\d_|UpBlock\d\.", "U-GAT-IT"),

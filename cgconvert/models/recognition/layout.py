@@ -22,11 +22,12 @@ class Layout:
     """Shapes by tensor name, and `versions` by module name where the file has them.
 
     The versions come from the metadata of a PyTorch state dict, which names modules without weights too;
-    it is empty for files from other hands.
+    it is empty for files from other hands. `padding` is what a configuration beside the file says of it.
     """
 
     shapes: Mapping[str, Shape]
     versions: Mapping[str, int] = field(default_factory=dict)
+    padding: str | None = None
 
     def shape(self, name: str, dimensions: int = 4) -> Shape:
         """The shape of a tensor that has to be there. Raises `UnrecognisedError`."""
@@ -46,12 +47,16 @@ class Layout:
 
 @dataclass(frozen=True)
 class Recognised:
-    """An architecture with its arguments; the names that carry nothing; what the user should know."""
+    """An architecture with its arguments; the names that carry nothing; what the user should know.
+
+    `renamed` has the names in the file for which our generator has others.
+    """
 
     architecture: str
     arguments: dict[str, Any]
     unused: frozenset[str] = frozenset()
     remarks: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

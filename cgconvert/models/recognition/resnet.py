@@ -1,4 +1,4 @@
-"""Recognises the ResNet generator of the original CycleGAN implementation, and our resize variant of it."""
+"""Recognises the ResNet generator of the original CycleGAN implementation, CUT's, and our resize variant."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ NAME = "CycleGAN ResNet generator"
 BLOCK = re.compile(r"model\.(\d+)\.conv_block\.(\d+)\.")
 FIRST_BLOCK = 10
 """Index of the first residual block after the 7x7 convolution and two strided ones, each of three layers."""
+
+FIRST_BLOCK_BLURRED = FIRST_BLOCK + 2
+"""The same in CUT's generator, where a filter follows each of the two."""
 
 BLOCK_KINDS = {
     (0, 3): ("zero", False),
@@ -32,20 +35,24 @@ def recognise(layout: Layout) -> Recognised:
     Reflecting and replicating padding have the same indices and no weights: "reflect", the original's
     default, is taken. Raises `UnrecognisedError`.
     """
-    _refuse_variants(layout)
     ngf, in_channels, height, width = layout.shape("model.1.weight")
     if (height, width) != (7, 7):
         raise UnrecognisedError(
             f"the first convolution, 'model.1.weight', is {height}x{width} instead of 7x7"
         )
-    blocks = _count_blocks(layout)
-    padding, dropout, (first, second) = _block_kind(layout, blocks)
-    up = FIRST_BLOCK + blocks
+    blurs_down = "model.7.filt" in layout.shapes
+    start = FIRST_BLOCK_BLURRED if blurs_down else FIRST_BLOCK
+    blocks = count_blocks(layout, start)
+    padding, dropout, (first, second) = _block_kind(layout, blocks, start)
+    up = start + blocks
     upsampling = _upsampling(layout, up)
-    out_channels = layout.shape(f"model.{up + 7}.weight")[0]
+    blurs_up = upsampling == "blur"
+    out_channels = layout.shape(f"model.{up + (9 if blurs_up else 7)}.weight")[0]
     bias = "model.1.bias" in layout.shapes
-    places = [f"model.{index}" for index in (2, 5, 8, up + 1, up + 4)]
-    for block in range(FIRST_BLOCK, up):
+    indices = [2, 5, 9 if blurs_down else 8]
+    indices += [up + 2, up + 6] if blurs_up else [up + 1, up + 4]
+    places = [f"model.{index}" for index in indices]
+    for block in range(start, up):
         places += [f"model.{block}.conv_block.{index + 1}" for index in (first, second)]
     norm = read_norm(layout, places, bias)
     arguments = {
@@ -59,41 +66,31 @@ def recognise(layout: Layout) -> Recognised:
         "bias": bias,
         "upsampling": upsampling,
     }
+    if blurs_down:
+        arguments["downsampling"] = "blur"
     return Recognised("resnet", arguments, norm.unused, norm.remarks)
 
 
-def _refuse_variants(layout: Layout) -> None:
-    """Networks that begin like this one but are others, named before an index error says it worse."""
-    for name in layout.shapes:
-        if name.endswith(".filt"):
-            raise UnrecognisedError(
-                f"{name!r} is an anti-aliasing filter: a CUT/FastCUT generator, which resamples with blur; "
-                "one trained with --no_antialias and --no_antialias_up is read"
-            )
-
-
-def _count_blocks(layout: Layout) -> int:
+def count_blocks(layout: Layout, start: int) -> int:
+    """The number of residual blocks, from `model.start` on. Raises `UnrecognisedError`."""
     indices = sorted({int(match[1]) for match in map(BLOCK.match, layout.shapes) if match})
     if not indices:
         return 0
-    if indices[0] != FIRST_BLOCK:
+    if indices[0] != start:
         downs, rest = divmod(indices[0] - 4, 3)
         what = f"{downs} strided convolutions" if rest == 0 and downs >= 0 else "another beginning"
-        like = " (pix2pixHD's generator has 3 or 4)" if downs > 2 else ""
-        raise UnrecognisedError(
-            f"its first block is 'model.{indices[0]}': {what} before it instead of 2{like}"
-        )
-    if indices != list(range(FIRST_BLOCK, FIRST_BLOCK + len(indices))):
-        gap = next(i for i in range(FIRST_BLOCK, indices[-1]) if i not in indices)
+        raise UnrecognisedError(f"its first block is 'model.{indices[0]}': {what} before it instead of 2")
+    if indices != list(range(start, start + len(indices))):
+        gap = next(i for i in range(start, indices[-1]) if i not in indices)
         raise UnrecognisedError(f"its blocks are not consecutive: 'model.{gap}' has no conv_block")
     return len(indices)
 
 
-def _block_kind(layout: Layout, blocks: int) -> tuple[str, bool, tuple[int, int]]:
+def _block_kind(layout: Layout, blocks: int, start: int) -> tuple[str, bool, tuple[int, int]]:
     """Padding, dropout and the indices of the two convolutions of the blocks; all are as the first."""
     if blocks == 0:
         return "reflect", False, (1, 5)
-    block = f"model.{FIRST_BLOCK}.conv_block"
+    block = f"model.{start}.conv_block"
     found = {int(match[2]) for match in map(BLOCK.match, layout.shapes) if match}
     convs = tuple(index for index in sorted(found) if layout.is_conv(f"{block}.{index}.weight"))
     if len(convs) != 2 or convs not in BLOCK_KINDS:
@@ -104,6 +101,8 @@ def _block_kind(layout: Layout, blocks: int) -> tuple[str, bool, tuple[int, int]
 
 
 def _upsampling(layout: Layout, up: int) -> str:
+    if f"model.{up}.filt" in layout.shapes:
+        return "blur"
     if layout.is_conv(f"model.{up}.weight"):
         return "transposed"
     if layout.is_conv(f"model.{up}.2.weight"):
