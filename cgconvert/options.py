@@ -94,6 +94,7 @@ class ImageOptions:
     `work_size`, `stroke`, `strength` and `keep_colours` mean what they mean for videos.
     A `format` of None keeps the source's. `quality` is 1 to 100, and None takes the format's default.
     `overwrite` converts again what has a result. `watch` keeps converting what arrives in a folder.
+    `pixel_limit` is the most pixels of one picture, in millions: a small file can ask for very many.
     """
 
     format: str | None = None
@@ -104,3 +105,4 @@ class ImageOptions:
     stroke: str | float | None = None
     strength: float = 1.0
     keep_colours: bool = False
+    pixel_limit: int = 400

@@ -62,6 +62,14 @@ def image_options(function: Callable[..., Any]) -> Callable[..., Any]:
             type=click.IntRange(1, 100),
             help="Quality of JPEG (default 95), WebP and AVIF (default 90; 100 is lossless).",
         ),
+        click.option(
+            "--pixel-limit",
+            type=click.IntRange(min=1),
+            default=400,
+            show_default=True,
+            metavar="N",
+            help="The most pixels of one picture, in millions. Raise it for files that you trust.",
+        ),
         click.option("--overwrite", is_flag=True, help="Convert again what already has a result."),
         click.option("--dry-run", is_flag=True, help="Print what would be done and stop."),
         click.option(
@@ -101,6 +109,7 @@ def directory(
     tile: str,
     kind: str | None,
     quality: int | None,
+    pixel_limit: int,
     overwrite: bool,
     dry_run: bool,
     report: Path | None,
@@ -117,7 +126,9 @@ def directory(
     Animations are converted frame by frame, and TIFFs page by page. Pictures that already have a result are
     skipped, so the same command continues a run that was interrupted.
     """
-    options = ImageOptions(kind, quality, overwrite, watch, work_size, stroke, strength, keep_colours)
+    options = ImageOptions(
+        kind, quality, overwrite, watch, work_size, stroke, strength, keep_colours, pixel_limit
+    )
     choice = read_engine_options(device, engine, precision, batch, tile)
     if watch and videos:
         raise UsageError("--watch is for pictures alone: leave out --videos")
@@ -166,6 +177,7 @@ def image(
     tile: str,
     kind: str | None,
     quality: int | None,
+    pixel_limit: int,
     overwrite: bool,
     dry_run: bool,
     report: Path | None,
@@ -175,7 +187,9 @@ def image(
 
     Animations are converted frame by frame, and TIFFs page by page.
     """
-    options = ImageOptions(kind, quality, overwrite, False, work_size, stroke, strength, keep_colours)
+    options = ImageOptions(
+        kind, quality, overwrite, False, work_size, stroke, strength, keep_colours, pixel_limit
+    )
     choice = read_engine_options(device, engine, precision, batch, tile)
     return _run(plan_images(files, output, model, options, choice), dry_run, RunReport(report), quiet)
 

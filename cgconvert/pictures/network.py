@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -12,16 +12,26 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from cgconvert.engines.batches import LIMIT, OutOfMemoryError, busy_pixels, pixels_that_fit, scaled_batch
+from cgconvert.engines.batches import (
+    LIMIT,
+    OutOfMemoryError,
+    busy_pixels,
+    if_it_fits,
+    pixels_that_fit,
+    scaled_batch,
+    tile_from_now_on,
+)
 from cgconvert.engines.choose import choose_device
 from cgconvert.engines.job import EngineJob
 from cgconvert.engines.pixels import PixelFrames
 from cgconvert.engines.ready import create_job, prepare_new_size
+from cgconvert.engines.tiles.files import PixelSink, PixelSource
 from cgconvert.engines.translator import Translator
 from cgconvert.errors import InputError, UsageError
 from cgconvert.finish import Finish
 from cgconvert.frames import Frame
 from cgconvert.host.channels import StageClock
+from cgconvert.host.rectangles import RectangleFile
 from cgconvert.media.picture.resize import resized
 from cgconvert.media.picture.sequences import read_first
 from cgconvert.models.loading import load_model
@@ -132,6 +142,38 @@ class Network(Generic[Item]):
                 items = list(self.given)
         if self.job.batch < asked:  # memory was short on the way
             self.known_to_fit = self.job.batch * size[0] * size[1]
+
+    def translate_file(
+        self,
+        source: RectangleFile,
+        result: RectangleFile,
+        size: tuple[int, int],
+        dtype: type[np.generic],
+        check: Callable[[], None],
+        tell: Callable[[int, int], None] | None,
+    ) -> None:
+        """Put a picture through in tiles, from a file of pixels (H, W, 3) to another; `size` is (H, W).
+
+        `check` is called for each tile, and what it raises ends the work. `tell` is as for
+        `Tiling.translate`. Nothing else may be in flight. Raises `InputError` if even tiles do not fit into
+        memory, and `OutputError` for a disk that is full.
+        """
+        height, width = size
+        padded = padded_size(height, width, self.plan.card)
+        tiling = self.job.tiling
+        assert tiling is not None, "tiles are switched off"
+        started = time.perf_counter()
+        pixels = PixelSource(source, height, width, np.dtype(dtype), self.plan.card)
+        sink = PixelSink(result, height, width, np.dtype(dtype), check)
+
+        def translate() -> bool:
+            tiling.translate(pixels, sink, *padded, tell=tell)
+            return True
+
+        while not self.job.is_tiled(*padded) or not if_it_fits(translate):
+            if not tile_from_now_on(self.job, *padded):
+                raise self._too_large(OutOfMemoryError(f"{width}x{height} pixels do not fit, even in tiles"))
+        self.clock.add("translate", time.perf_counter() - started)
 
     def finish(self) -> Iterator[tuple[Item, np.ndarray | InputError]]:
         """Wait for the pictures in flight and yield their results."""

@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +28,32 @@ import numpy as np
 from cgconvert.errors import CgconvertError, InputError, Interrupted, OutputError, printable
 from cgconvert.finish import Finish
 from cgconvert.host.channels import LOOK, Budget, Channel, Relayed, Workers
-from cgconvert.host.files import atomic_path, concerns_all, file_sha256, write_atomically
+from cgconvert.host.files import atomic_path, concerns_all, file_sha256, output_error, write_atomically
 from cgconvert.host.interrupts import Breakable, listening
 from cgconvert.host.memory import available_memory
-from cgconvert.media.picture.codec import Picture, checked_header, decode_picture, encode_picture, read_file
+from cgconvert.host.rectangles import RectangleFile, scratch_folder
+from cgconvert.media.picture.codec import (
+    Picture,
+    checked_header,
+    decode_picture,
+    encode_picture,
+    read_file,
+    too_many_pixels,
+)
 from cgconvert.media.picture.finish import finished
 from cgconvert.media.picture.headers import ImageHeader
 from cgconvert.media.picture.resize import resized
 from cgconvert.media.picture.sequences import PictureSequence, check_holds, open_sequence, write_sequence
+from cgconvert.media.picture.strips import (
+    STRIP_BYTES,
+    STRIP_FORMATS,
+    LargePicture,
+    can_write,
+    is_available,
+    read_large_header,
+    read_pixels,
+    write_pixels,
+)
 from cgconvert.options import EngineOptions, ImageOptions
 from cgconvert.pictures.batching import Groups
 from cgconvert.pictures.claims import Claims, Elsewhere, state_of
@@ -54,6 +72,14 @@ __all__ = ["Dropped", "Failure", "ImagesResult", "convert_dir", "convert_images"
 
 PIXEL_MEMORY = 2 << 30
 """Bytes of pictures that may be under way at once; a quarter of what is free if that is less."""
+PIXEL_BYTES = 4 * 2 * 3
+"""Of memory for each pixel of a picture: source, result and what codecs need, in 16 bits with alpha."""
+LEAST_LARGE = 4_000_000
+"""Pixels up to which a picture is taken into memory however little of that is free."""
+HUGE = 20_000
+"""Edge of a picture in pixels; if the network is to see all of it, large pictures may go by strips."""
+MIDDLE = 1024
+"""Edge of the square of a large picture that the engine is made ready with, in pixels."""
 CHANNEL_BYTES = 64 << 20
 """Of these, bytes of pixels that may wait before and after the network."""
 JOBS_AHEAD = 64
@@ -124,6 +150,8 @@ class FrameResults:
 class Item:
     """A picture on its way; `charged` bytes of the memory are its own. `begun` is when it was read.
 
+    A `large` one is not decoded to pixels: those of source and result wait in `files`.
+
     `finish` says what is to be done with the result and the picture together, None that there is nothing.
     Such a picture keeps its own pixels, `seen` is what the network sees of it, and `result` what it makes
     of that. `frames` are those of the animation or the document of which it is frame or page `number`.
@@ -139,6 +167,8 @@ class Item:
     finish: Finish | None = None
     seen: np.ndarray | None = None
     result: np.ndarray | None = None
+    large: LargePicture | None = None
+    files: list[RectangleFile] = field(default_factory=list)
 
     @property
     def pixels(self) -> np.ndarray:
@@ -149,6 +179,8 @@ class Item:
     @property
     def nbytes(self) -> int:
         """What it counts in a channel: its pixels, or one before it is decoded."""
+        if self.large is not None:
+            return CHANNEL_BYTES  # on the disk, of which no more than needed is taken
         return 1 if self.picture is None else self.picture.pixels.nbytes
 
 
@@ -171,7 +203,7 @@ def run_images(
     translated: Channel[Item] = Channel(CHANNEL_BYTES)
     sequences: Channel[FrameResults] = Channel(JOBS_AHEAD, producers=codecs)
     one_sequence = threading.Lock()
-    by_frame = False  # whether the progress counts the frames of the one file
+    by_frame = False  # whether the progress counts the frames or tiles of the one file
     free = available_memory()
     memory = Budget(PIXEL_MEMORY if free is None else min(PIXEL_MEMORY, free // 4))
     workers = Workers(jobs, decoded, translated, sequences, memory)
@@ -228,15 +260,18 @@ def run_images(
         for item in jobs:
             with failing_alone(item):
                 item.begun = time.perf_counter()
+                if (large := find_large(item.job)) is not None:
+                    decode_large(item, large)
+                    continue
                 with clock.busy("load"):
                     data = read_file(item.job.source)
-                    header = checked_header(data, single=False)
+                    header = checked_header(data, pixel_limit(item.job), single=False)
                 if header.frames > 1:
                     check_holds(header, item.job.format)
                     decode_frames(item.job, data, header)
                     continue
                 # Source, result and what codecs need, in 16 bits with alpha.
-                item.charged = header.width * header.height * 4 * 2 * 3 + len(data)
+                item.charged = header.width * header.height * PIXEL_BYTES + len(data)
                 item.source_bytes = len(data)
                 memory.take(item.charged)
                 with clock.busy("decode"):
@@ -244,6 +279,46 @@ def run_images(
                 decoded.put(item)
         decoded.close()
         sequences.close()
+
+    def pixel_limit(job: ImageJob) -> int:
+        return (job.options or options).pixel_limit * 1_000_000
+
+    def find_large(job: ImageJob) -> LargePicture | None:
+        """What goes from file to file in tiles: it takes too much memory, and the network sees all of it."""
+        own = job.options or options
+        is_seen_whole = plan.seen_size(HUGE, HUGE, own) == (HUGE, HUGE) and plan.finish_of(own).is_plain
+        if not is_seen_whole or plan.engine.tile == "off" or not is_available():
+            return None
+        large = read_large_header(job.source) if job.format in STRIP_FORMATS else None
+        least = max(LEAST_LARGE, memory.limit // PIXEL_BYTES)
+        if large is None or large.width * large.height <= least:
+            return None
+        size = large.width, large.height
+        if plan.seen_size(*size, own) != size or not can_write(large, job.format):
+            return None
+        if large.width * large.height > pixel_limit(job):
+            raise too_many_pixels(*size, pixel_limit(job))
+        return large
+
+    def decode_large(item: Item, large: LargePicture) -> None:
+        """A large picture to a file of its pixels. The engine is made ready with the middle of it."""
+        item.charged = 4 * STRIP_BYTES
+        memory.take(item.charged)
+        point = 3 * np.dtype(large.dtype).itemsize
+        folder = scratch_folder()
+        try:
+            item.files = [RectangleFile(folder, None, large.height, large.width, point) for _ in range(2)]
+            with clock.busy("decode"):
+                read_pixels(large, workers.check, item.files[0])
+            rows, columns = (
+                slice(max(0, (size - MIDDLE) // 2), min(size, (size + MIDDLE) // 2))
+                for size in (large.height, large.width)
+            )
+            item.seen = item.files[0].read(rows, columns).view(large.dtype)
+        except OSError as error:
+            raise output_error(folder, error) from error
+        item.large = large
+        decoded.put(item)
 
     def prepare(item: Item, picture: Picture) -> None:
         """What the network is to see of a picture, and what is to be done with the result."""
@@ -271,7 +346,7 @@ def run_images(
             width, height = header.largest
             upcoming = frames.sequence.pictures()
             for number in range(header.frames):
-                item = Item(job, None, width * height * 4 * 2 * 3 + len(data), frames, number)
+                item = Item(job, None, width * height * PIXEL_BYTES + len(data), frames, number)
                 memory.take(item.charged)
                 try:
                     with clock.busy("decode"):
@@ -304,6 +379,12 @@ def run_images(
     def _translate_all(network: Network[Item], item: Item | None) -> None:
         groups: Groups[Item] = Groups()
         while True:
+            if item is not None and item.large is not None:
+                pass_on(network.finish())
+                with failing_alone(item):
+                    translate_large(network, item, item.large)
+                item = None
+                continue
             if item is not None:
                 size = network.padded_size(item.pixels)
                 # Results that are to be finished have 16 bits, so they are not in a batch with others.
@@ -327,6 +408,23 @@ def run_images(
             item = None
             pass_on(network.translate(batch))
 
+    def translate_large(network: Network[Item], item: Item, large: LargePicture) -> None:
+        """The pixels of a large picture from one file to the other."""
+        is_alone = plan.total == 1 and not watch
+
+        def tell(done: int, total: int) -> None:
+            nonlocal by_frame
+            if not by_frame:
+                by_frame = True
+                relayed.begin(f"Converting {printable(item.job.source.name)}", total, "tile")
+            relayed.advance(done, clock.busiest)
+
+        source, result = item.files
+        size = large.height, large.width
+        network.translate_file(source, result, size, large.dtype, workers.check, tell if is_alone else None)
+        item.files.pop(0).close()
+        translated.put(item)
+
     def pass_on(results: Iterator[tuple[Item, np.ndarray | InputError]]) -> None:
         for item, result in results:
             with failing_alone(item):
@@ -339,6 +437,9 @@ def run_images(
         """Results to files, and those of frames to the thread that writes their file."""
         for item in translated:
             with failing_alone(item):
+                if item.large is not None:
+                    encode_large(item, item.large)
+                    continue
                 assert item.picture is not None
                 assert item.result is not None
                 if item.finish is not None:
@@ -369,6 +470,30 @@ def run_images(
                 tally.convert(item.job, dropped, **facts)
                 memory.give_back(item.charged)
                 advance()
+
+    def encode_large(item: Item, large: LargePicture) -> None:
+        """A file of pixels to the result."""
+        job, own = item.job, item.job.options or options
+        with clock.busy("encode"), atomic_path(job.output, own.overwrite or watch) as temporary:
+            dropped = write_pixels(
+                large, item.files[0], temporary, job.format, own.quality, lambda: workers.aborted
+            )
+            workers.check()  # a run that is broken off finishes no file
+        item.files.pop().close()
+        claims.give_back(job.output)
+        facts: dict[str, Any] = {}
+        if tally.results is not None:
+            facts = {
+                "seconds": round(time.perf_counter() - item.begun, 3),
+                "width": large.width,
+                "height": large.height,
+                "source_bytes": job.source.stat().st_size,
+                "output_bytes": job.output.stat().st_size,
+                "sha256": file_sha256(job.output),
+            }
+        tally.convert(job, dropped, **facts)
+        memory.give_back(item.charged)
+        advance()
 
     def encode_frames() -> None:
         """Results of frames to files, one file after the other."""
@@ -414,6 +539,8 @@ def run_images(
             yield
         except (CgconvertError, MemoryError) as error:
             memory.give_back(item.charged)
+            for file in item.files:
+                file.close()
             if item.frames is not None:
                 item.frames.fail(error)  # the thread that writes them tells it
             else:

@@ -341,4 +341,6 @@ def check_options(options: ImageOptions, engine: EngineOptions) -> None:
         raise UsageError(f"`quality` means nothing to {options.format}, which loses nothing: leave it out")
     check_work_size(options.work_size, options.stroke)
     Finish(options.strength, options.keep_colours)  # which checks them
+    if options.pixel_limit < 1:
+        raise UsageError(f"`pixel_limit={options.pixel_limit}` is not at least 1 (million pixels)")
     check_engine_options(engine)

@@ -98,6 +98,13 @@ def scaled_to_images(samples: Tensor, peak: float, dtype: torch.dtype) -> Tensor
     return samples.to(dtype).mul_(2 / peak).sub_(1)
 
 
+def tile_to_images(pixels: Tensor, card: ModelCard, top: int, left: int) -> Tensor:
+    """Pixels (N, h, w, 3) that lie at (top, left) in their padded picture to that part of its images."""
+    peak = 255.0 if pixels.dtype == torch.uint8 else 65535.0
+    images = scaled_to_images(pixels.permute(0, 3, 1, 2), peak, torch.float32)
+    return _channels_in(images, card, top, left)
+
+
 def rgb_to_images(rgb: Tensor, card: ModelCard) -> tuple[Tensor, Crop]:
     """RGB images (N, 3, H, W) in [-1, 1] to padded images (N, C, H', W'), and the crop that undoes it."""
     crop = Crop(rgb.shape[2], rgb.shape[3])
@@ -115,12 +122,15 @@ def rgb_to_pixels(rgb: Tensor, dtype: np.dtype | type) -> np.ndarray:
     return images_to_pixels(rgb, Crop(rgb.shape[2], rgb.shape[3]), dtype)
 
 
-def _channels_in(images: Tensor, card: ModelCard) -> Tensor:
-    """As many channels as the generator takes: RGB or its BT.601 luma, and the noise of its card."""
+def _channels_in(images: Tensor, card: ModelCard, top: int = 0, left: int = 0) -> Tensor:
+    """As many channels as the generator takes: RGB or its BT.601 luma, and the noise of its card.
+
+    The images begin at (top, left) in their picture.
+    """
     if card.in_channels == 1:
         weights = torch.tensor(LUMA_BT601, device=images.device).view(1, 3, 1, 1)
         images = (images * weights).sum(1, keepdim=True)
-    return with_noise(images, card.noise_channels, card.noise_seed)
+    return with_noise(images, card.noise_channels, card.noise_seed, top, left)
 
 
 def dither_pattern(height: int, width: int, device: torch.device) -> Tensor:

@@ -16,8 +16,9 @@ from cgconvert.engines.pixels import convert_pixels
 from cgconvert.engines.ready import create_job
 from cgconvert.engines.tiles import tiling
 from cgconvert.engines.tiles.exact import ExactTiling, Stages, Storage, TensorSink, TensorSource
-from cgconvert.engines.tiles.tiling import Tiling, choose_storage, values_folder
+from cgconvert.engines.tiles.tiling import Tiling, choose_storage
 from cgconvert.errors import ModelError, OutputError, UsageError
+from cgconvert.host.rectangles import scratch_folder
 from cgconvert.models.loading import Model
 from cgconvert.options import EngineOptions, check_engine_options
 from cgconvert.progress import Silent
@@ -153,7 +154,7 @@ def test_a_network_that_cannot_be_cut() -> None:
 
 
 def test_values_wait_where_there_is_room_and_are_rounded_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = values_folder()
+    folder = scratch_folder()
     in_float32 = GIB  # bytes that the values take; half of the memory and 80% of the disk may be taken
     for memory, disk, wanted in [
         (2 * GIB, 0, Storage()),

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from cgconvert.engines.tiles.geometry import Tile
+from cgconvert.host.rectangles import RectangleFile
 
 
 class Activation(Protocol):
@@ -57,54 +55,24 @@ class InMemory:
 
 
 class OnDisk:
-    """Values in a file, row after row.
-
-    Read and written by system calls rather than through a memory map: a full disk is an error of the call and
-    not the end of the program, and the pages are the system's, which gives them up when memory is short.
-    Without a `path` the file has no name in its `folder`, and the system removes it with the process.
-    """
+    """Values in a file, which has no name in its `folder` without a `path`; see `RectangleFile`."""
 
     def __init__(
         self, folder: Path, path: Path | None, height: int, width: int, channels: int, dtype: torch.dtype
     ) -> None:
-        self.path, self.width, self.channels, self.dtype = path, width, channels, dtype
-        self.point = channels * dtype.itemsize
-        self.file: Any
-        if path is None:
-            self.file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (closed by `close`)
-        else:
-            path.touch(0o600)
-            self.file = path.open("r+b", buffering=0)
-        self.file.truncate(height * width * self.point)
+        self.dtype = dtype
+        self.file = RectangleFile(folder, path, height, width, channels * dtype.itemsize)
 
     def read(self, part: Tile) -> Tensor:
-        values = torch.empty(part.height, part.width, self.channels, dtype=self.dtype)
-        for row, offset in self._rows(values, part):
-            self.file.seek(offset)
-            while row:
-                count = self.file.readinto(row)
-                if not count:
-                    raise OSError(f"{self.path or 'a temporary file'} has been cut short")
-                row = row[count:]
-        return values.permute(2, 0, 1)[None]
+        values = self.file.read(slice(part.top, part.bottom), slice(part.left, part.right))
+        return torch.from_numpy(values).view(self.dtype).permute(2, 0, 1)[None]
 
     def write(self, part: Tile, values: Tensor) -> None:
-        for row, offset in self._rows(values[0].permute(1, 2, 0).to(self.dtype).contiguous(), part):
-            self.file.seek(offset)
-            while row:
-                row = row[self.file.write(row) :]
-
-    def _rows(self, values: Tensor, part: Tile) -> Iterator[tuple[memoryview, int]]:
-        """The bytes of each row of a rectangle, and where in the file they begin."""
-        rows = values.view(torch.uint8).numpy()
-        for index in range(part.height):
-            offset = ((part.top + index) * self.width + part.left) * self.point
-            yield memoryview(rows[index]).cast("B"), offset
+        points = values[0].permute(1, 2, 0).to(self.dtype).contiguous()
+        self.file.write(part.top, part.left, points.view(torch.uint8).numpy())
 
     def flush(self) -> None:
-        os.fsync(self.file.fileno())
+        self.file.flush()
 
     def close(self, delete: bool = True) -> None:
-        self.file.close()
-        if delete and self.path is not None:
-            self.path.unlink(missing_ok=True)
+        self.file.close(delete)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -27,6 +24,7 @@ from cgconvert.engines.tiles.exact import (
 from cgconvert.engines.tiles.stages import StagedNetwork, cut_into_stages
 from cgconvert.errors import ModelError, OutputError
 from cgconvert.host.memory import available_memory
+from cgconvert.host.rectangles import scratch_folder
 from cgconvert.progress import Progress
 from cgconvert.tensors.dtypes import DTYPES
 
@@ -127,10 +125,7 @@ class Tiling:
         """
         height, width = images.shape[2:]
         if edge is None:
-            edge = self.edge_for(height, width)
-            assert edge is not None, "this size is not tiled"
-            self.used[height, width] = edge
-            self.note(self._described(height, width, edge))
+            edge = self._edge_to_use(height, width)
         card = self.engine.model.card
         results = torch.empty(len(images), card.out_channels, height, width, device=images.device)
         for index in range(len(images)):
@@ -138,30 +133,55 @@ class Tiling:
             self.translate(TensorSource(images[part]), TensorSink(results[part]), height, width, edge)
         return results
 
-    def translate(self, source: Source, sink: Sink, height: int, width: int, edge: int) -> None:
-        """One padded picture in tiles of `edge` pixels. Raises as calling does."""
+    def translate(
+        self,
+        source: Source,
+        sink: Sink,
+        height: int,
+        width: int,
+        edge: int | None = None,
+        tell: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """One padded picture in tiles of `edge` pixels, or as for this size. Raises as calling does.
+
+        `tell` gets the tiles that are done, and how many there are, each stage counted by itself. None: the
+        progress gets a line from time to time.
+        """
+        if edge is None:
+            edge = self._edge_to_use(height, width)
         storage = self._values_place(height, width)
         if storage is None:
             raise OutputError(
                 f"{width}x{height} pixels in tiles need "
                 f"{self.network.peak_values * height * width * 2 / 2**30:.1f} GiB for values between layers, "
-                f"and neither the memory nor {values_folder()} has them: free some space, or set TMPDIR to a "
-                "folder with more"
+                f"and neither the memory nor {scratch_folder()} has them: free some space, or set TMPDIR to "
+                "a folder with more"
             )
+        total = -(-height // edge) * -(-width // edge) * len(self.network.stages)
         told = time.monotonic()
         is_shown = False
 
-        def tell(share: float) -> None:
+        def advance(share: float) -> None:
             nonlocal told, is_shown
-            if time.monotonic() > told + SECONDS_BETWEEN_TELLING:
+            if tell is not None:
+                tell(round(share * total), total)
+            elif time.monotonic() > told + SECONDS_BETWEEN_TELLING:
                 told, is_shown = time.monotonic(), True
                 self.progress.stage(f"{width}x{height} in tiles, {share:.0%} done")
 
         try:
-            ExactTiling(self._made_ready(), height, width, edge, storage, tell).run(source, sink)
+            ExactTiling(self._made_ready(), height, width, edge, storage, advance).run(source, sink)
         finally:
             if is_shown:
                 self.progress.stage(None)
+
+    def _edge_to_use(self, height: int, width: int) -> int:
+        """The edge of the tiles for pictures of a size that is tiled, which the report will name."""
+        edge = self.edge_for(height, width)
+        assert edge is not None, "this size is not tiled"
+        self.used[height, width] = edge
+        self.note(self._described(height, width, edge))
+        return edge
 
     def describe(self) -> dict[str, int]:
         """The edge in pixels of the tiles of each padded size, such as "960x540", that was tiled."""
@@ -200,7 +220,7 @@ def choose_storage(device: torch.device, values: float, dtype: torch.dtype) -> S
     That is on the device, in main memory or on disk as they are computed, and only where neither has the room
     in bfloat16, which rounds them: as long as it can, the result does not depend on the free memory.
     """
-    memory, folder = available_memory(), values_folder()
+    memory, folder = available_memory(), scratch_folder()
     disk = shutil.disk_usage(folder).free
     on_card = device.type == "cuda" and torch.cuda.mem_get_info(device)[0]
     for kept in dict.fromkeys((dtype, torch.bfloat16)):
@@ -212,16 +232,6 @@ def choose_storage(device: torch.device, values: float, dtype: torch.dtype) -> S
         if needed <= DISK_SHARE * disk:
             return Storage(kept, folder=folder, nameless=True)
     return None
-
-
-def values_folder() -> Path:
-    """Where values between stages are written if memory has no room for them.
-
-    `TMPDIR`, else /var/tmp, since /tmp is in memory on many systems.
-    """
-    if not os.environ.get("TMPDIR") and os.access("/var/tmp", os.W_OK):
-        return Path("/var/tmp")
-    return Path(tempfile.gettempdir())
 
 
 def describe(storage: Storage) -> str:

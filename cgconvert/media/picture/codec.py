@@ -125,7 +125,7 @@ def checked_header(data: bytes, pixel_limit: int = PIXEL_LIMIT, single: bool = T
     header = read_header(data)
     width, height = header.largest
     if width * height > pixel_limit:
-        raise InputError(f"{width}x{height}: more than the {pixel_limit // 1_000_000} million pixels allowed")
+        raise too_many_pixels(width, height, pixel_limit)
     if header.pixels > TOTAL_PIXEL_LIMIT:
         raise InputError(
             f"{header.frames} {header.parts} of {width}x{height}: more than the "
@@ -134,6 +134,14 @@ def checked_header(data: bytes, pixel_limit: int = PIXEL_LIMIT, single: bool = T
     if single and header.frames > 1:
         raise InputError(f"{header.frames} {header.parts} in one file: split it into single pictures")
     return header
+
+
+def too_many_pixels(width: int, height: int, pixel_limit: int) -> InputError:
+    """The refusal of a picture that is larger than allowed."""
+    return InputError(
+        f"{width}x{height}: more than the {pixel_limit // 1_000_000} million pixels allowed; "
+        "raise `pixel_limit` if you trust the file"
+    )
 
 
 def decode_picture(data: bytes, header: ImageHeader | None = None) -> Picture:
