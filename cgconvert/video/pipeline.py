@@ -360,7 +360,11 @@ def _open_source(plan: VideoPlan, kept: ResumableRun | None = None, joining: boo
     `joining`: for the packets alone, of which nothing is decoded.
     """
     keeps_source = plan.options.compare is not None or _finisher(plan) is not None
-    copied = [p.index for p in plan.streams if p.action == "copied" and not p.goes_into_header(plan.muxer)]
+    copied = [
+        p.index
+        for p in plan.streams
+        if p.action in ("copied", "encoded") and not p.goes_into_header(plan.muxer)
+    ]
     decoding = None if joining else plan.route.decoding_card
     return VideoSource(
         plan.source,

@@ -81,8 +81,8 @@ class VideoPlan:
     @property
     def warnings(self) -> list[str]:
         """What of the source the result will not keep, or will have otherwise, in words."""
-        dropped = [f"stream {stream.describe()}" for stream in self.streams if stream.action == "dropped"]
-        return [*self.notes, *dropped]
+        others = [stream for stream in self.streams if stream.action in ("dropped", "encoded")]
+        return [*self.notes, *(f"stream {stream.describe()}" for stream in others)]
 
     @property
     def finish(self) -> Finish | None:
@@ -281,7 +281,7 @@ def check_options(options: VideoOptions, engine: EngineOptions) -> None:
 
 
 def _check_strict(source: Path, streams: Sequence[StreamPlan], options: VideoOptions) -> None:
-    dropped = [stream.describe() for stream in streams if stream.action == "dropped"]
+    dropped = [stream.describe() for stream in streams if stream.action in ("dropped", "encoded")]
     if options.strict and dropped:
         raise InputError(f"{source}: not every stream can be kept (`strict`): {'; '.join(dropped)}")
 

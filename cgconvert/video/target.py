@@ -103,7 +103,8 @@ def _holds_codec(suffix: str, options: VideoOptions) -> bool:
 
 
 def _count_dropped(video: VideoProbe, suffix: str) -> int:
-    return sum(plan.action == "dropped" for plan in plan_streams(video.streams, CONTAINERS[suffix][0]))
+    plans = plan_streams(video.streams, CONTAINERS[suffix][0])
+    return sum(plan.action in ("dropped", "encoded") for plan in plans)
 
 
 def plan_writable_streams(
@@ -122,7 +123,7 @@ def plan_writable_streams(
         check_writable(video, target, muxer, encoding, converted)
     settled: list[StreamPlan] = []
     for stream in streams:
-        if stream.action == "copied":
+        if stream.action in ("copied", "encoded"):
             try:
                 check_writable(video, target, muxer, encoding, [*converted, stream])
             except UnavailableError:
@@ -143,7 +144,8 @@ def dropped_metadata(
     if depth < info.bit_depth:
         notes.append(f"{info.bit_depth} bits a channel become {depth}: {encoding.codec.encoder} has no more")
     if muxer in ("matroska", "webm"):
-        early = -video.first_time({plan.index for plan in streams if plan.action in ("copied", "converted")})
+        kept = {plan.index for plan in streams if plan.action in ("copied", "converted")}
+        early = -video.first_time(kept)
         if early > 0:
             notes.append(
                 f"{target.suffix} has no times before zero: everything comes "

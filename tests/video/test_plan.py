@@ -89,6 +89,6 @@ def test_what_will_be_dropped_is_told_before_the_work(
     with pytest.raises(SystemExit):
         main(["video", str(source), "-o", str(tmp_path / "out.webm"), "-m", "identity", "--device", "cpu"])
     assert capsys.readouterr().err.splitlines() == [
-        "Note: stream #1 audio (aac): dropped, webm cannot hold it; mkv may",
+        "Note: stream #1 audio (aac): encoded, as Opus, since webm cannot hold it",
         "Error: stopped by the test",
     ]

@@ -23,6 +23,7 @@ from cgconvert.media.video.matroska import display_size, mark_display_sizes
 from cgconvert.media.video.open import open_video
 from cgconvert.media.video.packets import EncodedPacket
 from cgconvert.media.video.probe import VideoProbe
+from cgconvert.media.video.sound import EncodedSound
 from cgconvert.media.video.source import WHOLE, CopiedPacket, Cut, Damage
 from cgconvert.media.video.streams import StreamPlan, read_cover
 
@@ -78,7 +79,7 @@ class VideoSink:
         self.frames = 0
         self.written = 0
         """The size of the finished file in bytes."""
-        self.copies: dict[int, CopiedStream] = {}
+        self.copies: dict[int, CopiedStream | EncodedSound] = {}
         try:
             self.container = av.open(
                 f"file:{real_path(path)}" if path else io.BytesIO(),
@@ -105,6 +106,10 @@ class VideoSink:
                         self.copies[plan.index] = CopiedStream(
                             self.container, template, output, muxer, self.damage
                         )
+                elif plan.action == "encoded":
+                    sound = EncodedSound(self.container, template, self.damage)
+                    sound.output.metadata.update(video_metadata(template.metadata))
+                    self.copies[plan.index], self.outputs[plan.index] = sound, sound.output
             self._mark_the_video(plans)
             self._copy_chapters(source, cut)
             self.container.start_encoding()
@@ -171,7 +176,7 @@ class VideoSink:
             raise _as_output_error(self.target, error) from error
 
     def copy(self, item: CopiedPacket) -> None:
-        """Write a packet of another stream as it is. Raises `OutputError`."""
+        """Write a packet of another stream, or the sound in it. Raises `OutputError`."""
         try:
             self.copies[item.stream].write(item.packet)
         except (av.error.FFmpegError, OSError) as error:
@@ -190,6 +195,9 @@ class VideoSink:
         try:
             if self.encoder.frames:
                 self._mux_video(self.encoder.encode(None))
+            for copy in self.copies.values():
+                if isinstance(copy, EncodedSound):
+                    copy.finish()
             self.container.close()
             sizes = self.display_sizes if self.frames else {}
             if sizes and self.path is not None and not mark_display_sizes(self.path, sizes):

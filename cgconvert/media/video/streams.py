@@ -18,7 +18,7 @@ TIME_CODE = "from its time code"
 
 @dataclass(frozen=True)
 class StreamPlan:
-    """What happens to a stream of the source, converted, copied, rewritten or dropped, and why."""
+    """What happens to a stream of the source, converted, copied, encoded, rewritten or dropped, and why."""
 
     index: int
     kind: str
@@ -92,9 +92,23 @@ def _action(stream: SourceStream, muxer: str, supported: frozenset[str]) -> tupl
         if stream.origin and (stream.origin != TIME_CODE or muxer in ("mov", "mp4")):
             return "rewritten", stream.origin
         return "dropped", "data tracks cannot be carried over"
+    if (
+        stream.codec not in supported
+        and stream.kind == "audio"
+        and muxer == "webm"
+        and _decodes(stream.codec)
+    ):
+        return "encoded", f"as Opus, since {muxer} cannot hold it"
     if stream.codec not in supported:
         return "dropped", f"{muxer} cannot hold it{'' if muxer == 'matroska' else '; mkv may'}"
     return "copied", ""
+
+
+def _decodes(codec: str) -> bool:
+    try:
+        return bool(av.codec.Codec(codec, "r"))
+    except ValueError:  # UnknownCodecError
+        return False
 
 
 def read_cover(url: str, index: int) -> bytes:
