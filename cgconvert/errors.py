@@ -7,8 +7,6 @@ a `CgconvertError` is a bug of ours and keeps its traceback.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 
 class CgconvertError(Exception):
     """Base of every error that is the input's, the user's or the machine's, not ours."""
@@ -63,7 +61,7 @@ def first_line(error: BaseException, most: int = 160) -> str:
     return printable((text.splitlines() or [type(error).__name__])[0][:most])
 
 
-def printable(text: Path | str) -> str:
+def printable(text: object) -> str:
     """Return a path or text in which line ends, control characters and undecodable bytes are escaped.
 
     Names in a file are anyone's, and a terminal obeys control characters.

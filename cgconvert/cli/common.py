@@ -15,6 +15,7 @@ from cgconvert.cli.wording import log_as, tell
 from cgconvert.engines.cache import OFF as CACHE_OFF
 from cgconvert.errors import OutputError, UsageError, printable
 from cgconvert.host.files import real_path
+from cgconvert.host.objects import AnyPath, as_place
 from cgconvert.options import PRECISIONS, EngineOptions
 from cgconvert.progress import counted
 from cgconvert.scale.results import ResultLines
@@ -161,6 +162,15 @@ def read_engine_options(
     else:
         raise UsageError(f"--batch {batch!r} is neither auto nor a whole number of at least 1")
     return EngineOptions(device, engine, precision, count, int(tile) if tile.isdecimal() else tile)
+
+
+class PlaceType(click.ParamType):
+    """A path, or the URL of an object: s3://, gs://, az://, https:// or file://."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> AnyPath:
+        return as_place(value)
 
 
 @dataclass

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgconvert.cli.common import (
+    PlaceType,
     RunReport,
     check_report_path,
     engine_options,
@@ -24,6 +25,7 @@ from cgconvert.cli.status import create_progress
 from cgconvert.cli.wording import say, tell, worded
 from cgconvert.errors import CgconvertError, OutputError, UsageError, printable
 from cgconvert.host.interrupts import deferring
+from cgconvert.host.objects import AnyPath
 from cgconvert.media.picture.formats import FORMATS
 from cgconvert.options import ImageOptions, VideoOptions
 from cgconvert.pictures.plan import ImagePlan, plan_dir, plan_images
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from cgconvert.pictures.result import ImagesResult
     from cgconvert.scale.results import ResultLines
 
-_PATH = click.Path(path_type=Path)
+_PATH = PlaceType()
 
 
 def image_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -95,8 +97,8 @@ def image_options(function: Callable[..., Any]) -> Callable[..., Any]:
     "--watch", is_flag=True, help="Wait for more pictures in DIR and convert them too, until Ctrl-C."
 )
 def directory(
-    folder: Path | None,
-    output: Path | None,
+    folder: AnyPath | None,
+    output: AnyPath | None,
     model: str,
     strength: float,
     keep_colours: bool,
@@ -163,8 +165,8 @@ def directory(
 )
 @image_options
 def image(
-    files: tuple[Path, ...],
-    output: Path | None,
+    files: tuple[AnyPath, ...],
+    output: AnyPath | None,
     model: str,
     strength: float,
     keep_colours: bool,
@@ -202,7 +204,8 @@ def _run_videos(
         from cgconvert.cli.video import run_several
         from cgconvert.video.folder import plan_videos
 
-    assert plan.folder is not None
+    if not (isinstance(plan.folder, Path) and isinstance(plan.output, Path)):
+        raise UsageError("--videos is for folders of this machine")
     own = plan.options
     options = VideoOptions(
         overwrite=own.overwrite,

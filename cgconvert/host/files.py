@@ -8,9 +8,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from cgconvert.errors import BusyError, OutputError
 from cgconvert.host.locks import locked
+from cgconvert.host.objects import AnyPath, ObjectPath
 
 TEMPORARY_PREFIX = ".cgconvert-"
 
@@ -106,7 +108,23 @@ def _rename_new(temporary: Path, target: Path) -> None:
         temporary.replace(target)
 
 
-def write_atomically(target: Path, data: bytes, overwrite: bool = True, wait: bool = False) -> None:
+def write_atomically(target: AnyPath, data: bytes, overwrite: bool = True, wait: bool = False) -> None:
     """Write `data` to `target` so that it is there whole or not at all. The rest is as for `atomic_path`."""
+    if isinstance(target, ObjectPath):
+        target.write(data, overwrite)
+        return
     with atomic_path(target, overwrite, wait) as temporary:
         temporary.write_bytes(data)
+
+
+@contextmanager
+def atomic_output(target: AnyPath, overwrite: bool = True) -> Iterator[Path]:
+    """As `atomic_path`, for objects too, whose temporary file is in the system's temporary folder."""
+    if not isinstance(target, ObjectPath):
+        with atomic_path(target, overwrite) as temporary:
+            yield temporary
+        return
+    with TemporaryDirectory(prefix=TEMPORARY_PREFIX) as folder:
+        temporary = Path(folder, target.name)
+        yield temporary
+        target.write(temporary, overwrite)

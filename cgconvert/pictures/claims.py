@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 from cgconvert.host.files import TEMPORARY_PREFIX
 from cgconvert.host.locks import locked
+from cgconvert.host.objects import AnyPath, ObjectPath
 from cgconvert.pictures.files import ImageJob
 
 State = tuple[int, int] | None
@@ -20,10 +20,15 @@ class Claims:
     """The pictures that this run has taken. Other processes see them as locks, which end with the process."""
 
     def __init__(self) -> None:
-        self.held: dict[Path, ExitStack] = {}
+        self.held: dict[AnyPath, ExitStack] = {}
 
-    def take(self, output: Path) -> bool:
-        """Take the picture whose result is `output`; False if another run, or this one still, has it."""
+    def take(self, output: AnyPath) -> bool:
+        """Take the picture whose result is `output`; False if another run, or this one still, has it.
+
+        Objects have no locks. Of two runs that make the same one, the first puts it there.
+        """
+        if isinstance(output, ObjectPath):
+            return True
         name = f"{TEMPORARY_PREFIX}{hashlib.sha256(os.fsencode(output.name)).hexdigest()[:16]}.claim"
         stack = ExitStack()
         try:
@@ -37,7 +42,7 @@ class Claims:
             stack.close()
         return held
 
-    def give_back(self, output: Path) -> None:
+    def give_back(self, output: AnyPath) -> None:
         """The result is there, or there will be none."""
         if output in self.held:
             self.held.pop(output).close()
@@ -70,8 +75,10 @@ class Elsewhere:
         return True
 
 
-def state_of(output: Path) -> State:
-    """What changes when a result is written anew; None if there is none."""
+def state_of(output: AnyPath) -> State:
+    """What changes when a result is written anew; None if there is none, or for an object."""
+    if isinstance(output, ObjectPath):
+        return None
     try:
         status = output.stat()
     except OSError:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from cgconvert.host.objects import AnyPath, Names, ObjectPath, exists
 from cgconvert.media.picture.formats import FORMATS, SUFFIXES
 from cgconvert.options import ImageOptions
 
@@ -17,16 +17,23 @@ class ImageJob:
     `options` are its own, where they are not those of the run, and `row` is its number in a manifest.
     """
 
-    source: Path
-    output: Path
+    source: AnyPath
+    output: AnyPath
     format: str
     options: ImageOptions | None = None
     row: int | None = None
 
 
-def is_finished(job: ImageJob, options: ImageOptions) -> bool:
-    """Whether the result is there and may stay. It is complete, since outputs appear whole."""
-    return not (job.options or options).overwrite and os.path.lexists(job.output)
+def is_finished(job: ImageJob, options: ImageOptions, there: Names | None = None) -> bool:
+    """Whether the result is there and may stay. It is complete, since outputs appear whole.
+
+    `there` are the names of objects that were there when the run began; without it the service is asked.
+    """
+    if (job.options or options).overwrite:
+        return False
+    if there is not None and isinstance(job.output, ObjectPath):
+        return job.output in there
+    return exists(job.output)
 
 
 def output_name(name: str, wanted: str | None) -> str:

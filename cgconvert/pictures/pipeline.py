@@ -28,9 +28,10 @@ import numpy as np
 from cgconvert.errors import CgconvertError, InputError, Interrupted, OutputError, printable
 from cgconvert.finish import Finish
 from cgconvert.host.channels import LOOK, Budget, Channel, Relayed, Workers
-from cgconvert.host.files import atomic_path, concerns_all, file_sha256, output_error, write_atomically
+from cgconvert.host.files import atomic_output, concerns_all, file_sha256, output_error, write_atomically
 from cgconvert.host.interrupts import Breakable, listening
 from cgconvert.host.memory import available_memory
+from cgconvert.host.objects import AnyPath, ObjectPath, as_place
 from cgconvert.host.rectangles import RectangleFile, scratch_folder
 from cgconvert.media.picture.codec import (
     Picture,
@@ -194,7 +195,9 @@ def run_images(
     is its normal end. However it ends, no half-written file is at a final name.
     """
     options, watch = plan.options, plan.options.watch
-    codecs = workers_count or min(16, max(2, os.cpu_count() or 2))
+    remote = isinstance(plan.folder, ObjectPath) or isinstance(plan.output, ObjectPath)
+    # Threads that wait for a network take no processor.
+    codecs = workers_count or (16 if remote else min(16, max(2, os.cpu_count() or 2)))
     tally = tally or Tally(plan)
     clock = tally.clock
     clock.threads = {"decode": codecs, "encode": codecs}
@@ -228,6 +231,7 @@ def run_images(
                 if settled is False:
                     jobs.put(Item(other.job))
 
+        there = plan.names()
         found = watched(plan, tally.skip, tally.fail) if watch else plan.jobs(tally.failures)
         for job in found:
             workers.check()
@@ -235,7 +239,7 @@ def run_images(
                 look_elsewhere()
                 time.sleep(PATIENCE)
                 continue
-            if not watch and is_finished(job, options):
+            if not watch and is_finished(job, options, there):
                 skip(job)
                 continue
             if not marked and plan.folder is not None and plan.output is not None:
@@ -244,7 +248,7 @@ def run_images(
             before = state_of(job.output)
             if not claims.take(job.output):
                 elsewhere.append(Elsewhere(job, before))
-            elif not watch and is_finished(job, options):  # since the look before
+            elif not watch and is_finished(job, options, there):  # since the look before
                 claims.give_back(job.output)
                 skip(job)
             else:
@@ -289,7 +293,9 @@ def run_images(
         is_seen_whole = plan.seen_size(HUGE, HUGE, own) == (HUGE, HUGE) and plan.finish_of(own).is_plain
         if not is_seen_whole or plan.engine.tile == "off" or not is_available():
             return None
-        large = read_large_header(job.source) if job.format in STRIP_FORMATS else None
+        if job.format not in STRIP_FORMATS or isinstance(job.source, ObjectPath):
+            return None
+        large = read_large_header(job.source)
         least = max(LEAST_LARGE, memory.limit // PIXEL_BYTES)
         if large is None or large.width * large.height <= least:
             return None
@@ -474,11 +480,14 @@ def run_images(
     def encode_large(item: Item, large: LargePicture) -> None:
         """A file of pixels to the result."""
         job, own = item.job, item.job.options or options
-        with clock.busy("encode"), atomic_path(job.output, own.overwrite or watch) as temporary:
+        written: dict[str, Any] = {}
+        with clock.busy("encode"), atomic_output(job.output, own.overwrite or watch) as temporary:
             dropped = write_pixels(
                 large, item.files[0], temporary, job.format, own.quality, lambda: workers.aborted
             )
             workers.check()  # a run that is broken off finishes no file
+            if tally.results is not None:
+                written = {"output_bytes": temporary.stat().st_size, "sha256": file_sha256(temporary)}
         item.files.pop().close()
         claims.give_back(job.output)
         facts: dict[str, Any] = {}
@@ -487,9 +496,7 @@ def run_images(
                 "seconds": round(time.perf_counter() - item.begun, 3),
                 "width": large.width,
                 "height": large.height,
-                "source_bytes": job.source.stat().st_size,
-                "output_bytes": job.output.stat().st_size,
-                "sha256": file_sha256(job.output),
+                **written,
             }
         tally.convert(job, dropped, **facts)
         memory.give_back(item.charged)
@@ -502,21 +509,20 @@ def run_images(
             own = job.options or options
             try:
                 with (
-                    atomic_path(job.output, own.overwrite or watch) as temporary,
+                    atomic_output(job.output, own.overwrite or watch) as temporary,
                     temporary.open("w+b") as file,
                     closing(frames.results(advance_frames)) as results,
                 ):
                     dropped = write_sequence(file, frames.sequence, results, job.format, own.quality)
                     workers.check()  # a run that is broken off finishes no file
+                    file.flush()
+                    written: dict[str, Any] = {}
+                    if tally.results is not None:
+                        written = {"output_bytes": temporary.stat().st_size, "sha256": file_sha256(temporary)}
                 claims.give_back(job.output)
                 facts: dict[str, Any] = {}
                 if tally.results is not None:
-                    facts = {
-                        "seconds": round(time.perf_counter() - started, 3),
-                        "source_bytes": job.source.stat().st_size,
-                        "output_bytes": job.output.stat().st_size,
-                        "sha256": file_sha256(job.output),
-                    }
+                    facts = {"seconds": round(time.perf_counter() - started, 3), **written}
                 tally.convert(job, dropped, frames.sequence.count, **facts)
             except (CgconvertError, MemoryError) as error:
                 frames.fail(error)
@@ -588,8 +594,8 @@ def run_images(
 
 
 def convert_dir(
-    folder: str | Path,
-    output: str | Path | None = None,
+    folder: str | AnyPath,
+    output: str | AnyPath | None = None,
     model: str | Path = "photo2monet",
     options: ImageOptions | None = None,
     engine_options: EngineOptions | None = None,
@@ -601,14 +607,16 @@ def convert_dir(
     broken off goes on. Pictures that cannot be converted are in the result's `failures`; the others are
     done. Raises `UsageError`, `ModelError`, `OutputError`, `Interrupted` (on Ctrl-C).
     """
-    target = None if output is None else Path(output)
-    plan = plan_dir(Path(folder), target, model, options or ImageOptions(), engine_options or EngineOptions())
+    target = None if output is None else as_place(output)
+    plan = plan_dir(
+        as_place(folder), target, model, options or ImageOptions(), engine_options or EngineOptions()
+    )
     return run_images(plan, progress or Silent())
 
 
 def convert_images(
-    files: Iterable[str | Path],
-    output: str | Path | None = None,
+    files: Iterable[str | AnyPath],
+    output: str | AnyPath | None = None,
     model: str | Path = "photo2monet",
     options: ImageOptions | None = None,
     engine_options: EngineOptions | None = None,
@@ -618,7 +626,7 @@ def convert_images(
 
     Raises as `convert_dir` does; a single file whose result is there already is an `OutputError`.
     """
-    target = None if output is None else Path(output)
-    paths = [Path(file) for file in files]
+    target = None if output is None else as_place(output)
+    paths = [as_place(file) for file in files]
     plan = plan_images(paths, target, model, options or ImageOptions(), engine_options or EngineOptions())
     return run_images(plan, progress or Silent())

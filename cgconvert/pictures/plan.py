@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cgconvert.card import ModelCard
-from cgconvert.errors import ModelError, OutputError, UsageError, printable
+from cgconvert.errors import InputError, ModelError, OutputError, UsageError, printable
 from cgconvert.finish import Finish
+from cgconvert.host.objects import AnyPath, Names, ObjectPath
 from cgconvert.media.picture.formats import FOREIGN_SUFFIXES, FORMATS, LOSSY, SUFFIXES, VIDEO_SUFFIXES
 from cgconvert.models.catalog import find_model
 from cgconvert.models.files import read_card
@@ -42,9 +43,9 @@ class ImagePlan:
     `found` pictures and `videos` are in all of the folder.
     """
 
-    folder: Path | None
+    folder: AnyPath | None
     files: Sequence[ImageJob]
-    output: Path | None
+    output: AnyPath | None
     model: Path
     card: ModelCard
     options: ImageOptions
@@ -117,6 +118,10 @@ class ImagePlan:
             return "sees all of a picture"
         return f"sees pictures at {f'{larger} lines' if large == larger else f'{larger / MAX_EDGE:g}x'}"
 
+    def names(self) -> Names | None:
+        """The objects that are where results go to, None if that is no folder of them."""
+        return Names(self.output) if isinstance(self.output, ObjectPath) else None
+
     def place(self) -> str:
         """Say where the results are."""
         if self.output is not None:
@@ -131,9 +136,10 @@ class ImagePlan:
         failures: list[Failure] = []
         kinds: Counter[str] = Counter()
         finished = 0
+        there = self.names()
         for job in self.jobs(failures):
             kinds[job.format] += 1
-            finished += is_finished(job, options)
+            finished += is_finished(job, options, there)
         found = ", ".join(f"{count} {name}" for name, count in kinds.most_common()) or "none"
         source = self.told_source()
         of = f"; shard {self.shard} of {counted(self.found, 'picture')}" if self.shard else ""
@@ -149,15 +155,15 @@ class ImagePlan:
         left = sum(kinds.values()) - finished
         yield f"result     {self.place()} ({left} to convert, {finished} finished already)"
         for job in self.jobs():
-            done = "finished   " if is_finished(job, options) else "picture    "
+            done = "finished   " if is_finished(job, options, there) else "picture    "
             yield f"{done}{printable(job.source)} -> {printable(job.output)}"
         yield from (f"unreadable {printable(failure.file)}: {failure.reason}" for failure in failures)
         yield from (f"note       {note}" for note in self.notes)
 
 
 def plan_dir(
-    folder: Path,
-    output: Path | None,
+    folder: AnyPath,
+    output: AnyPath | None,
     model: str | Path,
     options: ImageOptions,
     engine: EngineOptions,
@@ -173,7 +179,12 @@ def plan_dir(
     check_options(options, engine)
     if options.watch and shard is not None:
         raise UsageError("`watch` looks at all of a folder: leave out `shard`")
-    if not folder.is_dir():
+    if options.watch and (isinstance(folder, ObjectPath) or isinstance(output, ObjectPath)):
+        raise UsageError("`watch` is for folders of this machine")
+    if isinstance(folder, ObjectPath):
+        if folder.bucket.startswith("http"):
+            raise UsageError(f"{folder}: web servers have no folders, use `cgconvert image` or `manifest`")
+    elif not folder.is_dir():
         if folder.exists():
             _kind_by_content(folder)  # raises if it is a video
             raise UsageError(f"{printable(folder)} is a file: use `cgconvert image`")
@@ -216,8 +227,8 @@ def _looked_through(plan: ImagePlan) -> ImagePlan:
     """Return the plan with what is in its folder. Raises `UsageError` if two would write the same file."""
     assert plan.folder is not None
     total = found = videos = 0
-    below: Path | None = None
-    names: dict[str, Path] = {}
+    below: AnyPath | None = None
+    names: dict[str, AnyPath] = {}
     for relative in find_files(plan.folder, plan.output, [], (*SUFFIXES, *VIDEO_SUFFIXES)):
         if relative.suffix.lower() in VIDEO_SUFFIXES:
             videos += 1
@@ -231,7 +242,7 @@ def _looked_through(plan: ImagePlan) -> ImagePlan:
     return replace(plan, total=total, found=found, videos=videos)
 
 
-def _claim(claimed: dict[str, Path], key: str, job: ImageJob) -> None:
+def _claim(claimed: dict[str, AnyPath], key: str, job: ImageJob) -> None:
     other = claimed.setdefault(key, job.source)
     if other is not job.source:
         raise UsageError(
@@ -241,8 +252,8 @@ def _claim(claimed: dict[str, Path], key: str, job: ImageJob) -> None:
 
 
 def plan_images(
-    files: Iterable[Path],
-    output: Path | None,
+    files: Iterable[AnyPath],
+    output: AnyPath | None,
     model: str | Path,
     options: ImageOptions,
     engine: EngineOptions,
@@ -257,16 +268,16 @@ def plan_images(
     if not sources:
         raise UsageError("no files were given")
     for path in sources:
-        if path.is_dir():
+        if isinstance(path, Path) and path.is_dir():
             raise UsageError(f"{printable(path)} is a folder: use `cgconvert dir`")
-    if not any(os.path.lexists(path) for path in sources):
+    if not any(isinstance(path, ObjectPath) or os.path.lexists(path) for path in sources):
         raise UsageError(f"no such file: {', '.join(printable(path) for path in sources[:3])}")
     model_path, card = find_picture_model(model)
     notes: list[str] = []
     if output is None:
         sources = without_results(sources, card, notes)
     jobs = tuple(job_of_file(path, output, len(sources), card, options) for path in sources)
-    claimed: dict[str, Path] = {}
+    claimed: dict[str, AnyPath] = {}
     for job in jobs:
         _claim(claimed, str(job.output), job)
         if same_file(job.source, job.output):
@@ -277,13 +288,18 @@ def plan_images(
     return ImagePlan(None, jobs, as_folder, model_path, card, options, engine, len(jobs), tuple(notes))
 
 
-def _is_file_name(output: Path, count: int) -> bool:
+def _is_file_name(output: AnyPath, count: int) -> bool:
     """Whether `output` names the one result, rather than a folder for it."""
-    return count == 1 and not output.is_dir() and output.suffix.lower() in SUFFIXES
+    return count == 1 and not _is_dir(output) and output.suffix.lower() in SUFFIXES
+
+
+def _is_dir(path: AnyPath) -> bool:
+    """Whether this is a folder that is there; a prefix of objects is there when an object is."""
+    return isinstance(path, Path) and path.is_dir()
 
 
 def job_of_file(
-    source: Path, output: Path | None, count: int, card: ModelCard, options: ImageOptions
+    source: AnyPath, output: AnyPath | None, count: int, card: ModelCard, options: ImageOptions
 ) -> ImageJob:
     """Return the job of one of `count` files, whose `output` is as for `plan_images`.
 
@@ -296,10 +312,10 @@ def job_of_file(
                 f"`output` {printable(output)} and `format={options.format!r}` contradict each other"
             )
         return ImageJob(source, output, kind)
-    if output is not None and output.suffix.lower() in FOREIGN_SUFFIXES and not output.is_dir():
+    if output is not None and output.suffix.lower() in FOREIGN_SUFFIXES and not _is_dir(output):
         known = ", ".join(suffixes[0] for suffixes in FORMATS.values())
         raise UsageError(f"{printable(output)}: {output.suffix} cannot be written, use one of {known}")
-    if output is not None and output.exists() and not output.is_dir():
+    if isinstance(output, Path) and output.exists() and not output.is_dir():
         raise OutputError(
             f"{printable(output)} is a file: choose a folder as `output`, or a name with a known suffix"
         )
@@ -313,7 +329,7 @@ def job_of_file(
     return ImageJob(source, source.with_name(f"{Path(name).stem}.{card.name}{Path(name).suffix}"), kind)
 
 
-def _kind_by_content(source: Path) -> str:
+def _kind_by_content(source: AnyPath) -> str:
     """Return the format by the first bytes of a file. Raises `UsageError` for a video.
 
     For what is no picture it is "png"; reading the file will then say what is wrong.
@@ -321,9 +337,12 @@ def _kind_by_content(source: Path) -> str:
     from cgconvert.media.picture.headers import identify, is_video
 
     try:
-        with source.open("rb") as file:
-            begin = file.read(256)
-    except OSError:
+        if isinstance(source, ObjectPath):
+            begin = source.read()[:256]
+        else:
+            with source.open("rb") as file:
+                begin = file.read(256)
+    except (OSError, InputError):
         return "png"
     kind = identify(begin)
     if kind is None and is_video(begin):

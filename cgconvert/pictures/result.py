@@ -12,6 +12,7 @@ from typing import Any
 
 from cgconvert.errors import printable
 from cgconvert.host.channels import StageClock
+from cgconvert.host.objects import AnyPath
 from cgconvert.pictures.files import ImageJob
 from cgconvert.pictures.plan import ImagePlan
 from cgconvert.scale.files import Failure
@@ -40,7 +41,7 @@ class Dropped:
 
     what: str
     images: int
-    first: Path
+    first: AnyPath
 
 
 @dataclass(frozen=True)
@@ -148,9 +149,10 @@ class Tally:
         self._tell("skipped", job)
         with self.lock, suppress(OSError):  # of a file that is gone meanwhile, or a broken link
             self.skipped += 1
-            self.stale += job.source.stat().st_mtime > job.output.stat().st_mtime
+            if isinstance(job.source, Path) and isinstance(job.output, Path):
+                self.stale += job.source.stat().st_mtime > job.output.stat().st_mtime
 
-    def fail(self, source: Path, reason: str) -> None:
+    def fail(self, source: AnyPath, reason: str) -> None:
         """A picture could not be converted; in a watched folder the newest reason counts."""
         with self.lock:
             self._forget_failure(source)
@@ -166,7 +168,7 @@ class Tally:
             row = {} if job.row is None else {"row": job.row}
             self.results.write(status, job.source, job.output, reason, **row, **facts)
 
-    def _forget_failure(self, source: Path) -> None:
+    def _forget_failure(self, source: AnyPath) -> None:
         """In a watched folder a picture may come again."""
         if self.plan.options.watch:
             self.failures = [failure for failure in self.failures if failure.file != source]
@@ -187,7 +189,7 @@ class Tally:
                 frames=self.frames,
                 skipped=self.skipped,
                 stale=self.stale,
-                failures=sorted(self.failures, key=lambda failure: failure.file),
+                failures=sorted(self.failures, key=lambda failure: str(failure.file)),
                 dropped=list(self.dropped.values()),
                 seconds=self.seconds if self.seconds is not None else time.perf_counter() - self.started,
                 stage_seconds={**{stage: seconds[stage] for stage in SHOWN}, "translate": loads["translate"]},

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cgconvert.card import ModelCard
 from cgconvert.errors import UsageError, printable
+from cgconvert.host.objects import AnyPath
 from cgconvert.media.picture.formats import FORMATS, SUFFIXES
 from cgconvert.options import EngineOptions, ImageOptions
 from cgconvert.pictures.files import ImageJob, output_name
@@ -61,7 +62,7 @@ class RowJobs:
 
 def plan_rows(
     file: Path,
-    output: Path | None,
+    output: AnyPath | None,
     model: str | Path,
     options: ImageOptions,
     engine: EngineOptions,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cgconvert.errors import printable
+from cgconvert.host.objects import AnyPath
 from cgconvert.pictures.files import ImageJob, is_finished
 from cgconvert.pictures.plan import ImagePlan
 from cgconvert.scale.files import Failure
@@ -22,7 +23,7 @@ Signature = tuple[int, int, int]
 def watched(
     plan: ImagePlan,
     skip: Callable[[ImageJob], None],
-    fail: Callable[[Path, str], None],
+    fail: Callable[[AnyPath, str], None],
     interval: float = INTERVAL,
 ) -> Iterator[ImageJob | None]:
     """Jobs as their files arrive, for ever; None whenever there is none just now.
@@ -31,14 +32,14 @@ def watched(
     again when it has changed, so a file that was caught half-written is no loss. What was finished before
     the watch began goes to `skip` once; a file whose result would replace another file's goes to `fail`.
     """
-    seen: dict[Path, Signature] = {}
-    given: dict[Path, Signature] = {}
-    outputs: dict[Path, Path] = {}
-    refused: set[Path] = set()
+    seen: dict[AnyPath, Signature] = {}
+    given: dict[AnyPath, Signature] = {}
+    outputs: dict[AnyPath, AnyPath] = {}
+    refused: set[AnyPath] = set()
     first_look = True
     while True:
         started = time.monotonic()
-        present: dict[Path, Signature] = {}
+        present: dict[AnyPath, Signature] = {}
         problems: list[Failure] = []
         for job in plan.jobs(problems):
             owner = outputs.get(job.output, job.source)
@@ -69,8 +70,9 @@ def watched(
             yield None
 
 
-def _signature(path: Path) -> Signature | None:
+def _signature(path: AnyPath) -> Signature | None:
     """What changes when a file changes; None if it is gone."""
+    assert isinstance(path, Path)  # objects are not watched
     try:
         status = path.stat()
     except OSError:

@@ -17,6 +17,7 @@ from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from cgconvert.errors import InputError, UnavailableError, UsageError, printable
+from cgconvert.host.objects import AnyPath, ObjectPath, parse_place
 from cgconvert.options import ImageOptions, VideoOptions
 from cgconvert.scale.shards import Shard
 
@@ -47,7 +48,7 @@ class Manifest:
     """A file of rows. Relative paths are relative to its folder; results to `output`, if that is given."""
 
     file: Path
-    output: Path | None = None
+    output: AnyPath | None = None
 
     def __iter__(self) -> Iterator[Row]:
         """Yield every row. Raises `UsageError` for one that is wrong, `UnavailableError`, `InputError`."""
@@ -59,19 +60,31 @@ class Manifest:
         """Yield the rows of a shard, by their paths."""
         return (row for row in self if shard is None or shard.holds(row.path))
 
-    def source(self, row: Row) -> Path:
-        """Return the path of a row's input."""
-        return self.file.parent / row.path
+    def source(self, row: Row) -> AnyPath:
+        """Return the path of a row's input. Raises `UsageError` for a URL that cannot be read."""
+        path = self._place(row, row.path)
+        return path if isinstance(path, ObjectPath) else self.file.parent / path
 
-    def result(self, row: Row) -> Path | None:
+    def result(self, row: Row) -> AnyPath | None:
         """Return the path of a row's result. None: nothing is said of it, so it lies beside its source."""
         if row.output is not None:
+            path = self._place(row, row.output)
+            is_whole = isinstance(path, ObjectPath) or path.is_absolute()
+            if is_whole:
+                return path
             return (self.output or self.file.parent) / row.output
         if self.output is None:
             return None
-        path = Path(row.path)
+        source = self._place(row, row.path)
+        path = Path(source.key) if isinstance(source, ObjectPath) else source
         inside = not path.is_absolute() and ".." not in path.parts
         return self.output / (path if inside else path.name)
+
+    def _place(self, row: Row, text: str) -> AnyPath:
+        try:
+            return parse_place(text)
+        except UsageError as error:
+            raise self.error(row, error) from None
 
     def options(self, row: Row, common: Options) -> Options:
         """Return the options of a row: the common ones with its own in their places. Raises `UsageError`."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from cgconvert.card import ModelCard
-from cgconvert.errors import OutputError, printable
+from cgconvert.errors import InputError, OutputError, printable
 from cgconvert.host.files import write_atomically
+from cgconvert.host.objects import AnyPath, ObjectPath
 from cgconvert.options import ImageOptions, VideoOptions
 from cgconvert.sizes import stroke_factor
 
@@ -26,16 +26,16 @@ def look_of(options: ImageOptions | VideoOptions) -> dict[str, Any]:
     }
 
 
-def check_marker(output: Path, card: ModelCard, look: Mapping[str, Any]) -> None:
+def check_marker(output: AnyPath, card: ModelCard, look: Mapping[str, Any]) -> None:
     """Raise `OutputError` if the output folder holds results that were made otherwise.
 
     `look` is what besides the model decides on results, as plain data.
     """
     try:
-        made = json.loads((output / MARKER).read_bytes())
+        made = json.loads(_read(output))
         name, weights = str(made["model"]), str(made["weights_sha256"])
         made_look = made.get("look", look)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, InputError, ValueError, KeyError, TypeError, AttributeError):
         return
     if name != card.name:
         what = f"model {name}"
@@ -60,7 +60,14 @@ def _differing(before: object, now: Mapping[str, Any]) -> str:
     )
 
 
-def write_marker(output: Path, card: ModelCard, look: Mapping[str, Any]) -> None:
+def _read(output: AnyPath) -> bytes:
+    """Raises `OSError` or `InputError`."""
+    if isinstance(output, ObjectPath):
+        return (output / MARKER).read()
+    return (output / MARKER).read_bytes()
+
+
+def write_marker(output: AnyPath, card: ModelCard, look: Mapping[str, Any]) -> None:
     """Note in the output folder how what is in it is made. Raises `OutputError`.
 
     What says the same already stays, so that runs that join others do not wait for each other.
@@ -68,8 +75,8 @@ def write_marker(output: Path, card: ModelCard, look: Mapping[str, Any]) -> None
     made = {"model": card.name, "weights_sha256": card.weights_sha256, "look": look}
     data = (json.dumps(made) + "\n").encode()
     try:
-        if (output / MARKER).read_bytes() == data:
+        if _read(output) == data:
             return
-    except OSError:
+    except (OSError, InputError):
         pass
     write_atomically(output / MARKER, data, wait=True)  # several runs may begin at the same moment

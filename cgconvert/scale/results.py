@@ -11,6 +11,7 @@ from typing import Any
 
 from cgconvert.errors import printable
 from cgconvert.host.files import output_error
+from cgconvert.host.objects import AnyPath
 
 
 class ResultLines:
@@ -32,8 +33,8 @@ class ResultLines:
     def write(
         self,
         status: str,
-        path: Path | str,
-        output: Path | str | None,
+        path: AnyPath | str,
+        output: AnyPath | str | None,
         reason: str | None = None,
         **facts: Any,
     ) -> None:

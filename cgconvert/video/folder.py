@@ -12,6 +12,7 @@ from cgconvert.card import ModelCard
 from cgconvert.errors import CgconvertError, UsageError, printable
 from cgconvert.host.cuda import count_cuda_devices
 from cgconvert.host.files import real_path
+from cgconvert.host.objects import ObjectPath
 from cgconvert.media.picture.formats import VIDEO_SUFFIXES
 from cgconvert.media.video.codecs import CONTAINERS, find_codec
 from cgconvert.options import EngineOptions, VideoOptions
@@ -263,6 +264,8 @@ def plan_video_rows(
         except UsageError as error:
             raise manifest.error(row, error) from None
         source, result = manifest.source(row), manifest.result(row)
+        if isinstance(source, ObjectPath) or isinstance(result, ObjectPath):
+            raise manifest.error(row, "videos are read from files and written to files of this machine")
         place: Path | Place
         if result is None:
             place = beside(source, source.parent, card.name)

@@ -298,7 +298,7 @@ def test_an_interrupt_before_anything_is_found(
     tmp_path: Path, same: str, exact: EngineOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A million finished pictures are looked through without a thing to wait at."""
-    monkeypatch.setattr(pipeline, "is_finished", lambda job, options: time.sleep(0.01) or True)
+    monkeypatch.setattr(pipeline, "is_finished", lambda *_: time.sleep(0.01) or True)
     fill(tmp_path / "in", 400, (1, 1))
 
     class Impatient(Silent):

@@ -8,13 +8,13 @@ import stat
 import struct
 import zlib
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import cv2
 import numpy as np
 
 from cgconvert.errors import InputError
 from cgconvert.frames import check_pixels
+from cgconvert.host.objects import AnyPath, ObjectPath
 from cgconvert.media.picture.exif import has_density
 from cgconvert.media.picture.formats import FORMATS
 from cgconvert.media.picture.gif import GifInfo, draw_gif, write_gif
@@ -92,8 +92,10 @@ class Picture:
         return np.dstack((self.pixels, alpha))
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: AnyPath) -> bytes:
     """Return all bytes of a picture's file. Raises `InputError` with the reason why it cannot be read."""
+    if isinstance(path, ObjectPath):
+        return path.read()
     try:
         # Non-blocking, so that a pipe with a picture's name is refused at once.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -110,7 +112,7 @@ def read_file(path: Path) -> bytes:
         raise InputError(f"cannot be read: {error.strerror}") from error
 
 
-def read_picture(path: Path, pixel_limit: int = PIXEL_LIMIT) -> Picture:
+def read_picture(path: AnyPath, pixel_limit: int = PIXEL_LIMIT) -> Picture:
     """Read and decode one picture. Raises `InputError`, whose text does not name the file."""
     data = read_file(path)
     return decode_picture(data, checked_header(data, pixel_limit))

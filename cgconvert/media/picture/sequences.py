@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import chain
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from cgconvert.errors import InputError
+from cgconvert.host.objects import AnyPath
 from cgconvert.media.picture import codec
 from cgconvert.media.picture.animated_avif import (
     common_scale,
@@ -140,7 +140,7 @@ def open_sequence(data: bytes, header: ImageHeader) -> PictureSequence:
     )
 
 
-def read_first(path: Path) -> Picture:
+def read_first(path: AnyPath) -> Picture:
     """Read the picture of a file, or the first of its frames or pages. Raises `InputError`."""
     data = codec.read_file(path)
     header = codec.checked_header(data, single=False)
