@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from cgconvert.host.privacy import refuse_telemetry
 
 if TYPE_CHECKING:
+    from cgconvert.arrays import Model, load_model
     from cgconvert.errors import CgconvertError
-    from cgconvert.models.loading import Model, load_model
     from cgconvert.options import EngineOptions, ImageOptions, VideoOptions
     from cgconvert.pictures.pipeline import convert_dir, convert_images
     from cgconvert.video.pipeline import convert_video
@@ -29,14 +29,14 @@ _HOMES = {
     "CgconvertError": "cgconvert.errors",
     "EngineOptions": "cgconvert.options",
     "ImageOptions": "cgconvert.options",
-    "Model": "cgconvert.models.loading",
+    "Model": "cgconvert.arrays",
     "VideoOptions": "cgconvert.options",
     "VideoReport": "cgconvert.video.report",
     "convert_dir": "cgconvert.pictures.pipeline",
     "convert_images": "cgconvert.pictures.pipeline",
     "convert_video": "cgconvert.video.pipeline",
     "convert_videos": "cgconvert.video.series",
-    "load_model": "cgconvert.models.loading",
+    "load_model": "cgconvert.arrays",
 }
 
 __all__ = [
@@ -68,3 +68,7 @@ def __getattr__(name: str) -> Any:
 
         return version("cgconvert")
     raise AttributeError(f"module 'cgconvert' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

@@ -20,7 +20,7 @@ LEVELS = [
     {"cgconvert.models"},
     {"cgconvert.scale"},
     {"cgconvert.engines"},
-    {"cgconvert.video", "cgconvert.pictures", "cgconvert.doctor"},
+    {"cgconvert.video", "cgconvert.pictures", "cgconvert.doctor", "cgconvert.arrays"},
     {"cgconvert.preview"},
     {"cgconvert"},
     {"cgconvert.cli"},

@@ -53,6 +53,7 @@ from cgconvert.video.jobs import kept_segments
 from cgconvert.video.plan import VideoPlan, encoding_as_dict, plan_video
 from cgconvert.video.report import VideoReport, describe_growth
 from cgconvert.video.resume import ResumableRun
+from cgconvert.video.route import choose_route
 from cgconvert.video.segments import SegmentEncoder, join_segments
 
 VideoFrame = Frame | PlaneFrame
@@ -71,6 +72,10 @@ GROUPS = {
 """The stages of a video in the order of its way, and the thread that each works in."""
 
 
+OnFrame = Callable[[np.ndarray, float], object]
+"""Is shown each result of the network: pixels (H, W, 3), and seconds from the beginning of the source."""
+
+
 def convert_video(
     source: str | Path,
     output: str | Path | None = None,
@@ -78,20 +83,31 @@ def convert_video(
     options: VideoOptions | None = None,
     engine_options: EngineOptions | None = None,
     progress: Progress | None = None,
+    *,
+    on_frame: OnFrame | None = None,
 ) -> VideoReport:
     """Convert a video to another look; sound, subtitles, chapters and all timestamps stay as they are.
 
     `output` None: beside the source, as NAME.MODEL.EXT. The result appears whole or not at all. Raises
     `CgconvertError` subclasses; `Interrupted` on Ctrl-C.
+
+    `on_frame(pixels, seconds)` is called in a thread of the pipeline with each result of the network, in
+    order: RGB (H, W, 3) of the work size, uint8 or for more than 8 bits uint16, and its time in the source.
+    The array is the pipeline's own and is not to be changed. `strength`, `keep_colours`, `size` and
+    `compare` come after it. What it raises ends the run and is raised here. Every frame is shown, so the run
+    begins anew each time (`resume` is off), and on a CUDA device frames go as RGB, which is slower.
     """
+    options = options or VideoOptions()
     plan = plan_video(
         Path(source),
         Path(output) if output is not None else None,
         model,
-        options or VideoOptions(),
+        options if on_frame is None else replace(options, resume=False),
         engine_options or EngineOptions(),
     )
-    return run_video(plan, progress or Silent())
+    if on_frame is not None and plan.route.target is not None:
+        plan = choose_route(plan, plan.route.device, as_planes=False)
+    return run_video(plan, progress or Silent(), on_frame=on_frame)
 
 
 @dataclass
@@ -111,8 +127,9 @@ def run_video(
     progress: Progress,
     engines: KeptEngine | None = None,
     measurement: Measurement | None = None,
+    on_frame: OnFrame | None = None,
 ) -> VideoReport:
-    """Carry out a plan. Raises as `convert_video` does.
+    """Carry out a plan. Raises as `convert_video` does, whose `on_frame` needs a route of RGB frames.
 
     `engines` keeps the engine for the next video, and is the caller's to close. None: it is closed here.
     `measurement` estimates by the first frames what all of them take. None: `progress` is told, for a long
@@ -257,6 +274,8 @@ def run_video(
         if route.encoding_card is not None:
             own_device(device)
         for item in steadied:
+            if on_frame is not None and isinstance(item, Frame):
+                on_frame(item.pixels, float(item.pts * plan.info.time_base))
             if finish is not None and isinstance(item, Frame):
                 with clock.busy("finish"):
                     item = finish(item)
