@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,7 @@ from trainer.metrics.colour import ReinhardTransfer
 from trainer.metrics.grid import grid_power
 from trainer.metrics.inception import Inception, fid, kid
 from trainer.metrics.measures import measure_generator
-from trainer.metrics.motion import shift_error, warp_error
+from trainer.metrics.motion import ghosting, shift_error, warp_error
 from trainer.metrics.ssim import psnr, ssim_luminance
 from trainer.metrics.swd import sliced_wasserstein
 
@@ -127,6 +128,28 @@ def test_warp_error_sees_flicker_but_not_motion() -> None:
     assert soft.sharpness < 0.7, "a blur wins the warp error and shows here"
     with pytest.raises(UsageError):
         warp_error(source[:1], source[:1])
+
+
+def test_ghosting_is_seen_behind_what_moves_and_not_elsewhere() -> None:
+    """A square crosses a picture; half of it stays behind for a frame in one result."""
+    random = np.random.default_rng(5)
+    ground = cv2.GaussianBlur(random.integers(0, 255, (120, 200, 3), dtype=np.uint8), (0, 0), 2)
+    texture = random.integers(100, 255, (48, 48, 3), dtype=np.uint8)
+    source = []
+    for number in range(4):
+        frame = ground.copy()
+        frame[36:84, 24 + 24 * number : 72 + 24 * number] = texture
+        source.append(frame)
+    ghosts = [source[0]]
+    for before, now in pairwise(source):
+        ghosts.append((now // 2 + before // 2).astype(np.uint8))
+        ghosts[-1][:, 120:] = now[:, 120:]
+    assert ghosting(source, source, source) == (0.0, 0.0)
+    behind, elsewhere = ghosting(source, ghosts, source)
+    assert behind > 2 * elsewhere > 0
+    brighter = [np.clip(frame.astype(int) + 10, 0, 255).astype(np.uint8) for frame in source]
+    behind, elsewhere = ghosting(source, brighter, source)
+    assert abs(behind - elsewhere) < 2, "what differs everywhere is no ghost"
 
 
 def test_shift_error_is_zero_for_what_only_looks_at_places() -> None:

@@ -14,6 +14,8 @@ from cgconvert.media.video.motion import optical_flow
 from trainer.data.augment import Pixels
 from trainer.losses.temporal import warp
 
+SQUARE = 8
+"""Edge, in pixels, of the squares in which results are compared where strokes are not to count."""
 SHIFT = (3, 5)  # pixels down and right; odd, so that no stride divides them
 
 
@@ -72,6 +74,36 @@ def warp_error(source: Sequence[Pixels], result: Sequence[Pixels]) -> WarpError:
     own, converted = np.mean(errors, axis=0)
     sharpness = sum(map(mean_gradient, result)) / max(sum(map(mean_gradient, source)), 1e-12)
     return WarpError(float(own), float(converted), sharpness)
+
+
+def ghosting(
+    source: Sequence[Pixels], result: Sequence[Pixels], plain: Sequence[Pixels]
+) -> tuple[float, float]:
+    """What steadying leaves of things that have moved on: (behind them, elsewhere), in levels of 255.
+
+    `plain` is the result that was not steadied, so nothing that is gone can be seen in it. Both results are
+    averaged over squares of `SQUARE` pixels, which takes out single strokes. The mean absolute difference is
+    taken over the squares of which the source uncovers more than half (forward and backward flow do not
+    agree), and over the others. Frames are uint8 of one size. Zero where no square is uncovered.
+    """
+    sums, counts = np.zeros(2), np.zeros(2)
+    for index in range(1, len(source)):
+        forward = optical_flow(source[index], source[index - 1])
+        backward = optical_flow(source[index - 1], source[index])
+        uncovered = _squares(~_visible(forward, backward)[..., None]) > 0.5
+        difference = np.abs(_squares(result[index]) - _squares(plain[index])).mean(-1)
+        for place, where in enumerate((uncovered[..., 0], ~uncovered[..., 0])):
+            sums[place] += difference[where].sum()
+            counts[place] += where.sum()
+    behind, elsewhere = sums / np.maximum(counts, 1)
+    return float(behind), float(elsewhere)
+
+
+def _squares(values: np.ndarray) -> np.ndarray:
+    """Means over squares of (H, W, C), float64; what is left at the ends is left out."""
+    height, width = (size // SQUARE for size in values.shape[:2])
+    whole = values[: height * SQUARE, : width * SQUARE].astype(np.float64)
+    return whole.reshape(height, SQUARE, width, SQUARE, -1).mean((1, 3))
 
 
 def shift_error(pictures: Sequence[Pixels], convert: Callable[[Pixels], Pixels]) -> float:

@@ -1,0 +1,96 @@
+"""Measure what `--steady` does to real clips: warp error, sharpness, ghosting and frames a second by level.
+
+    python benchmarks/converter/steadiness.py CLIP... [--model NAME] [--levels off,auto,1]
+
+Each conversion is a process of its own with all other options at their defaults. Its frames are read back
+and compared with those of the source, both at the size that the network sees. "warp_error_ratio" is the warp
+error (Lai et al. 2018, with the flow of the source) over that of the source itself. "sharpness" is the mean
+gradient over that of the result without steadying. "ghosting" is how far squares of 8x8 pixels are from that
+result, in levels of 255, where the source uncovers what was hidden, and "ghosting_elsewhere" the same in all
+other places.
+Writes results/steadiness.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.common import option_parser, save
+from cgconvert.media.picture.codec import to_8_bit
+from cgconvert.media.picture.filters import mean_gradient
+from cgconvert.media.picture.resize import resized
+from cgconvert.media.video.probe import probe
+from trainer.data.pictures import video_frames
+from trainer.metrics.motion import ghosting, warp_error
+
+
+def convert(clip: Path, model: str, level: str, end: float, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The result of one run over the clip's first seconds, and the run's report."""
+    target, report = folder / f"{level}.mkv", folder / "report.json"
+    command = [sys.executable, "-m", "cgconvert", "video", str(clip), "-o", str(target), "-m", model]
+    command += ["--steady", level, "--end", f"{end:.4f}", "--overwrite", "--quiet", "--report", str(report)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{clip}: {done.stderr[-2000:]}")
+    return target, json.loads(report.read_text())
+
+
+def measure(clip: Path, model: str, levels: list[str], frames: int) -> dict[str, Any]:
+    """All levels of one clip; "off" is one of them, with which the others are compared."""
+    rate = probe(clip).rate
+    figures: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as text:
+        plain: list[np.ndarray] = []
+        for level in ["off", *(level for level in levels if level != "off")]:
+            path, report = convert(clip, model, level, (frames - 0.5) / float(rate), Path(text))
+            width, height = report["work_size"]
+            source, result = (
+                [resized(to_8_bit(p), width, height) for _, p in video_frames(file).read(range(frames))]
+                for file in (clip, path)
+            )
+            plain = plain or result
+            error = warp_error(source, result)
+            behind, elsewhere = ghosting(source, result, plain)
+            figures[level] = {
+                "warp_error_ratio": round(error.ratio, 3),
+                "warp_error_source": error.source,
+                "sharpness": round(sum(map(mean_gradient, result)) / sum(map(mean_gradient, plain)), 3),
+                "ghosting": round(behind, 2),
+                "ghosting_elsewhere": round(elsewhere, 2),
+                "frames": len(result),
+                "frames_per_second": report["frames_per_second"],
+                "work_size": [width, height],
+                "load": round(os.getloadavg()[0], 2),
+            }
+            print(clip.name, level, figures[level], flush=True)
+    return figures
+
+
+def main() -> None:
+    parser = option_parser(__doc__, "steadiness")
+    parser.add_argument("clips", nargs="+", type=Path)
+    parser.add_argument("--model", default="photo2monet")
+    parser.add_argument("--levels", default="off,auto,1")
+    parser.add_argument("--frames", type=int, default=16, help="from the beginning of each clip")
+    arguments = parser.parse_args()
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    clips: dict[str, Any] = {}
+    for clip in arguments.clips:
+        clips[clip.name] = measure(clip, arguments.model, arguments.levels.split(","), arguments.frames)
+        # After each, so that nothing is lost if the rest takes too long.
+        path = save(arguments.name or "steadiness", {"model": arguments.model, "clips": clips})
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
