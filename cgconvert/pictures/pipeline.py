@@ -85,6 +85,8 @@ CHANNEL_BYTES = 64 << 20
 """Of these, bytes of pixels that may wait before and after the network."""
 JOBS_AHEAD = 64
 """Pictures that are found before they are read."""
+FRAMES_AHEAD = 64
+"""Frames of one file that may be on their way, so that a long one takes no more memory than a short one."""
 PATIENCE = 0.05
 """Seconds that an idle network waits for a full batch, and that a watched folder is left alone."""
 
@@ -98,12 +100,20 @@ class FrameResults:
         self.arrived: dict[int, Item] = {}
         self.error: CgconvertError | MemoryError | None = None
         self.changed = threading.Condition()
+        self.taken = 0
         self.waited = 0.0
 
     @property
     def nbytes(self) -> int:
         """What it counts in a channel."""
         return 1
+
+    def wait_to_read(self, number: int) -> None:
+        """Return when few enough frames before this one are on their way. Raises `Aborted`."""
+        with self.changed:
+            while number - self.taken >= FRAMES_AHEAD and self.error is None:
+                self.workers.check()
+                self.changed.wait(LOOK)
 
     def put(self, item: Item) -> None:
         """A frame has its result. After an error it is given up."""
@@ -138,6 +148,8 @@ class FrameResults:
                     self.workers.check()
                     self.changed.wait(LOOK)
                 item = self.arrived.pop(number)
+                self.taken = number + 1
+                self.changed.notify_all()
             self.waited += time.perf_counter() - started
             assert item.picture is not None
             tell(number + 1)
@@ -352,6 +364,7 @@ def run_images(
             width, height = header.largest
             upcoming = frames.sequence.pictures()
             for number in range(header.frames):
+                frames.wait_to_read(number)
                 item = Item(job, None, width * height * PIXEL_BYTES + len(data), frames, number)
                 memory.take(item.charged)
                 try:

@@ -370,6 +370,26 @@ def test_memory_is_that_of_a_few_frames(
         assert most == 30 * 20 * 4 * 2 * 3 + len(data), "one frame, and its file"
 
 
+def test_a_slow_writer_holds_the_reader_back(
+    tmp_path: Path, same: str, exact: EngineOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long an animation is, only so many of its frames are on their way."""
+    most = 0
+    prepare = pipeline.FrameResults.wait_to_read
+
+    def watching(self: pipeline.FrameResults, number: int) -> None:
+        nonlocal most
+        prepare(self, number)
+        most = max(most, number - self.taken + 1)
+
+    monkeypatch.setattr(pipeline.FrameResults, "wait_to_read", watching)
+    monkeypatch.setattr(pipeline, "FRAMES_AHEAD", 3)
+    data = apng((30, 20), [Part(noise(20, 30, seed=i), i + 1) for i in range(40)], 2)
+    out, result = convert(tmp_path, "a.png", data, exact)
+    assert result.frames == 40 and times(out) == [Fraction(i + 1, 1000) for i in range(40)]
+    assert 1 <= most <= 3
+
+
 def broken(kind: str) -> bytes:
     """An animation whose third frame cannot be decoded."""
     data = bytearray(example(kind))
