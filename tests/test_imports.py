@@ -22,6 +22,7 @@ LEVELS = [
     {"cgconvert.engines"},
     {"cgconvert.video", "cgconvert.pictures", "cgconvert.doctor", "cgconvert.arrays"},
     {"cgconvert.preview"},
+    {"cgconvert.ui"},
     {"cgconvert"},
     {"cgconvert.cli"},
     {"trainer.config"},

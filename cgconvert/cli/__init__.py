@@ -30,6 +30,7 @@ COMMANDS = {
     "dir": ("cgconvert.cli.images:directory", "Convert a folder of pictures with all its subfolders."),
     "image": ("cgconvert.cli.images:image", "Convert single pictures."),
     "preview": ("cgconvert.cli.preview:preview", "Show frames or pictures in several looks, on one sheet."),
+    "ui": ("cgconvert.cli.ui:ui", "Open a page to see and convert videos and pictures."),
     "jobs": ("cgconvert.cli.jobs:jobs", "List, continue or remove interrupted videos."),
     "models": ("cgconvert.cli.models:models", "List, inspect, import, export and remove models."),
     "compile": ("cgconvert.cli.engines:compile_command", "Build an engine ahead of time."),

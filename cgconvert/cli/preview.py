@@ -94,8 +94,9 @@ def preview(
     with deferring():
         from cgconvert.host.files import write_atomically
         from cgconvert.media.picture.codec import Picture, encode_picture
+        from cgconvert.preview.choice import chosen_models
         from cgconvert.preview.looks import Looks
-        from cgconvert.preview.sheet import SheetOptions, chosen_models, make_sheet
+        from cgconvert.preview.sheet import SheetOptions, make_sheet
         from cgconvert.preview.shots import read_shots
         from cgconvert.scale.files import expanded
 

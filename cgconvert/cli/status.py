@@ -121,16 +121,23 @@ class LineProgress:
 
 
 class JsonProgress:
-    """Prints lines of JSON: each begin and note at once, and how far it is every ten seconds."""
+    """Prints lines of JSON: each begin and note at once, and how far it is every `interval` seconds."""
+
+    interval = LINE_INTERVAL
+
+    def __init__(self) -> None:
+        self.begun = False
 
     def begin(self, task: str, total: int | None, unit: str) -> None:
-        self.total, self.unit = total, unit
+        self.begun, self.total, self.unit = True, total, unit
         self.pace, self.printed = Pace(), time.monotonic()
         tell_event("begin", task=task, total=total, unit=unit)
 
     def advance(self, done: int, busiest: str | None = None) -> None:
+        if not self.begun:  # the thread that shows progress may look before it has heard of the begin
+            return
         rate, now = self.pace.measure(done), time.monotonic()
-        if now - self.printed < LINE_INTERVAL:
+        if now - self.printed < self.interval:
             return
         self.printed = now
         told = round(rate, 3) if rate is not None else None
