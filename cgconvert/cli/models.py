@@ -102,6 +102,45 @@ def import_command(file: Path, name: str, title: str | None, domains: str | None
     click.echo(f"Installed as {name}: {path}")
 
 
+@models.command(short_help="Download a model and install it.")
+@click.argument("source")
+@click.option("--name", help="Name that the model gets; without it that of the repository or file.")
+@click.option("--title", help="A one-line description.")
+@click.option("--domains", metavar="SOURCE,TARGET", help="What it converts to what, for example photo,monet.")
+@click.option("--overwrite", is_flag=True, help="Replace a model of the same name.")
+@click.option("--frozen", is_flag=True, help="Take only what is pinned, with the bytes that are recorded.")
+@click.option(
+    "--lock-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File of the pins.  [default: models.lock.json in your models folder]",
+)
+def add(
+    source: str,
+    name: str | None,
+    title: str | None,
+    domains: str | None,
+    overwrite: bool,
+    frozen: bool,
+    lock_file: Path | None,
+) -> None:
+    """Download the model SOURCE and install it.
+
+    SOURCE is hf:OWNER/REPOSITORY[@REVISION][:FILE], or https://...#sha256=... with the file's checksum. The
+    file is a model of cgconvert or a checkpoint that `models import` understands. Commit, checksum and
+    licence are kept in a lock file. This is the only command that uses a network.
+    """
+    pair = _read_domains(domains)
+    with deferring():
+        from cgconvert.models.hub import add_model
+
+    card = in_worker(
+        "add",
+        lambda progress: add_model(source, name, progress, title, pair, overwrite, frozen, lock_file),
+        Silent(),
+    )
+    click.echo(f"Installed as {card.name}: {installed_path(card.name)} (licence: {card.licence})")
+
+
 @models.command()
 @click.argument("name")
 def remove(name: str) -> None:

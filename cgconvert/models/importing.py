@@ -59,6 +59,9 @@ def import_checkpoint(
     title: str | None = None,
     domains: tuple[str, str] | None = None,
     overwrite: bool = False,
+    *,
+    origin: str | None = None,
+    licence: str = "unknown",
 ) -> ModelCard:
     """Install a generator checkpoint from elsewhere as the model `name`; returns its card.
 
@@ -66,13 +69,14 @@ def import_checkpoint(
     checkpoint, and also a cgconvert model file. Architecture and arguments are read off the file;
     replicating padding cannot be told from reflecting and is read as that. Nothing in the file is run.
     Before it is installed the network is tried on a small picture. `domains` are (source, target) in words.
-    Float16 weights stay float16 in the file.
+    Float16 weights stay float16 in the file. `origin` says where the file was downloaded from, and `licence`
+    what is said of its licence there.
 
     Raises `ModelError` if the file is no such generator, damaged or unsafe (nothing is installed then), and
     `OutputError` if the name is taken and `overwrite` is False, or the file cannot be written.
     """
     path = expanded(path)
-    target = _free_target(name, overwrite)
+    target = free_target(name, overwrite)
     with Breakable():  # nothing is written before all of it is known to be good
         if _is_own_model(path):
             card = read_card(path).with_changes(name=name)
@@ -82,6 +86,10 @@ def import_checkpoint(
             tensors = imported.tensors
             card = _new_card(name, path, imported.recognised)
         card = card.with_changes(**_words(title, domains))
+        if origin is not None:
+            card = card.with_changes(training={**card.training, "from": origin})
+        if card.licence == "unknown":
+            card = card.with_changes(licence=licence)
         network = _fitted(path, card, tensors)
         _try(path, network, card)
     return write_model(target, card, tensors, overwrite)
@@ -120,7 +128,7 @@ def _padding_beside(path: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _free_target(name: str, overwrite: bool) -> Path:
+def free_target(name: str, overwrite: bool) -> Path:
     """Where the model will be. Raises `OutputError` if the name is taken and may not be replaced."""
     target = installed_path(check_name(name))
     if overwrite:
