@@ -204,8 +204,7 @@ def _run_videos(
         from cgconvert.cli.video import run_several
         from cgconvert.video.folder import plan_videos
 
-    if not (isinstance(plan.folder, Path) and isinstance(plan.output, Path)):
-        raise UsageError("--videos is for folders of this machine")
+    assert plan.folder is not None
     own = plan.options
     options = VideoOptions(
         overwrite=own.overwrite,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cgconvert.cli.common import (
+    PlaceType,
     RunReport,
     check_report_path,
     engine_options,
@@ -25,6 +26,7 @@ from cgconvert.cli.status import create_progress
 from cgconvert.cli.wording import say, tell, worded
 from cgconvert.errors import CgconvertError, InputError, OutputError, UsageError, printable
 from cgconvert.host.interrupts import deferring
+from cgconvert.host.objects import AnyPath, ObjectPath
 from cgconvert.host.threads import wait_without_spinning
 from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.progress import counted, seconds_as_clock, size_in_words
@@ -57,12 +59,12 @@ def parse_time(text: str | None, option: str) -> float | None:
 
 
 @click.command(short_help="Convert videos; sound, subtitles and timestamps are kept.")
-@click.argument("sources", metavar="IN...", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("sources", metavar="IN...", nargs=-1, type=PlaceType())
 @click.option(
     "-o",
     "--output",
     metavar="OUT",
-    type=click.Path(path_type=Path),
+    type=PlaceType(),
     help="A file, or a folder for several. Default: NAME.MODEL.EXT beside a file, DIR.MODEL beside a folder.",
 )
 @click.option(
@@ -156,8 +158,8 @@ def parse_time(text: str | None, option: str) -> float | None:
 )
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def video(
-    sources: tuple[Path, ...],
-    output: Path | None,
+    sources: tuple[AnyPath, ...],
+    output: AnyPath | None,
     model: str,
     strength: float,
     keep_colours: bool,
@@ -229,8 +231,9 @@ def video(
             "Missing argument 'IN...'." if not sources else "Give IN or --manifest, not both."
         )
     part = parse_shard(shard)
-    only = only_video(sources) if part is None and results is None else None
+    only = only_video(sources, output) if part is None and results is None else None
     if only is not None:
+        assert not isinstance(output, ObjectPath)
         _run(only, output, model, options, engine_choice, dry_run, estimate, report, quiet)
         return 0
     if manifest is not None:
@@ -340,7 +343,9 @@ def run_several(
         for line in plan.describe():
             click.echo(worded(line))
         return 0
-    check_report_path(report.path, plan.model, *(job.source for job in plan.jobs))
+    check_report_path(
+        report.path, plan.model, *(job.source for job in plan.jobs if isinstance(job.source, Path))
+    )
     wait_without_spinning()  # before the imports below bring torch in
     with deferring():
         from cgconvert.video.series import VideosTally, run_videos

@@ -93,6 +93,13 @@ class ObjectPath:
 
         self._reading(download)
 
+    def version(self) -> dict[str, Any]:
+        """Size in bytes, time and tag of an object: what changes when it does. Raises `InputError`."""
+        import obstore
+
+        facts = self._reading(lambda: obstore.head(store_of(self.bucket), self.key))
+        return {"size": facts["size"], "changed": str(facts["last_modified"]), "tag": facts["e_tag"]}
+
     def _reading(self, work: Callable[[], Result]) -> Result:
         """Do it again if the connection breaks in the middle. Raises `InputError`."""
         from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError

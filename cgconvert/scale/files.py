@@ -7,7 +7,7 @@ import os
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cgconvert.card import ModelCard
 from cgconvert.errors import OutputError, UsageError, printable
@@ -139,14 +139,17 @@ def without_results(sources: Sequence[Place], card: ModelCard, notes: list[str])
     return kept
 
 
-def expanded(paths: Sequence[Path]) -> list[Path]:
+def expanded(paths: Sequence[Place]) -> list[Place]:
     """Return the paths, with what they match in the place of patterns such as `clips/**/*.mp4`.
 
     A path that exists is itself, whatever characters it has. Raises `UsageError` for a pattern that matches
     nothing and for a path that is not there.
     """
-    found: list[Path] = []
+    found: list[Any] = []
     for path in paths:
+        if isinstance(path, ObjectPath):
+            found.append(path)
+            continue
         if os.path.lexists(path):
             found.append(path)
             continue

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cgconvert.card import ModelCard
-from cgconvert.errors import CgconvertError, UsageError, printable
+from cgconvert.errors import CgconvertError, InputError, UsageError, printable
 from cgconvert.host.cuda import count_cuda_devices
 from cgconvert.host.files import real_path
-from cgconvert.host.objects import ObjectPath
+from cgconvert.host.objects import AnyPath, ObjectPath, exists
 from cgconvert.media.picture.formats import VIDEO_SUFFIXES
 from cgconvert.media.video.codecs import CONTAINERS, find_codec
 from cgconvert.options import EngineOptions, VideoOptions
@@ -41,19 +40,25 @@ class VideoJob:
     its number in a manifest.
     """
 
-    source: Path
-    place: Place | Path
+    source: AnyPath
+    place: Place | AnyPath
     key: str
-    root: Path | None = None
+    root: AnyPath | None = None
     options: VideoOptions | None = None
     row: int | None = None
 
-    def finished_as(self, options: VideoOptions) -> Path | None:
+    @property
+    def is_remote(self) -> bool:
+        """Whether the source or the place is in a bucket."""
+        where = self.place.folder if isinstance(self.place, Place) else self.place
+        return isinstance(self.source, ObjectPath) or isinstance(where, ObjectPath)
+
+    def finished_as(self, options: VideoOptions) -> AnyPath | None:
         """The result of an earlier run, which may stay. It is complete, since outputs appear whole."""
         if (self.options or options).overwrite:
             return None
         paths = self.place.paths() if isinstance(self.place, Place) else [self.place]
-        return next((path for path in paths if os.path.lexists(path)), None)
+        return next((path for path in paths if exists(path)), None)
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class VideosPlan:
     told_source: str
     told_output: str
     jobs: Sequence[VideoJob]
-    sources: Sequence[Path]
+    sources: Sequence[AnyPath]
     model: Path
     card: ModelCard
     options: VideoOptions
@@ -76,9 +81,12 @@ class VideosPlan:
     failures: Sequence[Failure] = field(default_factory=tuple)
     notes: Sequence[str] = field(default_factory=tuple)
 
-    def plan(self, job: VideoJob) -> VideoPlan:
-        """Plan one of the videos. Raises as `plan_video`."""
-        return plan_video(job.source, job.place, self.model, job.options or self.options, self.engine)
+    def plan(self, job: VideoJob, source: Path | None = None, place: Place | Path | None = None) -> VideoPlan:
+        """Plan one of the videos, with files in the place of objects. Raises as `plan_video`."""
+        chosen, where = source or job.source, place or job.place
+        if isinstance(chosen, ObjectPath) or isinstance(where, ObjectPath):
+            raise InputError(f"{job.source} is in a bucket: it has to be copied before it can be opened")
+        return plan_video(chosen, where, self.model, job.options or self.options, self.engine)
 
     def describe(self) -> Iterator[str]:
         """Yield the plan line by line, as `--dry-run` prints it. Every video is opened for it."""
@@ -98,6 +106,12 @@ class VideosPlan:
             if result is not None:
                 yield f"finished   {printable(job.source)} -> {printable(result)}"
                 continue
+            if job.is_remote:  # planning it would copy all of it
+                told: object = job.place
+                if isinstance(job.place, Place):
+                    told = job.place.path(Path(job.place.name).suffix.lower())
+                yield f"video      {printable(job.source)} -> {printable(told)}"
+                continue
             try:
                 plan = self.plan(job)
             except CgconvertError as error:
@@ -115,8 +129,8 @@ class VideosPlan:
 
 
 def plan_videos(
-    sources: Sequence[Path],
-    output: Path | None,
+    sources: Sequence[AnyPath],
+    output: AnyPath | None,
     model: str | Path,
     options: VideoOptions,
     engine: EngineOptions,
@@ -133,23 +147,27 @@ def plan_videos(
     given = expanded(sources)
     if output is not None:
         check_output_folder(output)
-        if output.suffix.lower() in CONTAINERS and not output.is_dir():
+        is_file = output.suffix.lower() in CONTAINERS and not _is_folder(output)
+        if is_file and len(given) == 1 and not _is_folder(given[0]):
+            return _plan_of_one(given[0], output, path, card, options, engine, shard)
+        if is_file:
             raise UsageError(f"{printable(output)} is the name of one video: choose a folder as `output`")
     failures: list[Failure] = []
     notes: list[str] = []
     jobs: list[VideoJob] = []
-    files = [source for source in given if not source.is_dir()]
+    files = [source for source in given if not _is_folder(source)]
     files = without_results(files, card, notes)
     ends = Counter((output or file.parent, file.stem) for file in files)
     for file in files:
         place = beside(file, output or file.parent, card.name)
         place = replace(place, is_shared=ends[(place.folder, file.stem)] > 1)
-        jobs.append(VideoJob(file, place, file.as_posix()))
-    for folder in (source for source in given if source.is_dir()):
+        jobs.append(VideoJob(file, place, file.as_posix() if isinstance(file, Path) else str(file)))
+    for folder in (source for source in given if _is_folder(source)):
         if output is None:
             root = default_output(folder, card)
         else:
-            root = output if len(given) == 1 else output / real_path(folder).name
+            name = real_path(folder).name if isinstance(folder, Path) else folder.name
+            root = output if len(given) == 1 else output / name
         check_folders(folder, root)
         if not options.overwrite:
             check_marker(root, card, look_of(options))
@@ -184,6 +202,36 @@ def plan_videos(
     )
 
 
+def _is_folder(path: AnyPath) -> bool:
+    """Whether this is a folder, or a prefix of objects, which has no suffix of a video.
+
+    Raises `UsageError` for a folder of a web server.
+    """
+    if isinstance(path, Path):
+        return path.is_dir()
+    if path.suffix.lower() in VIDEO_SUFFIXES or path.suffix.lower() in CONTAINERS:
+        return False
+    if path.bucket.startswith("http"):
+        raise UsageError(f"{path}: web servers have no folders, name each video")
+    return True
+
+
+def _plan_of_one(
+    source: AnyPath,
+    output: AnyPath,
+    model: Path,
+    card: ModelCard,
+    options: VideoOptions,
+    engine: EngineOptions,
+    shard: Shard | None,
+) -> VideosPlan:
+    """The plan of one video that gets the name `output`."""
+    job = VideoJob(source, output, source.as_posix() if isinstance(source, Path) else str(source))
+    jobs = (job,) if shard is None or shard.holds(job.key) else ()
+    told = printable(source), printable(output)
+    return VideosPlan(*told, jobs, (source,), model, card, options, engine, shard)
+
+
 def check_request(model: str | Path, options: VideoOptions, engine: EngineOptions) -> tuple[Path, ModelCard]:
     """Return the model's path and card, having checked what is the same for all videos.
 
@@ -200,7 +248,7 @@ def check_request(model: str | Path, options: VideoOptions, engine: EngineOption
     return find_video_model(model)
 
 
-def jobs_below(folder: Path, root: Path, prefix: str, failures: list[Failure]) -> Iterator[VideoJob]:
+def jobs_below(folder: AnyPath, root: AnyPath, prefix: str, failures: list[Failure]) -> Iterator[VideoJob]:
     """Yield the videos below a folder, whose results lie below `root` under the same names.
 
     `prefix` and the path below the folder are a video's key. Unreadable folders are added to `failures`.
@@ -214,7 +262,7 @@ def jobs_below(folder: Path, root: Path, prefix: str, failures: list[Failure]) -
 
 def check_clashes(jobs: Sequence[VideoJob]) -> None:
     """Raise `UsageError` if two videos could become the same file, or one itself."""
-    claimed: dict[Path, Path] = {}
+    claimed: dict[AnyPath, AnyPath] = {}
     for job in jobs:
         for path in job.place.paths() if isinstance(job.place, Place) else [job.place]:
             other = claimed.setdefault(path, job.source)
@@ -227,9 +275,12 @@ def check_clashes(jobs: Sequence[VideoJob]) -> None:
                 raise UsageError(f"{printable(path)} is the source itself: choose another `output`")
 
 
-def only_video(sources: Sequence[Path]) -> Path | None:
-    """Return the source if it is one that is planned alone: a single path that is no folder or pattern."""
-    if len(sources) != 1:
+def only_video(sources: Sequence[AnyPath], output: AnyPath | None) -> Path | None:
+    """Return the source if it is one that is planned alone: a single path that is no folder or pattern.
+
+    Objects are not, since they are staged.
+    """
+    if len(sources) != 1 or isinstance(sources[0], ObjectPath) or isinstance(output, ObjectPath):
         return None
     try:
         found = expanded(sources)
@@ -240,7 +291,7 @@ def only_video(sources: Sequence[Path]) -> Path | None:
 
 def plan_video_rows(
     file: Path,
-    output: Path | None,
+    output: AnyPath | None,
     model: str | Path,
     options: VideoOptions,
     engine: EngineOptions,
@@ -264,9 +315,7 @@ def plan_video_rows(
         except UsageError as error:
             raise manifest.error(row, error) from None
         source, result = manifest.source(row), manifest.result(row)
-        if isinstance(source, ObjectPath) or isinstance(result, ObjectPath):
-            raise manifest.error(row, "videos are read from files and written to files of this machine")
-        place: Path | Place
+        place: AnyPath | Place
         if result is None:
             place = beside(source, source.parent, card.name)
         else:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from cgconvert.errors import (
 )
 from cgconvert.host.files import concerns_all, file_sha256
 from cgconvert.host.interrupts import Stop, listening
+from cgconvert.host.objects import AnyPath, ObjectPath, as_place
 from cgconvert.media.video.probe import VideoProbe, sample_pixels
 from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.progress import Progress, Silent
@@ -36,6 +37,7 @@ from cgconvert.sizes import network_size, parse_size
 from cgconvert.video.folder import VideoJob, VideosPlan, plan_videos
 from cgconvert.video.pipeline import run_video
 from cgconvert.video.report import VideoReport
+from cgconvert.video.staging import staged
 
 POLL_SECONDS = 1.0
 """Between two looks at videos that other processes are converting."""
@@ -117,7 +119,12 @@ class VideosTally:
         return self.skipped + len(self.failures) + len(self.videos) - len(self.plan.failures)
 
     def tell(
-        self, status: str, job: VideoJob, output: Path | str | None, reason: str | None = None, **facts: Any
+        self,
+        status: str,
+        job: VideoJob,
+        output: AnyPath | str | None,
+        reason: str | None = None,
+        **facts: Any,
     ) -> None:
         """Add a line of results. Raises `OutputError` if it cannot be written."""
         if self.results is not None:
@@ -158,34 +165,39 @@ def run_videos(plan: VideosPlan, progress: Progress, tally: VideosTally | None =
         """One video, from its plan to its report."""
         progress.series(tally.done, total, pace.left(sum(sizes.values())))
         pace.begin()
-        try:
-            video = plan.plan(job)
-        except (BusyError, ModelError):
-            raise
-        except CgconvertError as error:
-            raise _OfOne(error) from error
-        if job.root is not None:
-            write_marker(job.root, plan.card, look_of(plan.options))
-        for warning in video.warnings:
-            progress.note(f"Note: {printable(job.source.name)}: {warning}")
-        report = run_video(video, progress, engines)
-        for warning in report.warnings[len(video.warnings) :]:
-            progress.note(f"Note: {printable(job.source.name)}: {warning}")
-        tally.videos.append(report)
-        if tally.results is not None:
-            output = Path(report.output)
-            tally.tell(
-                "converted",
-                job,
-                output,
-                seconds=report.seconds,
-                frames=report.frames_out,
-                width=report.size[0],
-                height=report.size[1],
-                source_bytes=job.source.stat().st_size,
-                output_bytes=output.stat().st_size,
-                sha256=file_sha256(output),
-            )
+        own = job.options or plan.options
+        with ExitStack() as stack:
+            try:
+                files = stack.enter_context(staged(job))
+                video = plan.plan(job, files.source, files.place)
+            except (BusyError, ModelError):
+                raise
+            except CgconvertError as error:
+                if isinstance(error, OutputError) and concerns_all(error):
+                    raise
+                raise _OfOne(error) from error
+            if job.root is not None:
+                write_marker(job.root, plan.card, look_of(plan.options))
+            for warning in video.warnings:
+                progress.note(f"Note: {printable(job.source.name)}: {warning}")
+            report = run_video(video, progress, engines)
+            for warning in report.warnings[len(video.warnings) :]:
+                progress.note(f"Note: {printable(job.source.name)}: {warning}")
+            result = Path(report.output)
+            facts: dict[str, Any] = {}
+            if tally.results is not None:
+                facts = {
+                    "seconds": report.seconds,
+                    "frames": report.frames_out,
+                    "width": report.size[0],
+                    "height": report.size[1],
+                    "source_bytes": files.source.stat().st_size,
+                    "output_bytes": result.stat().st_size,
+                    "sha256": file_sha256(result),
+                }
+            output = files.deliver(result, own.overwrite)
+        tally.videos.append(replace(report, source=str(job.source), output=str(output)))
+        tally.tell("converted", job, output, **facts)
         pace.end(sizes[job.key])
 
     def attempt(job: VideoJob, engines: KeptEngine) -> bool:
@@ -264,7 +276,8 @@ def _skip(job: VideoJob, plan: VideosPlan, tally: VideosTally) -> None:
     result = job.finished_as(plan.options)
     tally.tell("skipped", job, result)
     with suppress(OSError):  # of a file that is gone meanwhile, or a broken link
-        tally.stale += result is not None and job.source.stat().st_mtime > result.stat().st_mtime
+        if isinstance(job.source, Path) and isinstance(result, Path):
+            tally.stale += job.source.stat().st_mtime > result.stat().st_mtime
 
 
 def _finished_so_far(tally: VideosTally) -> str:
@@ -285,8 +298,10 @@ def _wait(stop: Stop) -> None:
         time.sleep(0.1)
 
 
-def _size(path: Path) -> int:
-    """Bytes of a source, 0 if it is not there: trying to open it will say why."""
+def _size(path: AnyPath) -> int:
+    """Bytes of a source, 0 if it is not there: trying to open it will say why. Objects count one each."""
+    if isinstance(path, ObjectPath):
+        return 1
     try:
         return path.stat().st_size
     except OSError:
@@ -311,12 +326,18 @@ class _Pace:
         return self.seconds * size / self.bytes if self.bytes else None
 
 
-def _calibration(plan: VideosPlan) -> Callable[[int], list[np.ndarray]]:
-    """Pictures from all over the videos of all shards, so that every process calibrates int8 alike."""
+def _calibration(plan: VideosPlan) -> Callable[[int], list[np.ndarray]] | None:
+    """Pictures from all over the videos of all shards, so that every process calibrates int8 alike.
+
+    None if they are in a bucket: then it is calibrated on the first one.
+    """
+    sources = [source for source in plan.sources if isinstance(source, Path)]
+    if not sources:
+        return None
 
     def samples(count: int) -> list[np.ndarray]:
-        step = max(1, len(plan.sources) // count)
-        chosen = plan.sources[::step][:count]
+        step = max(1, len(sources) // count)
+        chosen = sources[::step][:count]
         pictures: list[np.ndarray] = []
         for source in chosen:
             with suppress(InputError, UsageError):  # it will be told when its turn comes
@@ -333,8 +354,8 @@ def _calibration(plan: VideosPlan) -> Callable[[int], list[np.ndarray]]:
 
 
 def convert_videos(
-    sources: Sequence[str | Path],
-    output: str | Path | None = None,
+    sources: Sequence[str | AnyPath],
+    output: str | AnyPath | None = None,
     model: str | Path = "photo2monet",
     options: VideoOptions | None = None,
     engine_options: EngineOptions | None = None,
@@ -349,8 +370,8 @@ def convert_videos(
     `UsageError`, `ModelError`, `OutputError`, `Interrupted` (on Ctrl-C).
     """
     plan = plan_videos(
-        [Path(source) for source in sources],
-        Path(output) if output is not None else None,
+        [as_place(source) for source in sources],
+        as_place(output) if output is not None else None,
         model,
         options or VideoOptions(),
         engine_options or EngineOptions(),

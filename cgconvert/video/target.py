@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cgconvert.errors import OutputError, UnavailableError, UsageError
 from cgconvert.host.files import output_error
+from cgconvert.host.objects import AnyPath
 from cgconvert.media.video.codecs import (
     CONTAINERS,
     FALLBACK_SUFFIXES,
@@ -30,25 +31,25 @@ class Place:
     `is_shared`: another result there differs in its suffix only, so a new suffix is added to the old one.
     """
 
-    folder: Path
+    folder: AnyPath
     name: str
     is_shared: bool = False
 
-    def path(self, suffix: str) -> Path:
+    def path(self, suffix: str) -> AnyPath:
         """The result's path if it gets this suffix, which is in lower case."""
         own = Path(self.name)
         if own.suffix.lower() == suffix:
             return self.folder / self.name
         return self.folder / f"{self.name if self.is_shared else own.stem}{suffix}"
 
-    def paths(self) -> list[Path]:
+    def paths(self) -> list[AnyPath]:
         """Every path that the result can have."""
         own = Path(self.name).suffix.lower()
         suffixes = [own] if own in CONTAINERS else []
         return [self.path(suffix) for suffix in dict.fromkeys([*suffixes, *FALLBACK_SUFFIXES])]
 
 
-def beside(source: Path, folder: Path, model: str) -> Place:
+def beside(source: AnyPath, folder: AnyPath, model: str) -> Place:
     """Return the place in a folder that is called like the source and the model: NAME.MODEL.EXT."""
     return Place(folder, f"{source.stem}.{model}{source.suffix.lower()}")
 
@@ -68,7 +69,9 @@ def choose_target(
             output = beside(source, output or source.parent, model)
         if isinstance(output, Place):
             suffix, notes = _choose_suffix(video, options)
-            target = output.path(suffix)
+            place = output.path(suffix)
+            assert isinstance(place, Path)  # objects are staged
+            target = place
         else:
             target = output
         if target.exists() and target.samefile(source):

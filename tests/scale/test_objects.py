@@ -12,13 +12,17 @@ pytest.importorskip("obstore")
 pytest.importorskip("moto.server")
 
 from cgconvert.cli import main
-from cgconvert.errors import InputError, OutputError, UsageError
+from cgconvert.errors import InputError, Interrupted, OutputError, UsageError
 from cgconvert.host import objects
 from cgconvert.host.objects import Names, ObjectPath, parse_place, store_of
-from cgconvert.options import EngineOptions
+from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.pictures.pipeline import convert_dir
+from cgconvert.progress import Silent
+from cgconvert.video import resume
+from cgconvert.video.series import convert_videos
 from tests.pictures.runs import fill, names, run
 from tests.scale.s3 import Faults, faulty_proxy, s3_server
+from tests.video.clips import Clip, make_clip
 
 EXACT = EngineOptions(device="cpu", engine="eager", precision="fp32")
 OPTIONS = ["--model", "identity", "--engine", "eager", "--precision", "fp32", "--device", "cpu"]
@@ -249,3 +253,80 @@ def test_without_obstore(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"not installed: pip install 'cgconvert\[cloud\]'"):
         parse_place("s3://bucket/a")
+
+
+def test_videos_from_and_to_a_bucket(
+    bucket: ObjectPath, tmp_path: Path, own_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tree is mirrored, results are those of files, and nothing is left on this machine."""
+    clips = tmp_path / "clips"
+    (clips / "sub").mkdir(parents=True)
+    make_clip(clips / "a.mp4", Clip(frames=6))
+    make_clip(clips / "sub" / "b.mp4", Clip(frames=4))
+    (clips / "bad.mp4").write_text("words")
+    upload(clips, bucket / "clips")
+    assert outcome(capsys, "video", clips, "-o", tmp_path / "out", *OPTIONS)[0] == 1
+    results = tmp_path / "results.jsonl"
+    arguments = ["video", f"{bucket}/clips", "-o", f"{bucket}/painted", *OPTIONS]
+    code, out, err = outcome(capsys, *arguments, "--results", results)
+    assert code == 1, err
+    assert out.startswith("Converted 2 videos (1 failed) with 10 frames in ")
+    assert f"Failed: {bucket.bucket}/clips/bad.mp4: " in err
+    assert "not a video that can be read" in err
+    assert SECRET not in out + err
+    for name in ("a.mp4", "sub/b.mp4"):
+        assert (bucket / "painted" / name).read() == (tmp_path / "out" / name).read_bytes()
+    told = [json.loads(line) for line in results.read_text().splitlines()]
+    assert {line["output"]: line["status"] for line in told} == {
+        f"{bucket.bucket}/painted/a.mp4": "converted",
+        f"{bucket.bucket}/painted/sub/b.mp4": "converted",
+        None: "failed",
+    }
+    assert list((own_home / "staging").rglob("*.mp4")) == []
+    code, out, _ = outcome(capsys, *arguments)
+    assert (code, out) == (1, "Converted no video: 1 failed, 2 skipped\n")
+    code, out, _ = outcome(capsys, *arguments, "--dry-run")
+    assert f"finished   {bucket.bucket}/clips/a.mp4 -> {bucket.bucket}/painted/a.mp4\n" in out
+    assert f"video      {bucket.bucket}/clips/bad.mp4 -> {bucket.bucket}/painted/bad.mp4\n" in out
+
+
+def test_one_video_between_a_bucket_and_a_disk(
+    bucket: ObjectPath, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = make_clip(tmp_path / "a.mp4", Clip(frames=4))
+    code, _, err = outcome(capsys, "video", source, "-o", f"{bucket}/new/out.mp4", *OPTIONS)
+    assert code == 0, err
+    back = tmp_path / "back" / "again.mp4"
+    assert outcome(capsys, "video", f"{bucket}/new/out.mp4", "-o", back, *OPTIONS)[0] == 0
+    assert back.stat().st_size > 0
+    code, _, err = outcome(capsys, "video", f"{bucket}/new/no.mp4", "-o", back.parent, *OPTIONS)
+    assert (code, "no.mp4: no such object" in err) == (1, True)
+
+
+def test_a_video_that_is_interrupted_continues(
+    bucket: ObjectPath, tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its copy and its finished segments stay on this machine; the same command goes on behind them."""
+    monkeypatch.setattr(resume, "SEGMENT_FRAMES", 5)
+    make_clip(tmp_path / "a.mp4", Clip(frames=20))
+    upload_one = bucket / "a.mp4"
+    upload_one.write(tmp_path / "a.mp4", False)
+
+    class Impatient(Silent):
+        def advance(self, done: int, busiest: str | None = None) -> None:
+            if done >= 10:
+                raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        convert_videos([upload_one], bucket / "out", "identity", VideoOptions(), EXACT, Impatient())
+    assert list((bucket / "out").find()) == []
+    assert len(list((own_home / "staging").rglob("source.mp4"))) == 1
+    downloads: list[object] = []
+    download = ObjectPath.download
+    monkeypatch.setattr(ObjectPath, "download", lambda *given: downloads.append(given) or download(*given))
+    done = convert_videos([upload_one], bucket / "out", "identity", VideoOptions(), EXACT)
+    assert downloads == []
+    assert done.videos[0].resumed_frames >= 5
+    assert done.videos[0].frames_out == 20
+    assert done.videos[0].output == f"{bucket.bucket}/out/a.identity.mp4"
+    assert list((own_home / "staging").rglob("*")) == []
