@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cgconvert.cli.common import complete_model
 from cgconvert.cli.engines import read_sizes
 from cgconvert.cli.status import create_progress
 from cgconvert.cli.wording import worded
@@ -23,7 +24,12 @@ HEADINGS = "engine    precision         size  batch  network/s  pictures/s   ari
 
 @click.command(short_help="Measure how fast each engine is on this machine.")
 @click.option(
-    "-m", "--model", default="photo2monet", show_default=True, help="Name of a model or path of its file."
+    "-m",
+    "--model",
+    default="photo2monet",
+    show_default=True,
+    shell_complete=complete_model,
+    help="Name of a model or path of its file.",
 )
 @click.option(
     "--size", "sizes", multiple=True, metavar="WxH", help="Picture size; may be repeated. Default: 512x512."

@@ -13,7 +13,7 @@ import click
 
 from cgconvert.cli.wording import log_as, tell
 from cgconvert.engines.cache import OFF as CACHE_OFF
-from cgconvert.errors import OutputError, UsageError, printable
+from cgconvert.errors import CgconvertError, OutputError, UsageError, printable
 from cgconvert.host.files import real_path
 from cgconvert.host.objects import AnyPath, as_place
 from cgconvert.options import PRECISIONS, EngineOptions
@@ -27,6 +27,16 @@ SHOWN = 20
 """The most failures that are printed. The report has them all."""
 
 Command = Callable[..., Any]
+
+
+def complete_model(context: click.Context, option: click.Parameter, incomplete: str) -> list[str]:
+    """Names of models that begin with what has been typed, for the completion of a shell."""
+    from cgconvert.models.catalog import list_models
+
+    try:
+        return [model.name for model in list_models() if model.name.startswith(incomplete)]
+    except CgconvertError:  # a shell in the middle of a line has no place for a message
+        return []
 
 
 def _without_cache(context: click.Context, option: click.Parameter, value: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cgconvert.cli.common import engine_options, read_engine_options, stroke_option
+from cgconvert.cli.common import complete_model, engine_options, read_engine_options, stroke_option
 from cgconvert.cli.status import create_progress
 from cgconvert.errors import CgconvertError, UnavailableError, UsageError
 from cgconvert.host.channels import in_worker
@@ -39,7 +39,9 @@ def read_sizes(texts: tuple[str, ...]) -> list[tuple[int, int]]:
 
 
 @click.command(name="compile", short_help="Build an engine ahead of time.")
-@click.option("-m", "--model", required=True, help="Name of a model or path of its file.")
+@click.option(
+    "-m", "--model", required=True, shell_complete=complete_model, help="Name of a model or path of its file."
+)
 @click.option(
     "--size",
     "sizes",

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
+from cgconvert.cli.common import complete_model
 from cgconvert.host.interrupts import deferring
 from cgconvert.options import EXPORT_SUFFIXES
 
 
 @click.command(name="export", short_help="Write a model as ONNX, TorchScript or an original checkpoint.")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_model)
 @click.option(
     "--format", "kind", type=click.Choice(list(EXPORT_SUFFIXES)), required=True, help="Format of FILE."
 )

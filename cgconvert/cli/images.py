@@ -12,6 +12,7 @@ from cgconvert.cli.common import (
     PlaceType,
     RunReport,
     check_report_path,
+    complete_model,
     engine_options,
     look_options,
     print_failures,
@@ -46,6 +47,7 @@ def image_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "-m",
             "--model",
+            shell_complete=complete_model,
             default="photo2monet",
             show_default=True,
             help="Name of a model (`cgconvert models list`) or path of its file.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 import click
 
 from cgconvert.card import ModelCard
+from cgconvert.cli.common import complete_model
 from cgconvert.cli.export import export
 from cgconvert.cli.wording import tell
-from cgconvert.errors import UsageError
+from cgconvert.errors import OutputError, UsageError
 from cgconvert.host.channels import in_worker
+from cgconvert.host.files import write_atomically
 from cgconvert.host.interrupts import deferring
 from cgconvert.models.catalog import (
     InstalledModel,
@@ -33,6 +36,7 @@ from cgconvert.models.describe import (
     describe_sizes,
 )
 from cgconvert.models.files import count_parameters, read_card
+from cgconvert.models.page import model_page
 from cgconvert.progress import Silent
 
 HEADINGS = ("NAME", "LOOK", "NETWORK", "FILE", "FROM")
@@ -61,7 +65,7 @@ def list_command(as_json: bool) -> None:
 
 
 @models.command(short_help="Show what is known about a model.")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_model)
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def info(name: str, as_json: bool) -> None:
     """Show what is known about the model NAME, which may also be the path of its file."""
@@ -142,7 +146,7 @@ def add(
 
 
 @models.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_model)
 def remove(name: str) -> None:
     """Remove your own model NAME. Shipped models cannot be removed."""
     path = remove_model(name)
@@ -151,8 +155,84 @@ def remove(name: str) -> None:
         click.echo(f"{name} now means the shipped model again")
 
 
+@models.command(short_help="Write what the page of a model on a hub needs.")
+@click.argument("name", shell_complete=complete_model)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), help="Folder for the files."
+)
+@click.option("--repository", required=True, metavar="OWNER/NAME", help="What it will be called on the hub.")
+@click.option("--licence", help="Licence of the weights, for example apache-2.0.  [default: the card's]")
+@click.option(
+    "--picture",
+    "pictures",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Picture for the preview sheet; may be given several times.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace files of these names in the folder.")
+def publish(
+    name: str,
+    output: Path | None,
+    repository: str,
+    licence: str | None,
+    pictures: tuple[Path, ...],
+    overwrite: bool,
+) -> None:
+    """Write the model NAME, its card, a README and a preview sheet into a folder, to be uploaded to a hub.
+
+    Nothing is uploaded.
+    """
+    path = find_model(name)
+    card = read_card(path)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise UsageError(f"--repository {repository!r:.80} is not of the form OWNER/NAME")
+    if licence is None and card.licence == "unknown":
+        raise UsageError(f"the licence of {card.name} is unknown: say it with --licence")
+    folder = output or Path(f"{card.name}.page")
+    names = [f"{card.name}.safetensors", "card.json", "README.md", *["preview.png"] * bool(pictures)]
+    taken = [folder / each for each in names if (folder / each).exists()]
+    if taken and not overwrite:
+        raise OutputError(f"{taken[0]} exists already: use `overwrite` to replace it")
+    sheet = _preview_of(path, pictures) if pictures else None
+    target = folder / names[0]
+    if licence is None or licence == card.licence:
+        write_atomically(target, path.read_bytes(), overwrite)
+    else:
+        with deferring():
+            from cgconvert.models.files import read_weights, write_model
+
+        card = write_model(target, card.with_changes(licence=licence), read_weights(path, card), overwrite)
+    text = json.dumps(card.to_dict(), indent=2, ensure_ascii=False)
+    write_atomically(folder / "card.json", f"{text}\n".encode(), overwrite)
+    page = model_page(
+        card, target.stat().st_size, count_parameters(target), repository, "preview.png" if sheet else None
+    )
+    write_atomically(folder / "README.md", page.encode(), overwrite)
+    if sheet:
+        write_atomically(folder / "preview.png", sheet, overwrite)
+    click.echo(f"Wrote {', '.join(names)} to {folder}")
+
+
+def _preview_of(model: Path, pictures: tuple[Path, ...]) -> bytes:
+    """A PNG of pictures before and after."""
+    with deferring():
+        from cgconvert.media.picture.codec import Picture, encode_picture
+        from cgconvert.options import EngineOptions
+        from cgconvert.preview.looks import Looks
+        from cgconvert.preview.sheet import SheetOptions, make_sheet
+        from cgconvert.preview.shots import read_picture_shot
+
+    shots = [read_picture_shot(picture) for picture in pictures]
+    looks = Looks(EngineOptions(), Silent())
+    try:
+        sheet = make_sheet(read_card(model).name, shots, SheetOptions([model]), looks, Silent())
+    finally:
+        looks.close()
+    return encode_picture(Picture(sheet), "png")[0]
+
+
 @models.command("path", short_help="Print where a model or your models folder is.")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_model)
 def path_command(name: str | None) -> None:
     """Print the path of the model NAME, or without NAME that of your models folder."""
     click.echo(find_model(name) if name else models_folder())

@@ -12,6 +12,7 @@ from cgconvert.cli.common import (
     PlaceType,
     RunReport,
     check_report_path,
+    complete_model,
     engine_options,
     look_options,
     print_failures,
@@ -70,6 +71,7 @@ def parse_time(text: str | None, option: str) -> float | None:
 @click.option(
     "-m",
     "--model",
+    shell_complete=complete_model,
     default="photo2monet",
     show_default=True,
     help="Name of a model (`cgconvert models list`) or path of its file.",
