@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 from array import array
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
@@ -248,7 +249,5 @@ def as_place(path: str | AnyPath) -> AnyPath:
 
 
 def exists(path: AnyPath) -> bool:
-    """Whether something is there, a broken link included."""
-    if isinstance(path, ObjectPath):
-        return path.exists()
-    return path.exists() or path.is_symlink()
+    """Whether something is there, a broken link included. Nothing is at a name too long for the disk."""
+    return path.exists() if isinstance(path, ObjectPath) else os.path.lexists(path)

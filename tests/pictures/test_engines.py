@@ -39,9 +39,9 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     monkeypatch.setitem(CLASSES, "compile", "tests.engines.built:Built")
     verify, seen = ready.verify, []
 
-    def watching(engine: Any, pixels: np.ndarray) -> Any:
+    def watching(engine: Any, pixels: np.ndarray, *more: Any) -> Any:
         seen.append(pixels.shape[1:3])
-        return verify(engine, pixels)
+        return verify(engine, pixels, *more)
 
     monkeypatch.setattr(ready, "verify", watching)
     return seen
