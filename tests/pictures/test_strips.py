@@ -153,18 +153,25 @@ def test_metadata_is_kept(tmp_path: Path, small: str, exact: EngineOptions, by_s
     assert written.metadata.exif is not None and b"thumbnail" not in (tmp_path / "b.jpg").read_bytes()
 
 
-def test_a_file_that_is_cut_short_fails_alone(
-    tmp_path: Path, small: str, exact: EngineOptions, by_strips: list[str]
+def test_files_that_are_cut_short_fail_alone_and_silently(
+    tmp_path: Path,
+    small: str,
+    exact: EngineOptions,
+    by_strips: list[str],
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     data, good = png(noise(HEIGHT, WIDTH), 2), tmp_path / "g\udcffod.png"  # a name that is no text
     good.write_bytes(data)
-    (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
-    result = convert_images(
-        [tmp_path / "cut.png", good], tmp_path / "out", small, WHOLE, replace(exact, tile=64)
-    )
-    assert result.converted == 1 and len(result.failures) == 1
-    assert result.failures[0].reason.startswith("damaged or cut short")
+    cut = [tmp_path / "cut.png", tmp_path / "cut.jpg"]
+    for path, whole in zip(cut, (data, jpeg_with(noise(HEIGHT, WIDTH))), strict=True):
+        path.write_bytes(whole[: len(whole) // 2])
+    result = convert_images([*cut, good], tmp_path / "out", small, WHOLE, replace(exact, tile=64))
+    assert result.converted == 1 and len(result.failures) == 2
+    for failure in result.failures:
+        assert failure.reason.startswith("damaged or cut short")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [good.name]
+    assert capfd.readouterr() == ("", "") and caplog.records == []
 
 
 def test_pictures_that_the_network_sees_smaller_stay_in_memory(

@@ -6,6 +6,7 @@ or rows of tiles, also pyramids and BigTIFF.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -254,6 +255,8 @@ def _first_line(error: Exception) -> str:
 
 
 def _vips() -> Any:
+    # Its errors arrive with the file's name, so it must not print them itself.
+    logging.getLogger("pyvips").setLevel(logging.CRITICAL)
     import pyvips
 
     # Files keep their names and change, which the cache of operations does not see.
