@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgconvert.errors import CgconvertError, InputError, Interrupted, OutputError, printable
+from cgconvert.errors import CgconvertError, InputError, Interrupted, OutputError, UsageError, printable
 from cgconvert.finish import Finish
 from cgconvert.host.channels import LOOK, Budget, Channel, Relayed, Workers
 from cgconvert.host.files import atomic_output, concerns_all, file_sha256, output_error, write_atomically
@@ -302,7 +302,10 @@ def run_images(
     def find_large(job: ImageJob) -> LargePicture | None:
         """What goes from file to file in tiles: it takes too much memory, and the network sees all of it."""
         own = job.options or options
-        is_seen_whole = plan.seen_size(HUGE, HUGE, own) == (HUGE, HUGE) and plan.finish_of(own).is_plain
+        try:
+            is_seen_whole = plan.seen_size(HUGE, HUGE, own) == (HUGE, HUGE) and plan.finish_of(own).is_plain
+        except UsageError:  # it would be enlarged beyond what any network may see
+            is_seen_whole = False
         if not is_seen_whole or plan.engine.tile == "off" or not is_available():
             return None
         if job.format not in STRIP_FORMATS or isinstance(job.source, ObjectPath):
