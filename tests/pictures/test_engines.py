@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -47,12 +48,12 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     return seen
 
 
-def convert(folder: Path, model: str, *sizes: tuple[int, int]) -> Any:
+def convert(folder: Path, model: str, *sizes: tuple[int, int], tile: str = "auto") -> Any:
     """Pictures of these sizes, in this order, converted two at a time by one worker; and compared."""
     (folder / "in").mkdir()
     for index, size in enumerate(sizes):
         (folder / "in" / f"{index}.png").write_bytes(png(noise(*size, seed=index), 2))
-    result = run(folder / "in", folder / "out", model, COMPILED, 1)
+    result = run(folder / "in", folder / "out", model, replace(COMPILED, tile=tile), 1)
     failed = {failure.file.name for failure in result.failures}
     for index, size in enumerate(sizes):
         if f"{index}.png" not in failed:
@@ -89,7 +90,7 @@ def test_a_first_picture_that_does_not_fit_fails_alone(
     tmp_path: Path, small: str, compared: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Built, "largest", 20 * 1024)
-    result = convert(tmp_path, small, (20, 1100), (32, 40))
+    result = convert(tmp_path, small, (20, 1100), (32, 40), tile="off")
     assert result.converted == 1
     assert [(one.file.name, one.reason.split(";")[0]) for one in result.failures] == [
         ("0.png", "not enough memory on cpu for one picture of 1100x20")
