@@ -17,6 +17,9 @@ EXPORT_SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "pth": ".pth"}
 class EngineOptions:
     """Where and how the network runs. A `batch` of None is chosen by the free memory.
 
+    `device` is "auto", "cpu", "cuda", "cuda:1" or "gpu" (Intel). Several cards share a conversion as
+    "cuda:0,1" or "all".
+
     `tile` is about pictures that go through the network in tiles, with the result that they have untiled:
     "auto" those that do not fit into memory, "off" none, a number all that are larger, in tiles of so many
     pixels a side.

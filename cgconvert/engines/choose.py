@@ -52,6 +52,34 @@ def engine_class(name: str) -> type[Engine]:
     return getattr(importlib.import_module(module), attribute)
 
 
+def choose_devices(text: str) -> list[torch.device]:
+    """One device as `choose_device`, or several: `cuda:0,1`, `cuda:0,cuda:2`, or `all` CUDA devices.
+
+    `cpu` may be named several times, each for an engine of its own. Raises `UsageError`, `UnavailableError`.
+    """
+    if text.lower() == "all":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not count:
+            raise UnavailableError('no CUDA device is visible for `device="all"`; use `device="cpu"` or auto')
+        return [torch.device("cuda", index) for index in range(count)]
+    names = [name.strip().lower() for name in text.split(",")]
+    if len(names) == 1:
+        return [choose_device(text)]
+    kind = names[0].partition(":")[0]
+    names = [f"{kind}:{name}" if name.isdecimal() else name for name in names]
+    if {"auto", "gpu"} & set(names):
+        raise UsageError(
+            f"device {text!r}: name several devices by their numbers, as in cuda:0,1, or use all"
+        )
+    devices = [choose_device(name) for name in names]
+    if len({device.type for device in devices}) > 1:
+        raise UsageError(f"device {text!r}: devices of two kinds do not give the same pictures; use one kind")
+    numbers = [device.index for device in devices if device.type == "cuda"]
+    if len(set(numbers)) < len(numbers):
+        raise UsageError(f"device {text!r}: names a card twice")
+    return devices
+
+
 def choose_device(text: str) -> torch.device:
     """`auto`, `cpu`, `cuda` or `cuda:N` as a device that is there. Raises `UnavailableError`.
 
@@ -60,6 +88,8 @@ def choose_device(text: str) -> torch.device:
     """
     if text.lower() == "gpu":
         return torch.device("cpu")
+    if "," in text or text.lower() == "all":
+        raise UsageError(f"device {text!r}: several devices are for video, dir and image; use one here")
     if text == "auto":
         text = "cuda" if torch.cuda.is_available() else "cpu"
     try:

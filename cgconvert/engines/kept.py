@@ -36,6 +36,17 @@ class KeptEngine:
         self.made_for: tuple[Path, EngineOptions | None] | None = None
         self.batches: dict[tuple[int, int, int], int] = {}
         self.refusal: UsageError | None = None
+        self.others: dict[int, KeptEngine] = {}
+        self.lost: set[int] = set()
+
+    def at(self, number: int) -> KeptEngine:
+        """The keeper of the engine on another of the devices that share the videos; 0 is this one."""
+        return self.others.setdefault(number, KeptEngine(self.calibration)) if number else self
+
+    def lose(self, number: int) -> None:
+        """A device has failed: its memory is given back, and further videos go without it."""
+        self.at(number)._drop()
+        self.lost.add(number)
 
     def ready(
         self,
@@ -55,7 +66,7 @@ class KeptEngine:
         if self.job is not None and self.made_for == wanted:
             job = self._prepared_again(self.job, options, first_pixels, progress, stored_bytes)
         if job is None:
-            self.close()
+            self._drop()
             calibration = self.calibration or samples
             try:
                 job = create_job(
@@ -100,7 +111,12 @@ class KeptEngine:
         return job
 
     def close(self) -> None:
-        """Give the engine's memory back. Calling it twice is harmless."""
+        """Give the memory of the engines back. Calling it twice is harmless."""
+        self._drop()
+        for other in self.others.values():
+            other.close()
+
+    def _drop(self) -> None:
         if self.job is not None:
             self.job.close()
         self.job = self.made_for = None

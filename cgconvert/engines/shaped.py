@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -196,7 +197,8 @@ class ShapedEngine(Engine):
         return told
 
     def close(self) -> None:
-        self._wait()
+        with suppress(RuntimeError):  # a card that is lost runs nothing, and a job goes on with the others
+            self._wait()
         self.network = None
         self.runners = {}
 

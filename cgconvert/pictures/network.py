@@ -21,7 +21,7 @@ from cgconvert.engines.batches import (
     scaled_batch,
     tile_from_now_on,
 )
-from cgconvert.engines.choose import choose_device
+from cgconvert.engines.choose import choose_device, choose_devices
 from cgconvert.engines.job import EngineJob
 from cgconvert.engines.pixels import PixelFrames
 from cgconvert.engines.ready import create_job, prepare_new_size
@@ -67,18 +67,21 @@ Item = TypeVar("Item", bound=HasPixels)
 
 
 class Network(Generic[Item]):
-    """The engine of a run, and the pictures that it has been given.
+    """The engine of a run on a device, and the pictures that it has been given.
 
     Making it loads the model and builds and verifies the engine, which raises as `create_job` does.
     """
 
-    def __init__(self, plan: ImagePlan, first: np.ndarray, progress: Progress, clock: StageClock) -> None:
+    def __init__(
+        self, plan: ImagePlan, first: np.ndarray, progress: Progress, clock: StageClock, device: str
+    ) -> None:
         started = time.perf_counter()
+        self.device = device
         self.plan, self.progress, self.clock = plan, progress, clock
         self.given: deque[Item] = deque()
         self.prepared: set[tuple[int, int]] = set()
         self.known_to_fit = 1 << 62
-        own_device(choose_device(plan.engine.device))
+        own_device(choose_device(device))
         self.job = self._make_ready(first)
         transfers = transfers_for(self.job.engine.device)
         self.plain = PixelFrames(plan.card, transfers)
@@ -190,7 +193,7 @@ class Network(Generic[Item]):
         That picture will be told as one that is too large when its turn comes, and the others go on.
         """
         model = load_model(self.plan.model)
-        asked = self.plan.engine
+        asked = replace(self.plan.engine, device=self.device)
         if asked.batch is None and self.plan.total == 1 and not self.plan.options.watch:
             asked = replace(asked, batch=1)  # all cores for the one picture
 
@@ -233,3 +236,8 @@ class Network(Generic[Item]):
         return InputError(
             f"{error.problem}; try {tiles}another `device` or `precision`, or a smaller picture"
         )
+
+
+def device_of(plan: ImagePlan, number: int) -> str:
+    """The name of a device of a run on several. Raises `UsageError`, `UnavailableError`."""
+    return str(choose_devices(plan.engine.device)[number])

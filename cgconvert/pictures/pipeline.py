@@ -20,14 +20,24 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgconvert.errors import CgconvertError, InputError, Interrupted, OutputError, UsageError, printable
+from cgconvert.errors import (
+    CgconvertError,
+    InputError,
+    Interrupted,
+    OutputError,
+    UsageError,
+    first_line,
+    printable,
+)
 from cgconvert.finish import Finish
 from cgconvert.host.channels import LOOK, Budget, Channel, Relayed, Workers
+from cgconvert.host.cuda import count_cuda_devices
 from cgconvert.host.files import atomic_output, concerns_all, file_sha256, output_error, write_atomically
 from cgconvert.host.interrupts import Breakable, listening
 from cgconvert.host.memory import available_memory
@@ -59,6 +69,7 @@ from cgconvert.options import EngineOptions, ImageOptions
 from cgconvert.pictures.batching import Groups
 from cgconvert.pictures.claims import Claims, Elsewhere, state_of
 from cgconvert.pictures.files import ImageJob, is_finished
+from cgconvert.pictures.handover import Handover
 from cgconvert.pictures.plan import ImagePlan, plan_dir, plan_images
 from cgconvert.pictures.result import Dropped, ImagesResult, Tally
 from cgconvert.pictures.watch import watched
@@ -212,13 +223,15 @@ def run_images(
     codecs = workers_count or (16 if remote else min(16, max(2, os.cpu_count() or 2)))
     tally = tally or Tally(plan)
     clock = tally.clock
-    clock.threads = {"decode": codecs, "encode": codecs}
     jobs: Channel[Item] = Channel(JOBS_AHEAD)
     decoded: Channel[Item] = Channel(CHANNEL_BYTES, producers=codecs)
-    translated: Channel[Item] = Channel(CHANNEL_BYTES)
+    devices = _count_devices(plan.engine.device)
+    translated: Channel[Item] = Channel(CHANNEL_BYTES, producers=devices)
+    handover: Handover[Item] = Handover(devices)
     sequences: Channel[FrameResults] = Channel(JOBS_AHEAD, producers=codecs)
     one_sequence = threading.Lock()
     by_frame = False  # whether the progress counts the frames or tiles of the one file
+    clock.threads = {"decode": codecs, "encode": codecs, "translate": devices}
     free = available_memory()
     memory = Budget(PIXEL_MEMORY if free is None else min(PIXEL_MEMORY, free // 4))
     workers = Workers(jobs, decoded, translated, sequences, memory)
@@ -384,27 +397,55 @@ def run_images(
         finally:
             one_sequence.release()
 
-    def translate() -> None:
-        """Pictures through the network, those of one padded size together."""
-        item = decoded.take()
+    def translate(number: int) -> None:
+        """Pictures through the network of a device, those of one padded size together."""
+        item = decoded.take() or handover.wait()
         if item is not None:  # a run without a picture loads neither torch nor a model
             with Breakable():
-                from cgconvert.pictures.network import Network
-            network: Network[Item] = Network(plan, item.pixels, relayed, clock)
+                from cgconvert.pictures.network import Network, device_of
+            device = device_of(plan, number) if devices > 1 else plan.engine.device
+            network: Network[Item] = Network(plan, item.pixels, relayed, clock, device)
+            held: dict[int, Item] = {}
+            share = {"device": device, "pictures": 0, "failed": False}
             try:
-                _translate_all(network, item)
+                _translate_all(network, item, held, share)
+            except Exception as error:  # whatever a driver or a library makes of a device that is lost
+                share["failed"] = True
+                if not handover.leave(held.values()):
+                    raise
+                told = f"failed ({first_line(error, 200)}): {len(held)} pictures went to the others"
+                network.job.note(told)
+                relayed.note(f"{device} {told}")
             finally:
-                tally.engine = network.job.describe()
+                tally.tell_engine(number, network.job.describe(), share)
                 network.close()
         translated.close()
 
-    def _translate_all(network: Network[Item], item: Item | None) -> None:
+    def _translate_all(
+        network: Network[Item], item: Item | None, held: dict[int, Item], share: dict[str, Any]
+    ) -> None:
+        """`held` are the items that have been taken and not passed on; `share` counts those that have."""
+
+        def pass_on(results: Iterator[tuple[Item, np.ndarray | InputError]]) -> None:
+            for item, result in results:
+                del held[id(item)]
+                share["pictures"] += 1
+                with failing_alone(item):
+                    if isinstance(result, InputError):
+                        raise result
+                    item.result, item.seen = result, None
+                    translated.put(item)
+
         groups: Groups[Item] = Groups()
         while True:
+            if item is not None:
+                held[id(item)] = item
             if item is not None and item.large is not None:
                 pass_on(network.finish())
                 with failing_alone(item):
                     translate_large(network, item, item.large)
+                del held[id(item)]
+                share["pictures"] += 1
                 item = None
                 continue
             if item is not None:
@@ -416,7 +457,8 @@ def run_images(
             if batch is None:
                 # While the device is busy nothing is lost by looking whether more pictures are there; an idle
                 # one waits a moment for its batch to fill. Then it gets what there is.
-                item = decoded.take(0 if network.in_flight else PATIENCE if groups else None)
+                patience = 0 if network.in_flight else PATIENCE if groups or devices > 1 else None
+                item = handover.take() or decoded.take(patience)
                 if item is not None:
                     continue
                 if network.in_flight:
@@ -424,7 +466,7 @@ def run_images(
                     continue
                 batch = groups.take_oldest()
                 if batch is None:
-                    if decoded.finished:
+                    if decoded.finished and (item := handover.wait()) is None:
                         return
                     continue
             item = None
@@ -446,14 +488,6 @@ def run_images(
         network.translate_file(source, result, size, large.dtype, workers.check, tell if is_alone else None)
         item.files.pop(0).close()
         translated.put(item)
-
-    def pass_on(results: Iterator[tuple[Item, np.ndarray | InputError]]) -> None:
-        for item, result in results:
-            with failing_alone(item):
-                if isinstance(result, InputError):
-                    raise result
-                item.result, item.seen = result, None
-                translated.put(item)
 
     def encode() -> None:
         """Results to files, and those of frames to the thread that writes their file."""
@@ -590,7 +624,8 @@ def run_images(
                 workers.start("find", find)
                 for _ in range(codecs):
                     workers.start("decode", decode)
-                workers.start("translate", translate)
+                for number in range(devices):
+                    workers.start("translate", partial(translate, number))
                 workers.start("encode-frames", encode_frames)
                 for _ in range(codecs):
                     workers.start("encode", encode)
@@ -607,6 +642,11 @@ def run_images(
         progress.finish()
         tally.stop(complete)
     return tally.result()
+
+
+def _count_devices(text: str) -> int:
+    """How many devices are named, without torch, which a run without a picture does not load."""
+    return max(1, count_cuda_devices()) if text.lower() == "all" else text.count(",") + 1
 
 
 def convert_dir(

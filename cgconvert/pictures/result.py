@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cgconvert.engines.together import described_together
 from cgconvert.errors import printable
 from cgconvert.host.channels import StageClock
 from cgconvert.host.objects import AnyPath
@@ -118,7 +119,7 @@ class Tally:
         self.converted = self.skipped = self.stale = self.frames = 0
         self.failures: list[Failure] = []
         self.dropped: dict[str, Dropped] = {}
-        self.engine: dict[str, Any] = {}
+        self.engines: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
         self.clock = StageClock(STAGES)
         self.started = time.perf_counter()
         self.seconds: float | None = None
@@ -143,6 +144,11 @@ class Tally:
             for what in dropped:
                 known = self.dropped.get(what, Dropped(what, 0, job.source))
                 self.dropped[what] = Dropped(what, known.images + 1, known.first)
+
+    def tell_engine(self, number: int, told: dict[str, Any], share: dict[str, Any]) -> None:
+        """How the engine of a device did, and a row of what the device has done."""
+        with self.lock:
+            self.engines[number] = told, share
 
     def skip(self, job: ImageJob) -> None:
         """A picture has its result from an earlier run."""
@@ -181,6 +187,7 @@ class Tally:
         """All of it, frozen."""
         plan, seconds, loads = self.plan, self.clock.seconds, self.clock.loads()
         with self.lock:
+            engines = [self.engines[number] for number in sorted(self.engines)]
             return ImagesResult(
                 source=plan.told_source(),
                 output=plan.place(),
@@ -193,7 +200,7 @@ class Tally:
                 dropped=list(self.dropped.values()),
                 seconds=self.seconds if self.seconds is not None else time.perf_counter() - self.started,
                 stage_seconds={**{stage: seconds[stage] for stage in SHOWN}, "translate": loads["translate"]},
-                engine=dict(self.engine),
+                engine=described_together([told for told, _ in engines], [share for _, share in engines]),
                 complete=self.complete,
                 look=plan.look(),
             )

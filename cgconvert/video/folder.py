@@ -242,9 +242,9 @@ def check_request(model: str | Path, options: VideoOptions, engine: EngineOption
         find_codec(options.codec)
     asked = engine.device.lower()
     if asked not in ("cpu", "gpu") and (asked != "auto" or count_cuda_devices()):
-        from cgconvert.engines.choose import choose_device
+        from cgconvert.engines.choose import choose_devices
 
-        choose_device(asked)
+        choose_devices(asked)
     return find_video_model(model)
 
 

@@ -21,10 +21,10 @@ import numpy as np
 import torch
 
 from cgconvert.engines.flat import FlatFrames, has_instance_norms
-from cgconvert.engines.job import EngineJob
 from cgconvert.engines.kept import KeptEngine
 from cgconvert.engines.pixels import PixelFrames
 from cgconvert.engines.planes import PlaneFrames
+from cgconvert.engines.spread import Spread
 from cgconvert.engines.translator import Translator
 from cgconvert.errors import InputError, Interrupted
 from cgconvert.frames import Frame, PlaneFrame
@@ -138,11 +138,12 @@ def run_video(
     started = time.perf_counter()
     options, route = plan.options, plan.route
     device = torch.device(route.device)
+    devices = [device, *map(torch.device, route.others)]
     is_steadied = plan.steadiness is not None
     finish = _finisher(plan)
     used = {**dict.fromkeys(GROUPS, True), "steady": is_steadied, "finish": finish is not None}
     stages = {stage: group for stage, group in GROUPS.items() if used[stage]}
-    outcome, clock = Outcome(), StageClock(stages)
+    outcome, clock = Outcome(), StageClock(stages, {"translate": len(devices)})
     decoded: Channel[VideoFrame | CopiedPacket] = Channel(CHANNEL_BYTES)
     translated: Channel[VideoFrame | CopiedPacket] = Channel(CHANNEL_BYTES)
     engine_ready: Channel[VideoFrame] = Channel(0)  # nothing passes it: it is closed when the engine is ready
@@ -178,8 +179,6 @@ def run_video(
 
     def translate() -> None:
         """Every frame through the network, in batches; the packets to copy pass them by."""
-        own_device(device)
-        transfers = transfers_for(device)
         # Dithered for the encoder's depth. Where swscale changes the size, it dithers after that, and where
         # results become HDR, their steps change; RGB of more than 8 bits swscale cuts off rather than rounds,
         # so that offsets would darken it.
@@ -189,37 +188,52 @@ def run_video(
         if rounded_later or (depth > 8 and is_rgb(plan.encoding.pixel_format)):
             depth = 16
         depth_of_results = None if plan.options.compare and finish is None else depth
-        kind: Any = PixelFrames(plan.card, transfers, depth_of_results, is_steadied)
-        if route.target is not None:
-            kind = PlaneFrames(route.target, plan.card, transfers)
         samples = partial(sample_pixels, plan.source, plan.info, plan.work_size)
-        job: EngineJob | None = None
         keeper = engines or KeptEngine()
+        numbers = [number for number in range(len(devices)) if number not in keeper.lost]
+        numbers = numbers or list(range(len(devices)))  # rather an error that tells what is wrong with them
+
+        def make(place: int, count: int | None, first: list[VideoFrame]) -> Translator[Any]:
+            """An engine ready on a device, for the first frame and batches of so many; None: it chooses."""
+            where = devices[numbers[place]]
+            own_device(where)
+            transfers = transfers_for(where)
+            kind: Any = PixelFrames(plan.card, transfers, depth_of_results, is_steadied)
+            if route.target is not None:
+                kind = PlaneFrames(route.target, plan.card, transfers)
+            asked = _engine_options(plan, kept)
+            if route.others:
+                asked = replace(asked, device=str(where), batch=asked.batch if count is None else count)
+            job = keeper.at(numbers[place]).ready(
+                plan.model,
+                asked,
+                kind.first_pixels(first),
+                relayed,
+                samples,
+                kind.stored_bytes(first[0]),
+            )
+            flat = None
+            if has_instance_norms(job.engine.model.generator):
+                flat = FlatFrames(job.engine, samples, job.note)
+            return Translator(job, kind, clock, flat)
+
+        spread: Spread[Any] | None = None
         try:
             for batch in _batches(decoded, translated, lambda: outcome.batch):
-                if job is None:
+                if spread is None:
                     # The first batch is given twice: its one frame makes the engine ready, which chooses how
                     # many go together; then it begins a batch of so many. So batches begin where segments do.
-                    job = keeper.ready(
-                        plan.model,
-                        _engine_options(plan, kept),
-                        kind.first_pixels(batch),
-                        relayed,
-                        samples,
-                        kind.stored_bytes(batch[0]),
+                    spread = Spread(
+                        [devices[number] for number in numbers], partial(make, first=batch), relayed.note
                     )
                     if kept is not None:
-                        described = job.describe()
+                        described = spread.describe()
                         named = ("engine", "precision", "batch", "calibration")
                         chosen = {key: described[key] for key in named if key in described}
-                        tile = job.tile_edge(*kind.network_size(batch)) or "off"
+                        tile = spread.tile_edge(batch) or "off"
                         kept.choose({**chosen, "tile": tile, "planes": route.target is not None})
-                    flat = None
-                    if has_instance_norms(job.engine.model.generator):
-                        flat = FlatFrames(job.engine, samples, job.note)
-                    translator = Translator(job, kind, clock, flat)
                     engine_ready.close()
-                    outcome.batch = job.batch
+                    outcome.batch = spread.batch
                     outcome.first_frame = time.perf_counter() - started
                     measurement.begin(outcome.first_frame, resumed, trial_encoder)
                     expected = plan.expected_frames
@@ -227,22 +241,27 @@ def run_video(
                     relayed.begin(plan.source.name, left, "frame")
                     outcome.begun = True
                     continue
-                for result in translator.translate(batch):
+                for result in spread.translate(batch):
                     translated.put(result)
-                outcome.batch = job.batch  # which is smaller once memory has run short
+                outcome.batch = spread.batch  # which is smaller once memory has run short
                 relayed.advance(sink.frames - resumed, clock.busiest)
-            if job is None and not resumed:
+            if spread is None and not resumed:
                 raise InputError(f"{plan.source}: no frame lies between `start` and `end`")
-            if job is not None:
-                for result in translator.finish():
+            if spread is not None:
+                for result in spread.finish():
                     translated.put(result)
             translated.close()
         except BaseException:  # whatever state the engine is in, no other video gets it
+            if spread is not None:
+                spread.close()
             keeper.close()
             raise
         finally:
-            if job is not None:
-                outcome.engine = job.describe()
+            if spread is not None:
+                outcome.engine = spread.describe()
+                spread.close()
+                for place in spread.failed:  # no other video gets what is left of it
+                    keeper.lose(numbers[place])
             if engines is None:
                 keeper.close()
 

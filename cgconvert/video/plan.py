@@ -108,7 +108,9 @@ class VideoPlan:
         about = f"{info.width}x{info.height}, {float(info.rate):.3f} frames/s, {info.pixel_format}"
         length = f", {info.duration:.1f} s" if info.duration else ""
         count = f", {info.frames} frames" if info.frames else ""
-        device = self.engine.device if self.route.device == "cpu" else self.route.device
+        device = ", ".join([self.route.device, *self.route.others])
+        if device == "cpu":
+            device = self.engine.device
         settings = " ".join(f"{name}={value}" for name, value in encoding.options().items())
         lines = [
             f"source     {self.source} ({about}{length}{count})",

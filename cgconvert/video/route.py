@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ class VideoRoute:
 
     `device` is torch's name of the device on which the network's input lies. If `target` is None, frames go
     as RGB. `decoding_card` and `encoding_card` are CUDA device numbers, and None for the processor.
+    `others` are further devices like `device`, which convert batches too.
     """
 
     device: str
@@ -34,6 +36,7 @@ class VideoRoute:
     decoding_card: int | None = None
     encoding_card: int | None = None
     notes: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 def why_not_planes(plan: VideoPlan) -> str | None:
@@ -58,16 +61,20 @@ def with_route(plan: VideoPlan) -> VideoPlan:
     asked = plan.engine.device.lower()
     if asked in ("cpu", "gpu") or (asked == "auto" and not count_cuda_devices()):
         return choose_route(plan, "cpu")
-    from cgconvert.engines.choose import choose_device
+    from cgconvert.engines.choose import choose_devices
 
-    return choose_route(plan, str(choose_device(asked)))
+    device, *others = map(str, choose_devices(asked))
+    return choose_route(plan, device, others=others)
 
 
-def choose_route(plan: VideoPlan, device: str, as_planes: bool | None = None) -> VideoPlan:
-    """Return the plan with the route of its frames if the network runs on `device`.
+def choose_route(
+    plan: VideoPlan, device: str, as_planes: bool | None = None, others: Sequence[str] = ()
+) -> VideoPlan:
+    """Return the plan with the route of its frames if the network runs on `device` and `others`.
 
     Frames go as planes if the device is a CUDA card and the video's formats allow it. `as_planes` forces
-    either route on any device, which tests and benchmarks do.
+    either route on any device, which tests and benchmarks do. Frames for several devices come from host
+    memory and go back there.
     """
     on_cuda = device.startswith("cuda")
     reason = why_not_planes(plan) or (None if on_cuda or as_planes else f"the network runs on {device}")
@@ -80,7 +87,7 @@ def choose_route(plan: VideoPlan, device: str, as_planes: bool | None = None) ->
                 'use `decoder="auto"`'
             )
         told = (f"frames as RGB, converted on the processor: {reason}",) if on_cuda else ()
-        return replace(plan, route=VideoRoute(device, notes=told))
+        return replace(plan, route=VideoRoute(device, notes=told, others=tuple(others)))
     from cgconvert.engines.planes import PlaneTarget
 
     plan = replace(plan, steadiness=None)  # `auto` does not take frames from a card's memory
@@ -95,8 +102,15 @@ def choose_route(plan: VideoPlan, device: str, as_planes: bool | None = None) ->
         to_hdr=tone_mapping(plan.result_info),
         finish=plan.finish,
     )
-    route = VideoRoute(device, target, notes=(f"frames as YUV planes, converted on {device}",))
-    return _on_cuda(plan, route, target) if on_cuda else replace(plan, route=route)
+    where = ", ".join([device, *others])
+    route = VideoRoute(
+        device, target, notes=(f"frames as YUV planes, converted on {where}",), others=tuple(others)
+    )
+    if others and plan.options.decoder == "nvdec":
+        raise UnavailableError('`decoder="nvdec"` is for one device; use `decoder="auto"`')
+    if others or not on_cuda:
+        return replace(plan, route=route)
+    return _on_cuda(plan, route, target)
 
 
 def _on_cuda(plan: VideoPlan, route: VideoRoute, target: PlaneTarget) -> VideoPlan:

@@ -165,6 +165,19 @@ def test_nothing_is_dropped_while_it_runs(cuda: Cuda, monkeypatch: pytest.Monkey
     assert kept == [1, 0]
 
 
+def test_a_card_that_is_lost_can_still_be_closed(cuda: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder or a video goes on with the other cards then."""
+    engine = on_a_card()
+    engine.runners[2, 16, 24] = record_graph(Library(cuda, True), IMAGES)
+
+    def lost(device: torch.device) -> None:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lost)
+    engine.close()
+    assert engine.runners == {} and engine.network is None
+
+
 def test_cudnn_settings_hold_until_the_last_thread_is_done() -> None:
     """Several cards are used by a thread each, and the settings are those of the process."""
     device, cudnn = torch.device("cuda", 0), torch.backends.cudnn

@@ -123,7 +123,7 @@ def test_folders_and_videos_take_the_same_batch(monkeypatch: pytest.MonkeyPatch)
         options=SimpleNamespace(watch=False),
     )
     clock = StageClock({"prepare": "", "build": ""})
-    own: Network[Any] = Network(plan, np.zeros((1080, 1920, 3), np.uint8), Silent(), clock)
+    own: Network[Any] = Network(plan, np.zeros((1080, 1920, 3), np.uint8), Silent(), clock, "cpu")
     assert given == [((1, 1080, 1920, 3), 1024)]
     for size in ((1080, 1920), (720, 1280), (256, 256), (2160, 3840)):
         assert own.batch_for(*size) == choose_batch(job, *size)
