@@ -1,0 +1,109 @@
+"""The page in a real browser: from choosing a video to its result, over a killed server."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cgconvert.cli import cgconvert, run
+from cgconvert.ui.queue import Queue
+from cgconvert.video import resume
+from tests.pictures.pictures import smooth
+from tests.trainer.conftest import save
+from tests.ui.conftest import Server
+from tests.video.clips import Clip, make_clip
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def tab() -> Iterator[Any]:
+    """A tab of headless Chromium. What its pages throw is kept in `tab.thrown`."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no chromium here: install the distribution's, such as apt-get install chromium")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.set_default_timeout(60_000)
+        page.thrown = []
+        page.on("pageerror", lambda error: page.thrown.append(str(error)))
+        page.on("dialog", lambda dialog: dialog.accept())
+        yield page
+        browser.close()
+
+
+def until(tab: Any, script: str, seconds: float = 120) -> None:
+    """Wait for a script to be true. Playwright's own way needs eval, which the page forbids."""
+    end = time.monotonic() + seconds
+    while not tab.evaluate(script):
+        assert time.monotonic() < end, f"{script}: {tab.inner_text('body')}"
+        time.sleep(0.05)
+
+
+def jobs_say(tab: Any, word: str) -> None:
+    until(tab, f"document.getElementById('jobs').innerText.includes('{word}')")
+
+
+def test_from_a_video_to_its_result_over_a_killed_server(
+    tab: Any, server: Server, media: Path, small_model: str
+) -> None:
+    clip = make_clip(media / "long.mp4", Clip(frames=3 * resume.SEGMENT_FRAMES, width=320, height=240))
+    save(media / "x.png", smooth(8, 8))
+    (media / "x.png").rename(media / '<img src=x onerror="document.title=1">.png')
+    tab.goto(server.start())
+    assert "token" not in tab.url
+    tab.click("#files button")
+    tab.click("#files button:has-text('long.mp4')")
+    until(tab, "document.getElementById('after').src.startsWith('blob:')")
+    assert tab.title() == "cgconvert"  # no script of a name has run
+    # The slider moves by keyboard, and says what it does.
+    tab.focus("#split")
+    tab.keyboard.press("Home")
+    assert tab.evaluate("document.getElementById('compare').style.getPropertyValue('--split')") == "0%"
+    assert tab.get_attribute("#split", "aria-valuetext") == "0% before, 100% after"
+    before = tab.get_attribute("#after", "src")
+    tab.click("#looks label:has-text('small')")
+    until(tab, f"document.getElementById('after').src !== '{before}'")
+    until(tab, "document.getElementById('where').textContent.endsWith('long.small.mp4')")
+    tab.click("#start")
+    jobs_say(tab, "of 750 frames")
+    server.kill()
+    until(tab, "!document.getElementById('offline').hidden")
+    tab.goto(server.start())  # another port, and another session
+    jobs_say(tab, "Running")  # it has gone on meanwhile
+    tab.click("#jobs button:has-text('Pause')")
+    jobs_say(tab, "Paused")
+    tab.click("#jobs button:has-text('Resume')")
+    jobs_say(tab, "Done")
+    tab.click("#jobs button:has-text('Report')")
+    assert "750 of 750" in tab.inner_text("#report")
+    typed = media / "typed.mp4"
+    with pytest.raises(SystemExit):
+        run(cgconvert, "cgconvert", ["video", str(clip), "-o", str(typed), "-m", "small", "--quiet"])
+    assert typed.read_bytes() == (media / "long.small.mp4").read_bytes()
+    assert tab.thrown == []
+
+
+def test_cancel_and_the_width_of_a_phone(tab: Any, server: Server, media: Path, small_model: str) -> None:
+    make_clip(media / "long.mp4", Clip(frames=4 * resume.SEGMENT_FRAMES, width=320, height=240))
+    tab.set_viewport_size({"width": 360, "height": 700})
+    tab.goto(server.start())
+    tab.click("#files button")
+    tab.click("#files button:has-text('long.mp4')")
+    tab.click("#looks label:has-text('small')")
+    until(tab, "document.getElementById('where').textContent.endsWith('long.small.mp4')")
+    assert tab.evaluate("document.documentElement.scrollWidth") == 360  # nothing sticks out
+    tab.click("#start")
+    jobs_say(tab, "Running")
+    tab.click("#jobs button:has-text('Cancel')")
+    jobs_say(tab, "Cancelled")
+    assert [job.state for job in Queue().jobs()] == ["cancelled"]
+    assert not list(media.glob("long.small*"))
+    assert tab.thrown == []
