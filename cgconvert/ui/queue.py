@@ -128,7 +128,7 @@ class Queue:
         with self._open() as table:
             row = table.execute(
                 "UPDATE jobs SET state = 'running', wish = '', text = 'starting', started = ?, ended = NULL, "
-                "attempts = attempts + 1, rate = NULL WHERE id = "
+                "attempts = attempts + 1, rate = NULL, done = 0 WHERE id = "
                 "(SELECT id FROM jobs WHERE state = 'waiting' ORDER BY id LIMIT 1) RETURNING *",
                 (time.time(),),
             ).fetchone()

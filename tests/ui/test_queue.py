@@ -56,29 +56,6 @@ def test_a_job_gives_what_the_command_gives_although_one_before_fails(
 
 
 @pytest.mark.slow
-def test_pause_kill_and_resume_give_the_same_result(
-    queue: Queue, media: Path, small_model: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is paused, resumed, its runner is killed, and a new one ends it."""
-    clip = make_clip(media / "long.mp4", Clip(frames=4 * resume.SEGMENT_FRAMES, width=320, height=240))
-    job = add(queue, clip)
-    start_runner(queue)
-    until(lambda: queue.get(job.id).done > resume.SEGMENT_FRAMES)
-    queue.pause(job.id)
-    until(lambda: queue.get(job.id).state == "paused")
-    until(lambda: not queue.has_runner())
-    assert not Path(job.output).exists()
-    queue.resume(job.id)
-    runner = subprocess.Popen([sys.executable, "-m", "cgconvert.ui.runner", str(queue.folder)])
-    until(lambda: queue.get(job.id).state == "running" and queue.get(job.id).done > 20)
-    runner.kill()
-    runner.wait()
-    start_runner(queue)
-    until(lambda: queue.get(job.id).state == "done", 120)
-    assert typed(clip, media / "typed.mp4") == Path(job.output).read_bytes()
-
-
-@pytest.mark.slow
 def test_cancelled_jobs_leave_nothing(queue: Queue, media: Path, small_model: str) -> None:
     clip = make_clip(media / "long.mp4", Clip(frames=3 * resume.SEGMENT_FRAMES, width=320, height=240))
     job = add(queue, clip)
