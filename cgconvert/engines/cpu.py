@@ -164,7 +164,7 @@ class H2OnCpu(nn.Module):
         y = relu_(_normed(own.up_norm, _filtered(own.up_blur, y))).add_(skip)
         y = relu_(_normed(own.fuse_norm, _convolved(own.fuse, y)))
         y = tanh(_narrowly_filtered(own.blur, self._shuffled(_convolved(own.tail, y))))
-        return _narrowly_filtered(own.blur, y).clamp_(-1, 1)
+        return own.finished(x, _narrowly_filtered(own.blur, y).clamp_(-1, 1))
 
     def _shuffled(self, x: Tensor) -> Tensor:
         """(N, 4 out, H, W), phase by phase, as (N, out, 2H, 2W); two neighbours move as 32-bit integers."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cgconvert.generators.layers import GridFilter, NarrowGridFilter
+from cgconvert.generators.layers import GridFilter, NarrowGridFilter, keep_black
 from cgconvert.generators.resnet import Norm, norm_layers
 
 
@@ -39,6 +39,7 @@ class H2Generator(nn.Module):
     Input and output: float NCHW in [-1, 1], height and width multiples of 4 and at least 16.
     `half_channels` are the channels at H/2, `channels` those at H/4; named `H2 half-channels-blocks`.
     With `norm` "none" every convolution has a bias: what training with "batch" is exported as.
+    With `keep_black` black places of the input stay black (`layers.keep_black`): a video's bars and fades.
     """
 
     SUB_PIXEL: ClassVar[dict[str, int]] = {"tail": 2}  # for a start without a grid (ICNR)
@@ -51,8 +52,12 @@ class H2Generator(nn.Module):
         channels: int = 64,
         blocks: int = 6,
         norm: Norm = "instance",
+        keep_black: bool = False,
     ) -> None:
         super().__init__()
+        if keep_black and in_channels < out_channels:
+            raise ValueError(f"keep_black needs as many channels in as out ({out_channels}), not {in_channels}")
+        self.black_channels = out_channels if keep_black else 0
         half, bias = half_channels, norm == "none"
         self.head = nn.Conv2d(4 * in_channels, half, 3, padding=1, padding_mode="reflect", bias=bias)
         (self.head_norm,) = norm_layers(norm, half)
@@ -74,4 +79,8 @@ class H2Generator(nn.Module):
         y = F.relu(self.up_norm(self.up_blur(y))) + skip
         y = F.relu(self.fuse_norm(self.fuse(y)))
         y = self.blur(F.pixel_shuffle(self.tail(y), 2)).tanh()
-        return self.blur(y).clamp(-1, 1)
+        return self.finished(x, self.blur(y).clamp(-1, 1))
+
+    def finished(self, x: Tensor, result: Tensor) -> Tensor:
+        """The result with black kept, where that is asked for."""
+        return keep_black(x[:, : self.black_channels], result) if self.black_channels else result

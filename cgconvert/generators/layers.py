@@ -30,6 +30,22 @@ class InstanceNorm2d(nn.InstanceNorm2d):
         return torch.addcmul(shift, x.float(), scale).to(x.dtype)
 
 
+# Light of [0, 255] up to which a pixel is black, for a video's bars are not without noise, and from which on
+# nothing is held.
+BLACK, NOT_BLACK = 4, 32
+
+
+def keep_black(images: Tensor, results: Tensor) -> Tensor:
+    """`results`, but black places of `images` as they are; both float NCHW in [-1, 1], of as many channels.
+
+    The light of a pixel is that of its brightest channel. Between `BLACK` and `NOT_BLACK` source and result
+    are blended, so that a fade to black has no step.
+    """
+    light = (images.amax(dim=1, keepdim=True) + 1) * 127.5
+    share = ((light - BLACK) * (1 / (NOT_BLACK - BLACK))).clamp(0, 1)
+    return images + share * (results - images)
+
+
 class GridFilter(nn.Module):
     """Fixed depthwise 3x3 binomial filter with reflected borders; its response is exactly zero at period 2.
 

@@ -16,6 +16,7 @@ from cgconvert.generators import build_generator, size_rule
 
 NETWORKS = {
     "h2": ("h2", {"half_channels": 8, "channels": 16, "blocks": 2}),
+    "h2-black": ("h2", {"half_channels": 8, "channels": 16, "blocks": 2, "keep_black": True}),
     "resnet": ("resnet", {"ngf": 8, "blocks": 2}),
     "resnet affine": (
         "resnet",

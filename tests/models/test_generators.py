@@ -162,3 +162,26 @@ def test_h2_leaves_no_grid_of_period_two_however_wild_its_weights() -> None:
     assert result.std() > 0.2
     # The clamp, and nothing else, may leave a trace; a tanh after the filter left some percent.
     assert (result * grid).mean().abs() < 2e-3
+
+
+def test_h2_keeps_black_where_it_is_asked_to() -> None:
+    """Up to a light of 4 the picture as it is, from 32 on the result, and half of both between them."""
+    arguments = small("h2") | {"in_channels": 5}
+    network = reference.randomised(build_generator("h2", {**arguments, "keep_black": True}))
+    plain = reference.randomised(build_generator("h2", arguments))
+    plain.load_state_dict(network.state_dict())
+    images = torch.full((1, 5, 16, 16), -1.0)
+    images[:, 3:] = torch.rand(1, 2, 16, 16)
+    for column, light in enumerate((0, 4, 18, 32, 255)):
+        images[:, 1, :, 3 * column : 3 * column + 3] = light / 127.5 - 1
+    with torch.inference_mode():
+        result, look = network(images), plain(images)
+    source = images[:, :3]
+    expected = torch.cat([source[..., :6], (source + look)[..., 6:9] / 2, look[..., 9:15]], 3)
+    assert torch.allclose(result[..., :15], expected, atol=1e-5)
+    assert (look[..., :6] - source[..., :6]).abs().max() > 0.1
+
+
+def test_black_cannot_be_kept_of_colours_that_are_not_there() -> None:
+    with pytest.raises(ModelError, match="keep_black needs as many channels in as out"):
+        build_generator("h2", {"in_channels": 1, "out_channels": 3, "keep_black": True})
