@@ -134,18 +134,17 @@ def gpu_tables(data: dict[str, Any]) -> Iterator[str]:
         yield from training_table({**about, "results": whole}, fast)
 
 
-def videos_table(measured: list[dict[str, Any]]) -> Iterator[str]:
-    """Real clips with everything at its default, by model."""
-    yield f"Videos with sound, every option at its default ({place(measured[0])}):"
+def videos_table(data: dict[str, Any]) -> Iterator[str]:
+    """Real clips with everything at its default."""
+    yield f"Videos with sound, every option at its default ({place(data)}):"
     yield ""
     yield "| clip | model | network sees | frames/s | network's share of the work | over the busiest thread |"
     yield "|---|---|---|---|---|---|"
-    for data in measured:
-        for clip, found in data["clips"].items():
-            run = found["median_run"]
-            seen = "x".join(map(str, run["work_size"]))
-            figures = f"{run['frames_per_second']:.1f} | {100 * run['network_share']:.0f}%"
-            yield f"| {clip} | {data['model']} | {seen} | {figures} | {found['over_busiest']:.2f} |"
+    for clip, found in data["clips"].items():
+        run = found["median_run"]
+        seen = "x".join(map(str, run["work_size"]))
+        figures = f"{run['frames_per_second']:.1f} | {100 * run['network_share']:.0f}%"
+        yield f"| {clip} | {data['model']} | {seen} | {figures} | {found['over_busiest']:.2f} |"
     yield ""
 
 
@@ -172,7 +171,7 @@ def tables() -> str:
         lines += engines_tables(engines, result("engines_large"))
     if folder or video:
         lines += peers_table(folder, video)
-    if videos := [data for name in ("end_to_end", "end_to_end_tiny") if (data := result(name))]:
+    if videos := result("end_to_end"):
         lines += videos_table(videos)
     if training := result("train_step_cpu"):
         lines += training_table(training)

@@ -85,7 +85,7 @@ def test_video_int8_asks_for_no_network(offline: Path, tmp_path: Path) -> None:
     if importlib.util.find_spec("nncf") is None:
         pytest.skip("no nncf here")
     clip = make_clip(tmp_path / "clip.mp4", Clip(frames=3))
-    run_commands(offline, ["video", str(clip), "-m", "photo2monet-tiny", "--precision", "int8", "--quiet"])
+    run_commands(offline, ["video", str(clip), "-m", "photo2monet-fast", "--precision", "int8", "--quiet"])
 
 
 @pytest.mark.slow
@@ -96,10 +96,10 @@ def test_no_command_asks_for_the_network(offline: Path, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", settings)
     run_commands(
         offline,
-        ["video", str(clip), "-m", "photo2monet-tiny"],
-        ["dir", str(tmp_path / "a"), "-m", "photo2monet-tiny"],
-        ["image", str(tmp_path / "b" / "000.png"), "-m", "photo2monet-tiny", "--precision", "int8"],
+        ["video", str(clip), "-m", "photo2monet-fast"],
+        ["dir", str(tmp_path / "a"), "-m", "photo2monet-fast"],
+        ["image", str(tmp_path / "b" / "000.png"), "-m", "photo2monet-fast", "--precision", "int8"],
         ["doctor"],
-        ["models", "export", "photo2monet-tiny", "--format", "onnx", "-o", str(tmp_path / "tiny.onnx")],
+        ["models", "export", "photo2monet-fast", "--format", "onnx", "-o", str(tmp_path / "tiny.onnx")],
         ["train", "run", str(run)],
     )

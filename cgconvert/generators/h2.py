@@ -56,7 +56,9 @@ class H2Generator(nn.Module):
     ) -> None:
         super().__init__()
         if keep_black and in_channels < out_channels:
-            raise ValueError(f"keep_black needs as many channels in as out ({out_channels}), not {in_channels}")
+            raise ValueError(
+                f"keep_black needs as many channels in as out ({out_channels}), not {in_channels}"
+            )
         self.black_channels = out_channels if keep_black else 0
         half, bias = half_channels, norm == "none"
         self.head = nn.Conv2d(4 * in_channels, half, 3, padding=1, padding_mode="reflect", bias=bias)

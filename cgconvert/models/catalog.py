@@ -14,6 +14,8 @@ from cgconvert.host.folders import data_folder
 from cgconvert.models.files import SUFFIX, expanded, is_regular_file, read_card
 
 SHIPPED_FOLDER = Path(__file__).parent / "shipped"
+RENAMED = {"photo2monet-tiny": "photo2monet-fast"}
+"""Former names of shipped models, and the models that took their places."""
 FOREIGN_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".pkl", ".onnx")
 
 
@@ -59,7 +61,7 @@ def is_path(text: str) -> bool:
 def find_model(name_or_path: str | Path) -> Path:
     """The file of a model named by path (`is_path`; the suffix may be left out), or by a name.
 
-    The user's models come before the shipped ones.
+    The user's models come before the shipped ones, and those before former names (`renamed_note`).
     Raises `ModelError` that lists what is known and the nearest name.
     """
     text = str(name_or_path)
@@ -71,7 +73,17 @@ def find_model(name_or_path: str | Path) -> Path:
             return candidate
     if os.path.exists(text) or is_regular_file(Path(f"{text}{SUFFIX}")):  # noqa: PTH110 - never raises
         return _model_at(Path(text))
+    if text in RENAMED:
+        return SHIPPED_FOLDER / f"{RENAMED[text]}{SUFFIX}"
     raise ModelError(f"no model named {text!r:.80}{_known_and_nearest(text)}")
+
+
+def renamed_note(name_or_path: str | Path) -> list[str]:
+    """What a user of a former name is told, as a list of one line, and none for other models."""
+    text = str(name_or_path)
+    if text not in RENAMED or find_model(text) != SHIPPED_FOLDER / f"{RENAMED[text]}{SUFFIX}":
+        return []
+    return [f"{text} is no longer shipped: {RENAMED[text]} takes its place"]
 
 
 def installed_path(name: str) -> Path:

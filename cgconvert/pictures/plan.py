@@ -14,7 +14,7 @@ from cgconvert.errors import InputError, ModelError, OutputError, UsageError, pr
 from cgconvert.finish import Finish
 from cgconvert.host.objects import AnyPath, Names, ObjectPath
 from cgconvert.media.picture.formats import FOREIGN_SUFFIXES, FORMATS, LOSSY, SUFFIXES, VIDEO_SUFFIXES
-from cgconvert.models.catalog import find_model
+from cgconvert.models.catalog import find_model, renamed_note
 from cgconvert.models.files import read_card
 from cgconvert.options import EngineOptions, ImageOptions, check_engine_options
 from cgconvert.pictures.files import ImageJob, is_finished, output_name
@@ -193,6 +193,7 @@ def plan_dir(
     target = output if output is not None else default_output(folder, card)
     check_folders(folder, target)
     plan = ImagePlan(folder, (), target, model_path, card, options, engine, 0, shard=shard)
+    plan = replace(plan, notes=tuple(renamed_note(model)))
     if not options.overwrite:
         check_marker(target, card, plan.look())
     plan = _looked_through(plan)
@@ -273,7 +274,7 @@ def plan_images(
     if not any(isinstance(path, ObjectPath) or os.path.lexists(path) for path in sources):
         raise UsageError(f"no such file: {', '.join(printable(path) for path in sources[:3])}")
     model_path, card = find_picture_model(model)
-    notes: list[str] = []
+    notes = renamed_note(model)
     if output is None:
         sources = without_results(sources, card, notes)
     jobs = tuple(job_of_file(path, output, len(sources), card, options) for path in sources)

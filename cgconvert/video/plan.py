@@ -22,7 +22,7 @@ from cgconvert.media.video.probe import VideoProbe
 from cgconvert.media.video.streams import StreamPlan
 from cgconvert.media.video.tags import tag_options
 from cgconvert.media.video.tone import HDR_MODES, HdrPlan, choose_hdr, is_hdr
-from cgconvert.models.catalog import find_model
+from cgconvert.models.catalog import find_model, renamed_note
 from cgconvert.models.files import read_card
 from cgconvert.options import EngineOptions, VideoOptions, check_engine_options
 from cgconvert.sizes import check_work_size, network_size, parse_size, pixel_aspect
@@ -157,6 +157,7 @@ def plan_video(
         model_path, card = find_video_model(model)
         # The result's path decides its container, and the container decides the codec if none is asked for.
         target, notes = choose_target(video, output, card.name, options)
+        notes += renamed_note(model)
         muxer, default_codec = container_of(target)
         codec_name = options.codec or default_codec
         codec = find_codec(codec_name)

@@ -68,7 +68,13 @@ def make_learned(seed: int = 0) -> Model:
     Its weights are those that a training starts with, which resemble the picture, with a larger share of the
     noise than at a start.
     """
-    arguments: dict[str, Any] = {"half_channels": 24, "channels": 32, "blocks": 2, "in_channels": 5, "keep_black": True}
+    arguments: dict[str, Any] = {
+        "half_channels": 24,
+        "channels": 32,
+        "blocks": 2,
+        "in_channels": 5,
+        "keep_black": True,
+    }
     torch.manual_seed(seed)
     network = init_weights(build_generator("h2", {**arguments, "norm": "batch"}), "identity", 0.02)
     assert isinstance(network, H2Generator)

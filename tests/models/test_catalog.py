@@ -21,6 +21,7 @@ from cgconvert.models.catalog import (
     list_models,
     models_folder,
     remove_model,
+    renamed_note,
 )
 from cgconvert.models.describe import describe_architecture, describe_bytes, describe_count, describe_sizes
 from cgconvert.models.files import count_parameters, read_card, read_weights, write_model
@@ -297,3 +298,13 @@ def test_descriptions() -> None:
     assert describe_bytes(4_512_345) == "4.5 MB"
     assert describe_bytes(616) == "616 bytes"
     assert describe_sizes(ModelCard("a", "identity")) == "any"
+
+
+def test_a_former_name_finds_its_successor_unless_the_user_has_a_model_of_that_name() -> None:
+    note = "photo2monet-tiny is no longer shipped: photo2monet-fast takes its place"
+    assert find_model("photo2monet-tiny") == SHIPPED_FOLDER / "photo2monet-fast.safetensors"
+    assert renamed_note("photo2monet-tiny") == [note]
+    assert renamed_note("photo2monet-fast") == []
+    own = install("photo2monet-tiny")
+    assert find_model("photo2monet-tiny") == own
+    assert renamed_note("photo2monet-tiny") == []

@@ -282,3 +282,13 @@ def test_a_picture_is_no_video_of_one_frame(suffix: str, tmp_path: Path, same: s
     with pytest.raises(UsageError) as refused:
         plan_video(source, None, same, VideoOptions(), EngineOptions(device="cpu"))
     assert str(refused.value) == f"{source} is a picture: use `cgconvert image`"
+
+
+def test_who_asks_for_a_former_model_is_told_which_one_is_used(tmp_path: Path) -> None:
+    touch(tmp_path / "in", "a.png")
+    note = "photo2monet-tiny is no longer shipped: photo2monet-fast takes its place"
+    of_folder = plan_dir(tmp_path / "in", None, "photo2monet-tiny", ImageOptions(), EngineOptions())
+    of_file = plan_images([tmp_path / "in/a.png"], None, "photo2monet-tiny", ImageOptions(), EngineOptions())
+    for plan in (of_folder, of_file):
+        assert plan.card.name == "photo2monet-fast"
+        assert plan.notes == (note,)

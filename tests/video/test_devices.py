@@ -26,7 +26,7 @@ def converted(source: Path, device: str, as_planes: bool = False) -> tuple[Video
     """The report of a video that a network has converted in batches of two, and what it holds."""
     output = source.with_name(f"{device}.mkv")
     engine = EngineOptions(device, "eager", "fp32", 2)
-    plan = plan_video(source, output, "photo2monet-tiny", VideoOptions(codec="ffv1"), engine)
+    plan = plan_video(source, output, "photo2monet-fast", VideoOptions(codec="ffv1"), engine)
     assert (plan.route.device, plan.route.others) == ("cpu", ("cpu",) * device.count(","))
     plan = choose_route(plan, plan.route.device, as_planes, plan.route.others)
     report = run_video(plan, Silent())
@@ -91,7 +91,7 @@ def test_a_device_that_failed_has_no_part_in_the_next_video(
     reports: list[VideoReport] = []
     with KeptEngine() as engines:
         for name in ("one.mkv", "two.mkv"):
-            plan = plan_video(source, tmp_path / name, "photo2monet-tiny", options, engine)
+            plan = plan_video(source, tmp_path / name, "photo2monet-fast", options, engine)
             reports.append(run_video(plan, Silent(), engines))
         (number,) = engines.lost
     assert [row["failed"] for row in reports[0].engine["devices"]] == [number == 0, number == 1]

@@ -92,3 +92,10 @@ def test_what_will_be_dropped_is_told_before_the_work(
         "Note: stream #1 audio (aac): encoded, as Opus, since webm cannot hold it",
         "Error: stopped by the test",
     ]
+
+
+def test_who_asks_for_a_former_model_is_told_which_one_is_used(tmp_path: Path, exact: EngineOptions) -> None:
+    source = make_clip(tmp_path / "in.mkv", Clip(frames=3))
+    plan = plan_video(source, None, "photo2monet-tiny", VideoOptions(), exact)
+    assert plan.card.name == "photo2monet-fast"
+    assert plan.notes[0] == "photo2monet-tiny is no longer shipped: photo2monet-fast takes its place"
