@@ -19,7 +19,7 @@ from cgconvert.errors import CgconvertError
 from cgconvert.options import EngineOptions, ImageOptions, VideoOptions
 
 _OF_FUNCTIONS = (
-    "best domains generator manifest minutes model name output photos shard teacher teacher_run videos"
+    "best domains frozen generator manifest minutes model name output photos shard teacher teacher_run videos"
 )
 """Parameters of functions that an option of the same name sets, beside the fields of the option types."""
 

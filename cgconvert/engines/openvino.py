@@ -165,6 +165,12 @@ class OpenVINOEngine(Engine):
         self.calibration = []
         self.closed = True
 
+    def __del__(self) -> None:
+        # The garbage collector keeps no order, and it may come in any thread.
+        self.queue = None
+        self.single = None
+        self.network = None
+
     def _parts(self) -> dict[str, Any]:
         """The cache key. Float networks are kept in float32; the precision is chosen when they compile."""
         quantised = self.precision == "int8"

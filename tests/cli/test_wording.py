@@ -20,12 +20,14 @@ ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = [
     path
     for path in sorted([*(ROOT / "cgconvert").rglob("*.py"), *(ROOT / "trainer").rglob("*.py")])
-    if not str(path.relative_to(ROOT)).startswith(("cgconvert/cli/", "trainer/cli"))
+    # The page's jobs are commands, whose options it gives.
+    if not str(path.relative_to(ROOT)).startswith(("cgconvert/cli/", "cgconvert/ui/", "trainer/cli"))
 ]
 OF_OTHERS = {
     "--eval": "the original implementation",
     "--no_antialias": "the original implementation",
     "--no_antialias_up": "the original implementation",
+    "--model": "`cgconvert video IN --model NAME`, a whole command",
     "--name": "`cgconvert models import FILE --name NAME`, a whole command",
     "--for": "`cgconvert learn ... --for VIDEO`, a whole command",
     "--photos": "`cgconvert learn ... --photos FOLDER`, a whole command",

@@ -37,7 +37,7 @@ def test_what_decodes_works_and_what_loses_frames_does_not(monkeypatch: pytest.M
 
 
 def test_every_picture_format_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    suffixes = [".jpg", ".png", ".webp", ".tif", ".avif", ".bmp"]
+    suffixes = [".jpg", ".png", ".webp", ".tif", ".avif", ".bmp", ".gif"]
     assert dict(try_pictures()) == dict.fromkeys(suffixes)
     monkeypatch.setattr(codec.cv2, "imencode", lambda *arguments: (False, None))
     reasons = dict(try_pictures())
