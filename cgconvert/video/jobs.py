@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -19,7 +18,15 @@ from cgconvert.host.packages import package_version
 from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.video import resume
 from cgconvert.video.plan import VideoPlan, encoding_as_dict
-from cgconvert.video.resume import LOCK, STATE, ResumableRun, part_folder, resumable_run, source_identity
+from cgconvert.video.resume import (
+    LOCK,
+    STATE,
+    ResumableRun,
+    part_folder,
+    remove_folder,
+    resumable_run,
+    source_identity,
+)
 
 
 @contextmanager
@@ -159,7 +166,7 @@ def remove_job(job: Job) -> None:
         if not free:
             raise UsageError(f"{job.output} is being converted by another process: stop that one first")
         try:
-            shutil.rmtree(folder)
+            remove_folder(folder)
         except OSError as error:
             raise output_error(folder, error) from error
     forget(job.output)

@@ -52,6 +52,16 @@ def part_folder(output: Path) -> Path:
     return output.with_name(output.name + SUFFIX)
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove what is kept of a result. Raises `OSError`.
+
+    The state goes first. If the process were killed while the segments go, it would be left with only some of
+    them, and the next run would go on after those without what steadied them.
+    """
+    (folder / STATE).unlink(missing_ok=True)
+    shutil.rmtree(folder)
+
+
 def source_identity(source: Path) -> dict[str, Any]:
     """What tells a source file from another: path, size, time of change, SHA-256 of its two ends.
 
@@ -194,6 +204,7 @@ class ResumableRun:
     def clear(self) -> None:
         """Remove every segment and the state, but not the lock."""
         self.segments, self.choices = [], {}
+        (self.folder / STATE).unlink(missing_ok=True)  # first, as in `remove_folder`
         for path in self.folder.iterdir():
             if path.name != LOCK:
                 path.unlink()
@@ -226,7 +237,8 @@ def resumable_run(
                 if not run.segments:
                     shutil.rmtree(run.folder, ignore_errors=True)
                 raise
-            shutil.rmtree(run.folder, ignore_errors=True)
+            with suppress(OSError):
+                remove_folder(run.folder)
     except OSError as error:
         with suppress(OSError):
             run.folder.rmdir()  # if it is empty: nothing was begun

@@ -498,3 +498,27 @@ def test_what_is_kept_can_be_removed(tmp_path: Path, small_model: str, exact: En
     assert result.output == f"Removed what was kept of {output}\n"
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
     assert runner.invoke(cli, ["jobs", "list"]).output == "No unfinished videos.\n"
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_the_state_is_removed_before_the_segments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restart: bool
+) -> None:
+    """A kill in between left a state with some of its segments, and the next run gave another result."""
+    output = tmp_path / "out.mkv"
+    with pytest.raises(Interrupted), resumable_run(output, {}, {}) as run:
+        add(run)
+        raise Interrupted
+    state, unlink = part_folder(output) / "state.json", Path.unlink
+    seen = []
+
+    def watched(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == ".packets":
+            seen.append(state.exists())
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", watched)
+    monkeypatch.setattr(resume.shutil, "rmtree", lambda folder, **_: seen.append(state.exists()))
+    with resumable_run(output, {}, {}, restart=restart) as run:
+        assert len(run.segments) == (0 if restart else 1)
+    assert seen == ([False, False] if restart else [False])
