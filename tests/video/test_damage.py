@@ -6,11 +6,13 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from cgconvert.errors import InputError, UsageError
+from cgconvert.media.video import open as opening
 from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.video.pipeline import convert_video
-from tests.video.clips import Clip, make_clip, read_facts
+from tests.video.clips import Clip, make_clip, picture, read_facts
 
 LONG = Clip(frames=100, time_base=Fraction(1, 1000), step=40, audio="aac", options={"crf": "12", "g": "10"})
 
@@ -67,6 +69,19 @@ def test_what_is_no_video(content: bytes, message: str, tmp_path: Path, exact: E
     with pytest.raises(InputError, match=message):
         convert_video(source, tmp_path / "out.mp4", "identity", engine_options=exact)
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_decoders_have_the_bound_on_pixels(
+    tmp_path: Path, exact: EngineOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GIF's size reaches only the decoder, which allocated whatever it said."""
+    source = tmp_path / "large.gif"
+    frames = [Image.fromarray(picture(number, 24, 16)) for number in (0, 4)]
+    frames[0].save(source, save_all=True, append_images=frames[1:])
+    assert convert_video(source, tmp_path / "out.mkv", "identity", engine_options=exact).frames_out == 2
+    monkeypatch.setitem(opening.OPEN_OPTIONS, "max_pixels", "100")
+    with pytest.raises(InputError, match=r"large\.gif: no frame"):
+        convert_video(source, tmp_path / "again.mkv", "identity", engine_options=exact)
 
 
 def test_sound_without_pictures(tmp_path: Path, exact: EngineOptions) -> None:

@@ -54,6 +54,10 @@ def open_video(path: Path, card: HWAccel | None = None) -> InputContainer:
     if container.format.name in LISTS:
         container.close()
         raise InputError(f"{path}: a list of other files, not a video; convert those files themselves")
+    # The options above reach the demuxer only. A GIF of 13 bytes made its decoder allocate a gigabyte.
+    for stream in container.streams.video:
+        if stream.codec_context is not None:
+            stream.codec_context.options = {"max_pixels": OPEN_OPTIONS["max_pixels"]}
     return container
 
 

@@ -238,7 +238,7 @@ def check_writable(
 ) -> None:
     """Open encoder and container in memory as the run will, so that what cannot work fails before it.
 
-    Raises `UnavailableError` with what the encoder or the container says.
+    Raises `UnavailableError` with the source's name and what the encoder or the container says.
     """
     try:
         VideoSink(None, target, muxer, video.container, video.info, encoding, plans).abort()
@@ -249,7 +249,7 @@ def check_writable(
         instead = "; without an NVIDIA GPU use h264, h265 or av1" if "nvenc" in encoder else ""
         options = " ".join(f"{key}={value}" for key, value in encoding.options().items())
         raise UnavailableError(
-            f"{encoder} ({encoding.width}x{encoding.height} {encoding.pixel_format} {options}) "
+            f"{video.path}: {encoder} ({encoding.width}x{encoding.height} {encoding.pixel_format} {options}) "
             f"cannot write {target.suffix} here: {reason}{instead}"
         ) from error
 
