@@ -94,18 +94,19 @@ class CompileEngine(ShapedEngine):
         _quieten()
         if self.why_traced is not None:
             return self._load_traced(folder)
-        # Inductor makes its cache's folder, in that for temporary files, when it is imported.
+        on_cuda = self.device.type == "cuda"
+        # Inductor makes its cache's folder when it is imported, and a library in it when a package is loaded,
+        # by which it learns what the processor can do. Both would stay among the temporary files.
         with _caches_in(folder):
             import torch._inductor as inductor
 
-        on_cuda = self.device.type == "cuda"
-        return inductor.aoti_load_package(
-            str(folder / PACKAGE),
-            # The other way asks a CUDA event whether the library is free, which no graph can record. An
-            # engine is used by one thread at a time.
-            run_single_threaded=on_cuda,
-            device_index=self.device.index if on_cuda else -1,
-        )
+            return inductor.aoti_load_package(
+                str(folder / PACKAGE),
+                # The other way asks a CUDA event whether the library is free, which no graph can record. An
+                # engine is used by one thread at a time.
+                run_single_threaded=on_cuda,
+                device_index=self.device.index if on_cuda else -1,
+            )
 
     def _write_traced(self, folder: Path, shape: Sequence[int]) -> None:
         self._trace(shape)

@@ -155,3 +155,17 @@ def test_compile_leaves_writing_to_python(tmp_path: Path, monkeypatch: pytest.Mo
     engine = CompileEngine(make_model(), torch.device("cpu"), "fp32")
     engine.write(tmp_path, (1, 64, 64))
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"compiled"]
+
+
+@pytest.mark.slow
+def test_compile_leaves_nothing_among_the_temporary_files(tmp_path: Path) -> None:
+    """Torch made `torchinductor_USER` there when it loaded an engine, with a library that it had built."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    command = "compile --model identity --device cpu --engine compile --size 64x48 --quiet"
+    own = {"TMPDIR": str(temporary), "CGCONVERT_HOME": str(tmp_path / "home")}
+    subprocess.run(
+        [sys.executable, "-m", "cgconvert", *command.split()], env={**os.environ, **own}, check=True
+    )
+    assert list((tmp_path / "home/engines").glob("*/network.pt2"))
+    assert not list(temporary.iterdir())
