@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all check format docs readme clean
+.PHONY: demo test test-all check format docs readme reliability fuzz clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -39,6 +39,12 @@ docs: $(INSTALLED)  ## make docs/cli.md anew from the commands' help
 
 readme: $(INSTALLED)  ## make the README's tables anew from benchmarks/results
 	$(BIN)/python benchmarks/readme_tables.py
+
+reliability: $(INSTALLED)  ## make docs/reliability.md anew from benchmarks/results
+	$(BIN)/python benchmarks/reliability_page.py
+
+fuzz: $(INSTALLED)  ## ten minutes of damaged and hostile files; finds are kept in build/fuzz
+	OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/fuzz/run.py --seconds 600 --add
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info

@@ -1,6 +1,6 @@
 """Conversions killed and interrupted at random moments: what is left, and whether they continue.
 
-    python benchmarks/converter/reliability.py [--kills N] [--interrupts N] [--jobs N]
+    python benchmarks/converter/reliability.py [--kills N] [--interrupts N] [--minutes N] [--jobs N] [--add]
 
 Each command runs in a process that is forked from this one after torch is loaded, so that a try costs tenths
 of a second. `kills` are SIGKILLs of `video`; the same command is given again until it ends, and its result
@@ -8,7 +8,9 @@ must be packet for packet that of an undisturbed run. `interrupts` are SIGINTs o
 `video`, `dir`, `models import`, `compile` and a calibration for int8; every second one goes to the whole
 process group, as from a terminal. Each must end within 3 s with exit code 130 and leave no file that is half
 written, no temporary file and no process. Tries that had ended before the signal came are counted apart.
-The exit code is 1 if anything went wrong. `make reliability` puts the figures into docs/reliability.md.
+The figures are those of the tries that were made when the `--minutes` are over. `--add` adds a further run,
+with other moments, to those of the file. The exit code is 1 if anything went wrong. `make reliability` puts
+the figures into docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.common import option_parser, save
+from benchmarks.common import RESULTS, option_parser, save
 from cgconvert.card import ModelCard
 from cgconvert.cli import cgconvert
 from cgconvert.cli import main as command_line
@@ -60,6 +62,9 @@ GIVE_UP = 60.0
 SHARES = {"channels": 25, "video": 25, "dir": 25, "import": 23, "compile": 1, "int8": 1}
 """Interrupts of each kind in a hundred. A try of the last two starts a compiler or a calibration."""
 
+PARTS = {"kills": 6, "channels": 1, "video": 2, "dir": 2, "import": 2}
+"""Parts of the time that the kinds get where it is limited; the others get 1."""
+
 SEGMENT_FRAMES = 4
 FRAMES = 32
 PR_SET_CHILD_SUBREAPER = 36
@@ -79,8 +84,15 @@ class Tally:
     ended_before: int = 0
     went_on: int = 0
     slowest_seconds: float = 0.0
-    seconds: list[float] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+
+    def take(self, row: dict[str, Any]) -> None:
+        """Add the figures of another tally, as `asdict` gives them."""
+        self.tries += row["tries"]
+        self.ended_before += row["ended_before"]
+        self.went_on += row["went_on"]
+        self.slowest_seconds = max(self.slowest_seconds, row["slowest_seconds"])
+        self.wrong += row["wrong"]
 
 
 def command(*arguments: object) -> Work:
@@ -191,7 +203,7 @@ def remove(*paths: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def kills(count: int, base: Path, model: Path, chance: random.Random) -> Tally:
+def kills(count: int, base: Path, model: Path, chance: random.Random, deadline: float) -> Tally:
     """Kill `video` at random moments, and continue until each conversion is complete."""
     tally = Tally()
     folder = base / "kills"
@@ -205,7 +217,7 @@ def kills(count: int, base: Path, model: Path, chance: random.Random) -> Tally:
     usual = usual_seconds(work, lambda: remove(output), said)
     wanted = packets(output)
     remove(output)
-    while tally.tries < count:
+    while tally.tries < count and time.monotonic() < deadline:
         kept_before = 0
         for _ in range(chance.randint(1, 4)):
             child = started(work, said)
@@ -258,11 +270,13 @@ class Interruptible:
     repeat: int = 3
 
 
-def interrupts(name: str, count: int, what: Interruptible, said: Path, chance: random.Random) -> Tally:
+def interrupts(
+    name: str, count: int, what: Interruptible, said: Path, chance: random.Random, deadline: float
+) -> Tally:
     """Interrupt `what` at random moments."""
     tally = Tally()
     usual = usual_seconds(what.work, what.clear, said, what.repeat)
-    while tally.tries < count and tally.ended_before < 20 * count:
+    while tally.tries < count and tally.ended_before < 20 * count and time.monotonic() < deadline:
         what.clear()
         child = started(what.work, said)
         delay = chance.uniform(0.0, 0.95) * usual
@@ -278,7 +292,6 @@ def interrupts(name: str, count: int, what: Interruptible, said: Path, chance: r
             usual = min(usual, delay + took)
         else:
             tally.tries += 1
-            tally.seconds.append(round(took, 3))
             tally.slowest_seconds = max(tally.slowest_seconds, round(took, 3))
         if code not in (0, 130, -signal.SIGINT):
             tally.wrong.append(f"{label}: exit code {code}:\n{said.read_text()[-3000:]}")
@@ -388,7 +401,7 @@ def interruptibles(base: Path, model: Path) -> dict[str, Interruptible]:
             lambda: remove(engines),
             lambda: True,
             (home, temporary),
-            frozenset({"models", "engines"}),
+            frozenset({"models", "engines", "jobs"}),  # jobs: of the videos before
             1,
         ),
         "int8": Interruptible(
@@ -396,7 +409,7 @@ def interruptibles(base: Path, model: Path) -> dict[str, Interruptible]:
             lambda: remove(engines, results),
             pictures_whole,
             (home, places["dir"], temporary),
-            frozenset({"models", "engines", "in", "out"}),
+            frozenset({"models", "engines", "jobs", "in", "out"}),
             1,
         ),
     }
@@ -412,8 +425,8 @@ def _frames(path: Path) -> int:
         return sum(bool(packet.size) for packet in container.demux(video=0))
 
 
-def share(base: Path, seed: int, counts: dict[str, int]) -> dict[str, Tally]:
-    """One process's part of all tries."""
+def share(base: Path, seed: int, counts: dict[str, int], seconds: float) -> dict[str, Tally]:
+    """One process's part of all tries, as many as go into `seconds`: each kind gets its part of them."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)  # what a command leaves running becomes our child
     resume.SEGMENT_FRAMES = SEGMENT_FRAMES
     chance = random.Random(seed)
@@ -427,15 +440,26 @@ def share(base: Path, seed: int, counts: dict[str, int]) -> dict[str, Tally]:
     model = base / "small.safetensors"
     write_model(model, card, build_generator("h2", arguments).state_dict())
     results = {}
+    said, begun = base / "said", time.monotonic()
+    parts = {name: PARTS.get(name, 1) for name, count in counts.items() if count}
+
+    def deadline(name: str) -> float:
+        """The rest of the time, divided among this kind and those that come after it."""
+        left, part = max(0.0, begun + seconds - time.monotonic()), parts[name]
+        whole = sum(parts.values())
+        del parts[name]
+        return time.monotonic() + left * part / whole
+
+    if counts["kills"]:
+        results["kills of video"] = kills(counts["kills"], base, model, chance, deadline("kills"))
     for name, what in interruptibles(base, model).items():
         if counts[name]:
-            results[f"interrupts of {name}"] = interrupts(name, counts[name], what, base / "said", chance)
-    if counts["kills"]:
-        results["kills of video"] = kills(counts["kills"], base, model, chance)
+            until = deadline(name)
+            results[f"interrupts of {name}"] = interrupts(name, counts[name], what, said, chance, until)
     return results
 
 
-def shared_out(base: Path, jobs: int, seed: int, counts: dict[str, int]) -> dict[str, Tally]:
+def shared_out(base: Path, jobs: int, seed: int, counts: dict[str, int], seconds: float) -> dict[str, Tally]:
     """All tries, by several processes at once: most of a try is waiting."""
     children = {}
     for job in range(jobs):
@@ -444,7 +468,7 @@ def shared_out(base: Path, jobs: int, seed: int, counts: dict[str, int]) -> dict
         if not child:
             code = 1
             try:
-                found = share(base / str(job), seed + 1000 * job, own)
+                found = share(base / str(job), seed + 1000 * job, own, seconds)
                 rows = {name: asdict(tally) for name, tally in found.items()}
                 (base / f"{job}.json").write_text(json.dumps(rows))
                 code = 0
@@ -460,13 +484,7 @@ def shared_out(base: Path, jobs: int, seed: int, counts: dict[str, int]) -> dict
         if not (base / f"{job}.json").exists():
             raise SystemExit(f"the tries of process {job} could not be made")
         for name, row in json.loads((base / f"{job}.json").read_text()).items():
-            tally = results.setdefault(name, Tally())
-            tally.tries += row["tries"]
-            tally.ended_before += row["ended_before"]
-            tally.went_on += row["went_on"]
-            tally.slowest_seconds = max(tally.slowest_seconds, row["slowest_seconds"])
-            tally.seconds += row["seconds"]
-            tally.wrong += row["wrong"]
+            results.setdefault(name, Tally()).take(row)
     return results
 
 
@@ -480,6 +498,8 @@ def main() -> None:
     parser.add_argument(
         "--jobs", type=int, default=3, help="processes that try at once (default: %(default)s)"
     )
+    parser.add_argument("--minutes", type=float, default=240, help="how long to go on (default: %(default)s)")
+    parser.add_argument("--add", action="store_true", help="add to the figures in the file")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -490,22 +510,37 @@ def main() -> None:
     }
     begun = time.monotonic()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it would be ignored
+    name = options.name or "reliability"
+    file = RESULTS / f"{name}.json"
+    before = json.loads(file.read_text()) if options.add and file.exists() else {}
+    if options.seed in before.get("seeds", []):
+        parser.error(f"{file} has the tries of --seed {options.seed} already; give another one")
     with tempfile.TemporaryDirectory() as temporary:
-        results = shared_out(Path(temporary), options.jobs, options.seed, counts | {"kills": options.kills})
-    rows = {}
-    for name, tally in results.items():
-        rows[name] = asdict(tally)
-        seconds = sorted(rows[name].pop("seconds"))
-        if seconds:
-            rows[name]["median_seconds"] = statistics.median(seconds)
-        print(
-            f"{name:30} {tally.tries:5} tries, {tally.ended_before} more had ended, "
-            f"slowest {tally.slowest_seconds} s, {len(tally.wrong)} wrong"
+        results = shared_out(
+            Path(temporary),
+            options.jobs,
+            options.seed,
+            counts | {"kills": options.kills},
+            60 * options.minutes,
         )
-    took = round(time.monotonic() - begun)
-    figures = {"seed": options.seed, "limit_seconds": LIMIT, "took_seconds": took, "tries": rows}
-    print(save(options.name or "reliability", figures))
-    wrong = [line for tally in results.values() for line in tally.wrong]
+    for kind, tally in results.items():
+        if kind in before.get("tries", {}):
+            tally.take(before["tries"][kind])
+    rows = before.get("tries", {}) | {kind: asdict(tally) for kind, tally in results.items()}
+    for kind, row in rows.items():
+        print(
+            f"{kind:30} {row['tries']:5} tries, {row['ended_before']} more had ended, "
+            f"slowest {row['slowest_seconds']} s, {len(row['wrong'])} wrong"
+        )
+    figures = {
+        "seeds": [*before.get("seeds", []), options.seed],
+        "limit_seconds": LIMIT,
+        "took_seconds": before.get("took_seconds", 0) + round(time.monotonic() - begun),
+        "tries": rows,
+        "notes": before.get("notes", []),
+    }
+    print(save(name, figures))
+    wrong = [line for row in rows.values() for line in row["wrong"]]
     print("\n\n".join(wrong[:20]))
     sys.exit(bool(wrong))
 

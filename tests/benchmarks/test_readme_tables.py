@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from benchmarks import reliability_page
 from benchmarks.readme_tables import BEGIN, END, gpu_tables, tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -13,6 +14,10 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_the_readme_has_the_tables_of_the_kept_results() -> None:
     page = (ROOT / "README.md").read_text()
     assert page.split(BEGIN)[1].split(END)[0] == f"\n\n{tables()}", "run `make readme`"
+
+
+def test_the_reliability_page_is_that_of_the_kept_results() -> None:
+    assert reliability_page.PAGE.read_text() == reliability_page.page(), "run `make reliability`"
 
 
 def test_every_script_and_every_result_is_on_the_benchmarks_page() -> None:
