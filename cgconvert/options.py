@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from cgconvert.errors import UsageError
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 """Number formats in which the network can compute."""
+
+ENGINES = ("eager", "compile", "tensorrt", "openvino")
+"""What can run the network."""
 
 EXPORT_SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "pth": ".pth"}
 """Formats that a model can be exported to, with the suffix of each file."""
@@ -17,8 +21,8 @@ EXPORT_SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "pth": ".pth"}
 class EngineOptions:
     """Where and how the network runs. A `batch` of None is chosen by the free memory.
 
-    `device` is "auto", "cpu", "cuda", "cuda:1" or "gpu" (Intel). Several cards share a conversion as
-    "cuda:0,1" or "all".
+    `device` is "auto", "cpu", "cuda", "cuda:1", "rocm" (AMD), "mps" (Apple), "xpu" (Intel, by torch) or "gpu"
+    (Intel, by OpenVINO). Several cards share a conversion as "cuda:0,1" or "all".
 
     `tile` is about pictures that go through the network in tiles, with the result that they have untiled:
     "auto" those that do not fit into memory, "off" none, a number all that are larger, in tiles of so many
@@ -32,12 +36,19 @@ class EngineOptions:
     tile: str | int = "auto"
 
 
+DEVICE_NAMES = "auto, cpu, cuda, cuda:N, rocm (AMD), mps (Apple), xpu or gpu (Intel)"
+_DEVICE = re.compile(r"auto|cpu(:0)?|gpu|all|mps(:0)?|(cuda|rocm|xpu)(:\d{1,4})?")
+
 SMALLEST_TILE = 32
 """Pixels: smaller ones are mostly surroundings that are computed again."""
 
 
 def check_engine_options(options: EngineOptions) -> None:
-    """Raise `UsageError` for a batch or tiles that make no sense with any engine."""
+    """Raise `UsageError` for what makes no sense on any machine: names, batch and tiles."""
+    check_engine_name(options.engine)
+    for name in options.device.split(","):
+        if not name.strip().isdecimal():
+            check_device_name(name)
     if options.batch is not None and options.batch < 1:
         raise UsageError(f"`batch={options.batch}` is not at least 1")
     tile = options.tile
@@ -45,6 +56,18 @@ def check_engine_options(options: EngineOptions) -> None:
         raise UsageError(
             f"`tile={tile!r}` is unknown: use auto, off, or a number of pixels of at least {SMALLEST_TILE}"
         )
+
+
+def check_engine_name(name: str) -> None:
+    """Raise `UsageError` unless this is an engine's name or "auto"."""
+    if name not in ("auto", *ENGINES):
+        raise UsageError(f"unknown engine {name!r}: use auto, {', '.join(ENGINES)}")
+
+
+def check_device_name(name: str) -> None:
+    """Raise `UsageError` unless this names one kind of device; whether there is one is not looked at."""
+    if not _DEVICE.fullmatch(name.strip().lower()):
+        raise UsageError(f"unknown device {name!r}: use {DEVICE_NAMES}")
 
 
 @dataclass(frozen=True)

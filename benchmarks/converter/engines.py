@@ -27,8 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.common import RESNET, load, option_parser, save
 from cgconvert.doctor.limits import count_macs, measure_limits
 from cgconvert.doctor.measure import example_pixels, measure
-from cgconvert.engines.choose import ENGINES, Candidate, choose_device, engine_class
+from cgconvert.engines.choose import Candidate, choose_device, engine_class
 from cgconvert.host.memory import keep_freed_memory
+from cgconvert.options import ENGINES
 from cgconvert.progress import Silent
 
 Combination = tuple[str, tuple[int, int], int, Candidate]

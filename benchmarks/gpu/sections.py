@@ -19,13 +19,14 @@ from benchmarks.gpu.scale import Bench, Rows, UnavailableHere, home
 from cgconvert.doctor.limits import best_seconds, count_macs, measure_limits
 from cgconvert.doctor.measure import example_pixels, measure
 from cgconvert.engines.batches import choose_batch, free_memory
-from cgconvert.engines.choose import ENGINES, Candidate, build, engine_class
+from cgconvert.engines.choose import Candidate, build, engine_class
 from cgconvert.engines.eager import EagerEngine
 from cgconvert.engines.fuse import operate
 from cgconvert.engines.job import EngineJob
 from cgconvert.engines.pixels import convert_pixels
 from cgconvert.engines.toolkit import cuda_home, why_not_ahead
 from cgconvert.engines.verify import verify
+from cgconvert.options import ENGINES
 from cgconvert.progress import Silent
 from cgconvert.tensors.images import images_to_pixels, pixels_to_images
 

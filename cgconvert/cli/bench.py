@@ -39,7 +39,7 @@ HEADINGS = "engine    precision         size  batch  network/s  pictures/s   ari
 @click.option(
     "--device",
     default="auto",
-    metavar="auto|cpu|cuda[:N]|gpu",
+    metavar="auto|cpu|cuda[:N]|mps|xpu|gpu",
     help="Where the network runs. gpu: an Intel GPU.",
 )
 @click.option(
@@ -77,9 +77,8 @@ def bench(
     """
     with deferring():
         from cgconvert.doctor.measure import measure
-        from cgconvert.engines.choose import ENGINES
         from cgconvert.models.loading import load_model
-        from cgconvert.options import PRECISIONS
+        from cgconvert.options import ENGINES, PRECISIONS
 
     wanted = read_sizes(sizes or ("512x512",))
     names = _read_list(engines, ENGINES, "--engines")

@@ -52,9 +52,10 @@ def engine_options(function: Command) -> Command:
             click.option(
                 "--device",
                 default="auto",
-                metavar="auto|cpu|cuda[:N]|gpu|all",
-                help="Where the network runs. auto: a GPU if one works here, otherwise the CPU. gpu: an "
-                "Intel GPU. Several GPUs share a conversion: cuda:0,1 or all.",
+                metavar="auto|cpu|cuda[:N]|mps|xpu|gpu|all",
+                help="Where the network runs. auto: a GPU if one works here, otherwise the CPU. mps: "
+                "Apple's. xpu or gpu: Intel's, by torch or by OpenVINO. Several GPUs share a conversion: "
+                "cuda:0,1 or all.",
             ),
             click.option(
                 "--engine",

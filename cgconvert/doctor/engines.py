@@ -14,7 +14,6 @@ from cgconvert.card import ModelCard
 from cgconvert.doctor.measure import example_pixels
 from cgconvert.engines.batches import free_memory
 from cgconvert.engines.choose import (
-    ENGINES,
     GPU_PRECISIONS,
     Candidate,
     build,
@@ -28,6 +27,7 @@ from cgconvert.generators import build_generator, size_rule
 from cgconvert.host.cpu import has_bf16
 from cgconvert.host.packages import package_version
 from cgconvert.models.loading import Model
+from cgconvert.options import ENGINES
 
 EDGE = 64
 LIBRARIES = (
@@ -118,6 +118,10 @@ def try_engines() -> Iterator[Trial]:
     devices = [torch.device("cpu")]
     if torch.cuda.is_available():
         devices.append(torch.device("cuda", 0))
+    if torch.backends.mps.is_available():
+        devices.append(torch.device("mps"))
+    if torch.xpu.is_available():
+        devices.append(torch.device("xpu", 0))
     for device in devices:
         for name in ENGINES:
             yield from _try_engine(name, device)
@@ -180,4 +184,4 @@ def remedy(candidate: Candidate) -> str:
         command = f"look at Intel's compute driver, or {command}"
     if candidate.engine != "eager":
         return f'{command}; without it: `engine="eager"`'
-    return f'{command}; without it: `device="cpu"`' if candidate.device.type == "cuda" else command
+    return command if candidate.device.type == "cpu" else f'{command}; without it: `device="cpu"`'

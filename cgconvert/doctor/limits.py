@@ -45,6 +45,8 @@ def synchronise(device: torch.device) -> None:
     """Wait until a device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def best_seconds(work: Callable[[], object], device: torch.device, repeats: int = REPEATS) -> float:

@@ -44,7 +44,9 @@ class Engine(ABC):
     @classmethod
     def precisions(cls, device: torch.device) -> tuple[str, ...]:
         """The precisions that this kind of engine has on a kind of device; none if it does not run there."""
-        return ("fp32", "bf16", "fp16") if device.type == "cuda" else ("fp32", "bf16")
+        if device.type == "mps":
+            return ("fp32", "fp16")
+        return ("fp32", "bf16") if device.type == "cpu" else ("fp32", "bf16", "fp16")
 
     @classmethod
     def why_not(cls, device: torch.device, precision: str) -> str | None:

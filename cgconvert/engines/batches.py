@@ -19,14 +19,15 @@ from cgconvert.tensors.images import padded_size
 LIMIT = 64
 """No more pictures than this at once: beyond it nothing gets faster, and the first result comes later."""
 
-ENOUGH_PIXELS = {"cpu": 256 * 256, "cuda": 8 * 1024 * 1024}
-"""Pixels in a batch from which a device is busy; more only take memory and delay the first result."""
+ENOUGH_PIXELS = {"cpu": 256 * 256, "cuda": 8 * 1024 * 1024, "mps": 1024 * 1024, "xpu": 1024 * 1024}
+"""Pixels in a batch from which a device is busy; more only take memory and delay the first result. Those of
+mps and xpu are guesses."""
 
 SHARE = 0.7
 """Share of the free memory that a batch may take; the rest is for others and for fragmentation."""
 
-PROBE_EDGE = {"cpu": 64, "cuda": 256}
-"""Of the picture that shows what a pixel needs. On a CPU layers are weighed, which any size tells."""
+PROBE_EDGE = {"cpu": 64, "cuda": 256, "mps": 64, "xpu": 64}
+"""Of the picture that shows what a pixel needs. Where layers are weighed any size tells it."""
 
 PICTURE_BYTES = 60
 """Of a pixel on a CPU, outside of the layers: what is stored, images before and after, padded copies."""
@@ -114,9 +115,17 @@ def if_it_fits(work: Callable[[], Result]) -> Result | None:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+    release_cached()
     return None
+
+
+def release_cached() -> None:
+    """Let torch give back to a GPU what it keeps of its memory for reuse."""
+    if torch.cuda.is_available():
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+    elif torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
 
 
 def free_memory(device: torch.device) -> int:
@@ -131,7 +140,10 @@ def free_memory(device: torch.device) -> int:
             for segment in torch.cuda.memory_snapshot()
             if segment["device"] == device.index and tuple(segment["segment_pool_id"]) == COMMON_POOL
         )
-    free_bytes = available_memory()
+    if device.type == "xpu":
+        free, _ = torch.xpu.mem_get_info(device)
+        return free + torch.xpu.memory_reserved(device) - torch.xpu.memory_allocated(device)
+    free_bytes = available_memory()  # an Apple GPU shares it
     return 2 * 2**30 if free_bytes is None else free_bytes
 
 
@@ -142,10 +154,10 @@ def bytes_per_pixel(job: EngineJob) -> float:
     a size would be built for the small one, and the replay of a CUDA graph allocates next to nothing,
     whatever the graph holds.
 
-    On a CPU the outputs of the layers are weighed: `PICTURE_BYTES`, and four times the largest output, which
-    stands for it, its neighbour and as much again as work space. Compared with the growth of the process at
-    768x768 and 512x512, eager float32 and OpenVINO: photo2monet 144 and 137 (156 by the rule), ResNet with
-    64 channels 783 and 622 (1084), U-Net with 64 channels 129 and 672 (572).
+    Elsewhere the outputs of the layers are weighed, on the CPU: `PICTURE_BYTES`, and four times the largest
+    output, which stands for it, its neighbour and as much again as work space. Compared with the growth of
+    the process at 768x768 and 512x512, eager float32 and OpenVINO: photo2monet 144 and 137 (156 by the rule),
+    ResNet with 64 channels 783 and 622 (1084), U-Net with 64 channels 129 and 672 (572).
     """
     if job.pixel_bytes is None:
         engine = job.engine
@@ -156,7 +168,7 @@ def bytes_per_pixel(job: EngineJob) -> float:
             needed = max(_peak(partial(engine.layer_by_layer, images), engine.device), images.nbytes)
         else:
             needed = PICTURE_BYTES * height * width + 4 * _largest_layer(engine, images)
-            if engine.precision == "bf16" and not has_bf16():
+            if engine.precision == "bf16" and engine.device.type == "cpu" and not has_bf16():
                 needed *= 2  # where bf16 is emulated, float32 copies of everything lie beside it
         job.pixel_bytes = needed / (height * width)
     return job.pixel_bytes
@@ -225,8 +237,7 @@ def tile_from_now_on(job: EngineJob, height: int, width: int) -> bool:
     if job.tiling is None:
         return False
     job.engine.forget(height, width)
-    if job.engine.device.type == "cuda":
-        torch.cuda.empty_cache()
+    release_cached()
     per_pixel = if_it_fits(partial(bytes_per_pixel, job))
     if per_pixel is None or not job.tiling.take(height, width, per_pixel, free_memory(job.engine.device)):
         return False
@@ -297,5 +308,4 @@ def halve(job: EngineJob, count: int, height: int, width: int) -> None:
     job.batch = count // 2
     job.note(f"out of memory with {count} pictures of {size}: {job.batch} from then on")
     engine.forget(*padded_size(height, width, engine.model.card), above=job.batch)
-    if engine.device.type == "cuda":
-        torch.cuda.empty_cache()
+    release_cached()

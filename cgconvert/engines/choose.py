@@ -13,7 +13,7 @@ from cgconvert.engines.base import Engine
 from cgconvert.errors import UnavailableError, UsageError
 from cgconvert.host.cpu import has_bf16
 from cgconvert.models.loading import Model
-from cgconvert.options import PRECISIONS
+from cgconvert.options import PRECISIONS, check_device_name, check_engine_name
 
 CLASSES = {
     "eager": "cgconvert.engines.eager:EagerEngine",
@@ -23,11 +23,16 @@ CLASSES = {
 }
 """Every engine: where it is, imported when it is asked for, since each needs libraries of its own."""
 
-ENGINES: tuple[str, ...] = tuple(CLASSES)
 GPU_PRECISIONS = ("fp16", "fp32")
 """Of an Intel GPU; what it computes in float32 is said to be slow, so `auto` does not look for that."""
-AUTO_ENGINES: dict[str, tuple[str, ...]] = {"cpu": ("openvino", "eager"), "cuda": ("compile", "eager")}
-"""What `auto` tries, the fastest first (`docs/engines.md` has the measurements)."""
+AUTO_ENGINES: dict[str, tuple[str, ...]] = {
+    "cpu": ("openvino", "eager"),
+    "cuda": ("compile", "eager"),
+    "mps": ("eager",),
+    "xpu": ("eager",),
+}
+"""What `auto` tries, the fastest first (`docs/engines.md` has the measurements; of mps and xpu there are
+none)."""
 
 
 @dataclass(frozen=True)
@@ -81,21 +86,28 @@ def choose_devices(text: str) -> list[torch.device]:
 
 
 def choose_device(text: str) -> torch.device:
-    """`auto`, `cpu`, `cuda` or `cuda:N` as a device that is there. Raises `UnavailableError`.
+    """One device by name as a device that is there. Raises `UnavailableError`.
 
-    A CUDA device has its number, since libraries take one without for none or for the first. For an Intel
-    `gpu` it is the CPU, where torch prepares what OpenVINO takes to that card.
+    A CUDA device has its number, since libraries take one without for none or for the first. `rocm` is
+    `cuda` of a torch that is built for AMD's cards. For an Intel `gpu` it is the CPU, where torch prepares
+    what OpenVINO takes to that card. `auto` takes no `mps` or `xpu`, on which nothing of this has been run.
     """
-    if text.lower() == "gpu":
+    text = text.strip().lower()
+    if text == "gpu":
         return torch.device("cpu")
-    if "," in text or text.lower() == "all":
+    if "," in text or text == "all":
         raise UsageError(f"device {text!r}: several devices are for video, dir and image; use one here")
+    check_device_name(text)
     if text == "auto":
         text = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(text)
-    except RuntimeError:
-        raise UsageError(f"unknown device {text!r}: use auto, cpu, cuda, cuda:N or gpu (Intel)") from None
+    if text.startswith("rocm"):
+        if torch.version.hip is None:
+            raise UnavailableError(
+                f"no device {text}: this torch is not built for ROCm (AMD's cards need that build of torch); "
+                'use `device="cpu"` or auto'
+            )
+        text = text.replace("rocm", "cuda")
+    device = torch.device(text)
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
@@ -104,8 +116,19 @@ def choose_device(text: str) -> torch.device:
             )
         if device.index is None:
             return torch.device("cuda", torch.cuda.current_device())
-    elif device.type != "cpu":
-        raise UsageError(f"device {text!r} is not supported: use auto, cpu, cuda, cuda:N or gpu (Intel)")
+    elif device.type == "mps" and not torch.backends.mps.is_available():
+        raise UnavailableError(
+            "no device mps: it is on Apple silicon, with macOS and its build of torch; "
+            'use `device="cpu"` or auto'
+        )
+    elif device.type == "xpu":
+        count = torch.xpu.device_count() if torch.xpu.is_available() else 0
+        if (device.index or 0) >= count:
+            raise UnavailableError(
+                f"no device {text}: {count} XPU devices are visible (torch needs its build for Intel); "
+                'use `device="cpu"`, gpu (Intel\'s cards by OpenVINO) or auto'
+            )
+        return torch.device("xpu", device.index or 0)
     return device
 
 
@@ -135,7 +158,7 @@ def choose_precision(text: str, device: torch.device) -> str:
     `auto` is never int8, whose loss can be seen.
     """
     if text == "auto":
-        if device.type == "cuda":
+        if device.type != "cpu":
             return "fp16"
         return "bf16" if has_bf16() else "fp32"
     if text not in PRECISIONS:
@@ -149,8 +172,7 @@ def candidates(model: Model, device: str, engine: str, precision: str) -> Iterat
     Nothing of it has been tried. Raises `UsageError` for unknown names, `UnavailableError` for a device
     that is not there.
     """
-    if engine not in ("auto", *ENGINES):
-        raise UsageError(f"unknown engine {engine!r}: use auto, {', '.join(ENGINES)}")
+    check_engine_name(engine)
     where = choose_device(device)
     if model.card.architecture == "identity":  # exact, or it would not show what the pipeline loses
         chosen = "fp32" if precision == "auto" else choose_precision(precision, where)

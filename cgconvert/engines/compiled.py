@@ -42,8 +42,12 @@ class CompileEngine(ShapedEngine):
 
     def __init__(self, model: Model, device: torch.device, precision: str) -> None:
         super().__init__(model, device, precision)
-        self.why_traced = toolkit.why_not_ahead() if device.type == "cuda" else None
+        self.why_traced: str | None = None
         """Why nothing is compiled ahead of time; None if it is."""
+        if device.type == "cuda":
+            self.why_traced = toolkit.why_not_ahead()
+        elif device.type != "cpu":
+            self.why_traced = f"ahead of time is for CPUs and CUDA devices, not for {device.type}"
 
     @classmethod
     def why_not(cls, device: torch.device, precision: str) -> str | None:
@@ -53,9 +57,9 @@ class CompileEngine(ShapedEngine):
             return 'fp16 is for GPUs: on a CPU use `precision="bf16"`, fp32 or auto'
         if device.type == "cpu" and toolkit.cpp_compiler() is None:
             return 'compile needs a C++ compiler: install g++, or use `engine="openvino"` or eager'
-        if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        if device.type in ("cuda", "xpu") and importlib.util.find_spec("triton") is None:
             return 'compile needs triton on a GPU: pip install triton, or use `engine="eager"`'
-        if device.type == "cuda" and not toolkit.has_c_compiler():
+        if device.type in ("cuda", "xpu") and not toolkit.has_c_compiler():
             return 'compile needs a C compiler: install gcc, or use `engine="eager"`'
         return None
 

@@ -21,6 +21,9 @@ from cgconvert.progress import Progress
 from cgconvert.tensors.dtypes import DTYPES
 from cgconvert.tensors.images import padded_size
 
+SEEN_DEVICES = ("cpu", "cuda")
+"""Kinds of devices on which float32 networks have been run and compared."""
+
 
 @contextmanager
 def exact_float32(device: torch.device) -> Iterator[None]:
@@ -80,7 +83,8 @@ class EagerEngine(Engine):
     def __init__(self, model: Model, device: torch.device, precision: str = "fp32") -> None:
         super().__init__(model, device, precision)
         self.dtype = DTYPES[precision]
-        self.is_reference = precision == "fp32"
+        # On other devices torch itself is compared: nobody has seen what it makes of these networks there.
+        self.is_reference = precision == "fp32" and device.type in SEEN_DEVICES
         self.streams = count_streams(device)
         self.side_by_side: Streams | None = None
         self.generator: nn.Module | None = self._network()
@@ -89,7 +93,7 @@ class EagerEngine(Engine):
         if self.precision == "bf16" and self.device.type == "cpu":
             return for_cpu(operate(self.model.generator))
         generator = (
-            copy.deepcopy(self.model.generator) if self.is_reference else operate(self.model.generator)
+            copy.deepcopy(self.model.generator) if self.precision == "fp32" else operate(self.model.generator)
         )
         return generator.to(self.device, self.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -73,7 +73,9 @@ def device_name(device: torch.device) -> str:
     """The model of the device: an engine built for one card is not taken to another."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return cpu_name()
+    if device.type == "xpu":
+        return torch.xpu.get_device_name(device)
+    return cpu_name() if device.type == "cpu" else f"{processor_name()} ({device.type})"
 
 
 def cpu_name() -> str:
@@ -87,7 +89,7 @@ def driver_versions(device: torch.device) -> dict[str, Any]:
         return {}
     driver = Path("/proc/driver/nvidia/version")
     return {
-        "cuda": torch.version.cuda,
+        "cuda": torch.version.cuda or f"rocm {torch.version.hip}",
         "cudnn": torch.backends.cudnn.version(),
         "driver": driver.read_text().splitlines()[0] if driver.is_file() else "unknown",
         "capability": list(torch.cuda.get_device_capability(device)),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cgconvert.engines.base import Engine
-from cgconvert.engines.eager import EagerEngine
+from cgconvert.engines.eager import SEEN_DEVICES, EagerEngine
 from cgconvert.errors import ModelError
 from cgconvert.tensors.images import Crop, pixels_to_images, psnr
 
@@ -66,12 +66,14 @@ class Verification:
 def reference_images(engine: Engine, pixels: np.ndarray) -> tuple[Tensor, Crop]:
     """What the plain float32 network makes of pixels (N, H, W, 3), one picture at a time, on the CPU.
 
+    It runs on the engine's device, or on the CPU where float32 on that kind of device has not been compared.
     Raises `ModelError` if it makes NaN of them: then no engine can do better.
     """
-    reference = EagerEngine(engine.model, engine.device, "fp32")
+    device = engine.device if engine.device.type in SEEN_DEVICES else torch.device("cpu")
+    reference = EagerEngine(engine.model, device, "fp32")
     try:
         with torch.inference_mode():
-            images, crop = pixels_to_images(pixels, engine.model.card, engine.device)
+            images, crop = pixels_to_images(pixels, engine.model.card, device)
             # A copy: an engine that changes its input in place must not change what it is compared with.
             results = torch.cat([reference(image[None].clone()).cpu() for image in images])
     finally:

@@ -69,6 +69,21 @@ class HostTransfers:
         return Arrived(parts)
 
 
+class PlainTransfers(HostTransfers):
+    """Copies that wait until they are done, for devices whose streams nobody has tried here."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def upload(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """Copies on the device."""
+        return [part.to(self.device) for part in parts]
+
+    def download(self, parts: Sequence[Tensor], stay: bool = False) -> Arrived:
+        """Copies in host memory, or the tensors themselves where they are to `stay`."""
+        return Arrived(parts if stay else [part.cpu() for part in parts])
+
+
 class CudaArrival:
     """Tensors behind an event of a CUDA stream."""
 
@@ -134,7 +149,9 @@ class CudaTransfers:
 
 def transfers_for(device: torch.device) -> Transfers:
     """The transfers of a device."""
-    return CudaTransfers(device) if device.type == "cuda" else HostTransfers()
+    if device.type == "cuda":
+        return CudaTransfers(device)
+    return HostTransfers() if device.type == "cpu" else PlainTransfers(device)
 
 
 def taken_over(plane: Any) -> Tensor:

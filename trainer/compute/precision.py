@@ -45,13 +45,19 @@ def widened(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
+CONVERSIONS_ONLY = {"gpu": "Intel", "xpu": "Intel", "mps": "Apple"}
+"""Devices on which nothing is trained, and whose they are."""
+
+
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
     """The device asked for, `auto` the first that works; a card without a number is this process's own.
 
     Raises `UsageError` for one that is unknown, `UnavailableError` for one that is not there.
     """
-    if name.lower() == "gpu":
-        raise UsageError("device 'gpu' (Intel) is for conversions only: use auto, cpu, cuda or cuda:N")
+    kind = name.strip().lower().partition(":")[0]
+    if kind in CONVERSIONS_ONLY:
+        maker = CONVERSIONS_ONLY[kind]
+        raise UsageError(f"device {name!r} ({maker}) is for conversions only: use auto, cpu, cuda or cuda:N")
     if name in ("auto", "cuda") and torch.cuda.is_available():
         name = f"cuda:{local_rank}"
     return choose.choose_device(name)

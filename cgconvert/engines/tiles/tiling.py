@@ -28,7 +28,7 @@ from cgconvert.host.rectangles import scratch_folder
 from cgconvert.progress import Progress
 from cgconvert.tensors.dtypes import DTYPES
 
-EDGES = {"cpu": 512, "cuda": 1024}
+EDGES = {"cpu": 512, "cuda": 1024, "mps": 1024, "xpu": 1024}
 """Of a tile, in pixels, where it is chosen and memory allows."""
 
 SMALLEST_EDGE = 64
