@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,11 +42,24 @@ def is_installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def available_gpus() -> list[str]:
-    """OpenVINO's names of the Intel GPUs that it can use, in its order."""
+@cache
+def _core() -> Any:
+    """OpenVINO's entry point, one for the process.
+
+    Its CPU plugin gives the thread that loads it a stack for signal handlers (sigaltstack), and unmaps that
+    stack when the last core goes. If that happens in another thread, as in a garbage collection, the next
+    signal ends the process by a segmentation fault.
+    """
     import openvino
 
-    return [name for name in openvino.Core().available_devices if name.startswith("GPU")]
+    core = openvino.Core()
+    core.set_property("CPU", {"ENABLE_MMAP": False})  # a built network's folder may go while it is in use
+    return core
+
+
+def available_gpus() -> list[str]:
+    """OpenVINO's names of the Intel GPUs that it can use, in its order."""
+    return [name for name in _core().available_devices if name.startswith("GPU")]
 
 
 class OpenVINOEngine(Engine):
@@ -165,12 +179,6 @@ class OpenVINOEngine(Engine):
         self.calibration = []
         self.closed = True
 
-    def __del__(self) -> None:
-        # The garbage collector keeps no order, and it may come in any thread.
-        self.queue = None
-        self.single = None
-        self.network = None
-
     def _parts(self) -> dict[str, Any]:
         """The cache key. Float networks are kept in float32; the precision is chosen when they compile."""
         quantised = self.precision == "int8"
@@ -200,11 +208,7 @@ class OpenVINOEngine(Engine):
         openvino.save_model(network, folder / IR, compress_to_fp16=False)
 
     def _load(self, folder: Path) -> Any:
-        import openvino
-
-        core = openvino.Core()
-        core.set_property("CPU", {"ENABLE_MMAP": False})  # the folder may go while the network is in use
-        return core.read_model(folder / IR)
+        return _core().read_model(folder / IR)
 
     def _calibration_images(self) -> Sequence[np.ndarray]:
         images = []
@@ -214,16 +218,13 @@ class OpenVINOEngine(Engine):
         return images
 
     def _compile(self, hint: str) -> Any:
-        import openvino
-
-        core = openvino.Core()
         settings: dict[str, str] = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": self._arithmetic()}
         if hint == "THROUGHPUT" and self.plugin == "CPU":
             settings["NUM_STREAMS"] = str(self.streams)
         if self.plugin.startswith("GPU") and cache_is_on():
             settings["CACHE_DIR"] = str(engines_folder() / "openvino-gpu")
         try:
-            return core.compile_model(self.network, self.plugin, settings)
+            return _core().compile_model(self.network, self.plugin, settings)
         except RuntimeError as error:
             if self.plugin == "CPU":
                 raise
