@@ -44,6 +44,8 @@ ONLY_IN = {
     "cv2": ("cgconvert/media/",),
     "torch_tensorrt": ("cgconvert/engines/tensorrt",),
     "openvino": ("cgconvert/engines/openvino",),
+    "onnxruntime": ("cgconvert/generators/foreign", "cgconvert/engines/exporting"),
+    "onnx": ("cgconvert/generators/foreign", "cgconvert/models/graphs", "cgconvert/engines/exporting"),
     "click": ("cgconvert/cli/", "trainer/cli"),
 }
 

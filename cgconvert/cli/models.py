@@ -29,6 +29,7 @@ from cgconvert.models.catalog import (
     shipped_path,
 )
 from cgconvert.models.describe import (
+    FOREIGN,
     describe_architecture,
     describe_bytes,
     describe_count,
@@ -85,22 +86,49 @@ def info(name: str, as_json: bool) -> None:
 @click.option("--title", help="A one-line description.")
 @click.option("--domains", metavar="SOURCE,TARGET", help="What it converts to what, for example photo,monet.")
 @click.option("--overwrite", is_flag=True, help="Replace a model of the same name.")
-def import_command(file: Path, name: str, title: str | None, domains: str | None, overwrite: bool) -> None:
+@click.option(
+    "--values",
+    metavar="IN[,OUT]",
+    help="Of an ONNX graph or TorchScript program: the values of its pictures, -1..1, 0..1 or 0..255.  "
+    "[default: as the graph shows]",
+)
+@click.option(
+    "--order",
+    type=click.Choice(["nchw", "nhwc"]),
+    help="Of an ONNX graph or TorchScript program: the order of its dimensions.  "
+    "[default: as the graph shows]",
+)
+@click.option("--trust", is_flag=True, help="Take a TorchScript program, which is code and is run.")
+def import_command(
+    file: Path,
+    name: str,
+    title: str | None,
+    domains: str | None,
+    overwrite: bool,
+    values: str | None,
+    order: str | None,
+    trust: bool,
+) -> None:
     """Install FILE, a generator checkpoint of other software, as a model.
 
     It may be of CycleGAN, pix2pix, CUT, pix2pixHD, joliGEN, GAN Compression or AnimeGANv2. The network's
-    architecture is read from the file. No code in the file is run.
+    architecture is read from the file. No code in the file is run. ONNX graphs from one picture to another
+    are taken too, and with --trust TorchScript programs, which are code.
     """
     pair = _read_domains(domains)
     with deferring():
         from cgconvert.models.importing import import_checkpoint
 
     card = in_worker(
-        "import", lambda progress: import_checkpoint(file, name, title, pair, overwrite), Silent()
+        "import",
+        lambda progress: import_checkpoint(
+            file, name, title, pair, overwrite, values=values, order=order, trust=trust
+        ),
+        Silent(),
     )
     path = installed_path(name)
     what = describe_architecture(card.architecture, card.arguments)
-    click.echo(f"{file.name}: {what}, {describe_count(count_parameters(path))} parameters")
+    click.echo(f"{file.name}: {what}{_parameters(card, path)}")
     for remark in card.training.get("remarks", ()):
         click.echo(f"  {remark}")
     click.echo(f"Installed as {name}: {path}")
@@ -238,6 +266,11 @@ def path_command(name: str | None) -> None:
     click.echo(find_model(name) if name else models_folder())
 
 
+def _parameters(card: ModelCard, path: Path) -> str:
+    """How many parameters a network has, if it is not a file of another program, in which nobody counts."""
+    return "" if card.architecture in FOREIGN else f", {describe_count(count_parameters(path))} parameters"
+
+
 def _read_domains(text: str | None) -> tuple[str, str] | None:
     if text is None:
         return None
@@ -271,7 +304,7 @@ def _card_lines(card: ModelCard, path: Path, size: int, parameters: int) -> list
         ("title", card.title or "-"),
         ("look", describe_domains(card)),
         ("network", describe_architecture(card.architecture, card.arguments)),
-        ("parameters", describe_count(parameters)),
+        ("parameters", "-" if card.architecture in FOREIGN else describe_count(parameters)),
         ("picture size", describe_sizes(card)),
     ]
     if card.native_size:

@@ -19,7 +19,8 @@ from cgconvert.errors import CgconvertError
 from cgconvert.options import EngineOptions, ImageOptions, VideoOptions
 
 _OF_FUNCTIONS = (
-    "best domains frozen generator manifest minutes model name output photos shard teacher teacher_run videos"
+    "best domains frozen generator manifest minutes model name order output photos shard teacher teacher_run "
+    "trust values videos"
 )
 """Parameters of functions that an option of the same name sets, beside the fields of the option types."""
 

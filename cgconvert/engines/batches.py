@@ -11,6 +11,7 @@ import torch
 from cgconvert.engines.base import Engine
 from cgconvert.engines.job import EngineJob
 from cgconvert.errors import CgconvertError
+from cgconvert.generators import ForeignGenerator
 from cgconvert.host.cpu import has_bf16
 from cgconvert.host.memory import available_memory
 from cgconvert.progress import Progress
@@ -40,6 +41,7 @@ MEMORY_WORDS = (
     "bad_alloc",
     "std::bad",
     "alloc_failed",
+    "failed to allocate",
 )
 """Of errors that say that memory was short."""
 
@@ -197,6 +199,8 @@ def _largest_layer(engine: Engine, images: torch.Tensor) -> int:
             sizes.append(output.nbytes)
 
     generator = engine.model.generator
+    if isinstance(generator, ForeignGenerator):
+        return generator.pixel_bytes * images.shape[2] * images.shape[3]
     hooks = [module.register_forward_hook(weigh) for module in generator.modules()]
     try:
         with torch.inference_mode():

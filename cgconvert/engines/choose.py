@@ -12,6 +12,7 @@ import torch
 from cgconvert.engines.base import Engine
 from cgconvert.errors import UnavailableError, UsageError
 from cgconvert.host.cpu import has_bf16
+from cgconvert.models.describe import FOREIGN
 from cgconvert.models.loading import Model
 from cgconvert.options import PRECISIONS, check_device_name, check_engine_name
 
@@ -178,6 +179,9 @@ def candidates(model: Model, device: str, engine: str, precision: str) -> Iterat
         chosen = "fp32" if precision == "auto" else choose_precision(precision, where)
         yield Candidate("eager" if engine == "auto" else engine, chosen, where)
         return
+    if model.card.architecture in FOREIGN:
+        yield from _of_other_programs(model, device, engine, precision, where)
+        return
     asked_for_gpu = device.lower() == "gpu"
     if asked_for_gpu and engine not in ("auto", "openvino"):
         raise UsageError(f'only openvino runs on an Intel GPU, not {engine}: use `engine="openvino"` or auto')
@@ -193,6 +197,41 @@ def candidates(model: Model, device: str, engine: str, precision: str) -> Iterat
     for chosen in precisions:
         for name in engines:
             yield Candidate(name, chosen, where)
+
+
+def _of_other_programs(
+    model: Model, device: str, engine: str, precision: str, where: torch.device
+) -> Iterator[Candidate]:
+    """What may run an ONNX graph or a TorchScript program: OpenVINO, or as eager its own runtime in float32.
+
+    Raises `UsageError` for anything else that was asked for.
+    """
+    name, kind = model.card.name, FOREIGN[model.card.architecture]
+    if engine not in ("auto", "openvino", "eager"):
+        raise UsageError(
+            f"{engine} cannot run {name!r}, which is a file of another program ({kind}): use "
+            '`engine="openvino"`, eager or auto'
+        )
+    if device.lower() == "gpu":
+        if engine == "eager":
+            raise UsageError('only openvino runs on an Intel GPU: use `engine="openvino"` or auto')
+        yield from _on_intel_gpu(precision, where, True)
+        return
+    if where.type != "cpu":
+        if device != "auto":
+            raise UsageError(
+                f"{name!r} is a file of another program ({kind}), which runs on the processor: use "
+                '`device="cpu"`, gpu (Intel) or auto'
+            )
+        where = torch.device("cpu")
+    first = choose_precision(precision, where)
+    for chosen in dict.fromkeys([first, "fp32"] if precision == "auto" else [first]):
+        if engine in ("auto", "openvino"):
+            yield Candidate("openvino", chosen, where)
+        if engine in ("auto", "eager") and chosen == "fp32":
+            yield Candidate("eager", chosen, where)
+    if engine == "eager" and first != "fp32" and precision != "auto":
+        raise UsageError(f'eager runs {name!r} ({kind}) in fp32 alone: use `precision="fp32"` or auto')
 
 
 def _on_intel_gpu(precision: str, host: torch.device, asked: bool) -> Iterator[Candidate]:

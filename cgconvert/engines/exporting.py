@@ -24,6 +24,7 @@ from cgconvert.engines.verify import BOUNDS_DB, VerificationError
 from cgconvert.errors import ModelError, UnavailableError, UsageError
 from cgconvert.generators import build_generator
 from cgconvert.host.files import atomic_path
+from cgconvert.models.describe import FOREIGN
 from cgconvert.models.loading import Model
 from cgconvert.options import EXPORT_SUFFIXES
 from cgconvert.tensors.images import padded_size, psnr
@@ -64,6 +65,11 @@ def export_model(model: Model, format: str, target: Path, overwrite: bool = Fals
 
 def _check_possible(model: Model, kind: str) -> None:
     """Raise what is known before anything is written."""
+    if model.card.architecture in FOREIGN:
+        raise UsageError(
+            f"{model.card.name!r} is a file of another program already "
+            f"({FOREIGN[model.card.architecture]}), and only models of weights are exported"
+        )
     if kind == "onnx":
         missing = [n for n in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(n) is None]
         if missing:

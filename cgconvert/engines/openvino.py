@@ -23,8 +23,10 @@ from cgconvert.engines.building import build_apart
 from cgconvert.engines.cache import cache_is_on, engines_folder, get_or_build
 from cgconvert.engines.fuse import operate, with_plain_norms
 from cgconvert.engines.keys import engine_parts, pixels_sha256
+from cgconvert.engines.openvino_foreign import convert_foreign
 from cgconvert.engines.streams import count_streams
 from cgconvert.errors import UnavailableError
+from cgconvert.generators import ForeignGenerator
 from cgconvert.host.cpu import has_bf16
 from cgconvert.host.interrupts import Aborted, Breakable
 from cgconvert.host.packages import package_version
@@ -250,6 +252,8 @@ def _convert(model: Model) -> Any:
     """The generator as an OpenVINO network with free batch, height and width."""
     import openvino
 
+    if isinstance(model.generator, ForeignGenerator):
+        return convert_foreign(model, model.generator)
     # Written as itself the norm becomes OpenVINO's one fused operation; as a group norm it does not.
     generator = with_plain_norms(operate(model.generator))
     card = model.card

@@ -15,6 +15,7 @@ from torch import nn
 from cgconvert.errors import ModelError
 from cgconvert.generators.animegan import AnimeGANGenerator
 from cgconvert.generators.arguments import check_arguments
+from cgconvert.generators.foreign import ForeignGenerator, OnnxGenerator, TorchScriptGenerator
 from cgconvert.generators.h2 import H2Generator
 from cgconvert.generators.identity import IdentityGenerator
 from cgconvert.generators.mobile_resnet import MobileResnetGenerator
@@ -32,6 +33,8 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
     "pix2pixhd": Pix2PixHDGenerator,
     "resnet_attention": ResnetAttentionGenerator,
     "animegan2": AnimeGANGenerator,
+    "onnx": OnnxGenerator,
+    "torchscript": TorchScriptGenerator,
     "identity": IdentityGenerator,
 }
 
@@ -60,6 +63,7 @@ def generator_shapes(architecture: str, arguments: Mapping[str, Any]) -> dict[st
 __all__ = [
     "ARCHITECTURES",
     "AnimeGANGenerator",
+    "ForeignGenerator",
     "H2Generator",
     "IdentityGenerator",
     "MobileResnetGenerator",

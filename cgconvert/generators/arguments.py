@@ -10,6 +10,7 @@ from typing import Any, get_args
 from torch import nn
 
 from cgconvert.errors import ModelError
+from cgconvert.generators.foreign import NumberType, Order, Values
 from cgconvert.generators.resnet import Downsampling, Norm, Padding, Upsampling
 
 CHOICES = {
@@ -17,6 +18,11 @@ CHOICES = {
     "padding": get_args(Padding),
     "upsampling": get_args(Upsampling),
     "downsampling": get_args(Downsampling),
+    "input_values": get_args(Values),
+    "output_values": get_args(Values),
+    "input_order": get_args(Order),
+    "output_order": get_args(Order),
+    "number_type": get_args(NumberType),
 }
 COUNTS = {
     "blocks": (0, 128),
@@ -26,6 +32,9 @@ COUNTS = {
     "local_blocks": (0, 32),
     "masks": (1, 64),
     "input_masks": (0, 63),
+    "file_bytes": (1, 2**31),
+    "output": (0, 15),
+    "pixel_bytes": (1, 2**20),
 }
 """Bounds of whole numbers that are no channels: every layer is made, even where nothing is allocated. The
 published networks have at most 9 blocks, 3 local ones and 8 levels."""

@@ -58,6 +58,10 @@ MAGIC: tuple[tuple[int, bytes, str], ...] = (
 GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 
 
+class ProgramError(ModelError):
+    """A file is a TorchScript program, which nobody has said is trusted."""
+
+
 def read_foreign(path: Path) -> Any:
     """The content of a checkpoint file: nested dicts of tensors, on the CPU, whatever its suffix.
 
@@ -130,8 +134,6 @@ def _known_wrong_kind(path: Path, head: bytes) -> str | None:
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html", b"<head")):
         return "a web page saved in place of a checkpoint: download the file itself"
-    if path.suffix.lower() == ".onnx" or (head[:1] == b"\x08" and b"pytorch" in head[:40]):
-        return "an ONNX graph; import the PyTorch checkpoint that it was made from"
     return None
 
 
@@ -172,8 +174,9 @@ def _check_zip(path: Path, size: int) -> None:
         raise ModelError(f"{path} is cut short or damaged ({size} bytes): get the file anew") from error
     names = [entry.filename for entry in entries]
     if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
-        raise ModelError(
-            f"{path} is a TorchScript program, not weights: save the state_dict of the network it is made of"
+        raise ProgramError(
+            f"{path} is a TorchScript program, and importing it runs code of the file: use `trust=True` if "
+            "you trust whoever made it, or save the state_dict of its network"
         )
     if not any(name.endswith("/data.pkl") for name in names):
         inside = [name for name in names if name.lower().endswith((".pth", ".pt", ".safetensors"))]

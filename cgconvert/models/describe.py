@@ -14,6 +14,9 @@ NORMS = {
     "none": "no norm",
 }
 
+FOREIGN = {"onnx": "ONNX graph", "torchscript": "TorchScript program"}
+"""Architectures that are a file of another program."""
+
 
 def describe_architecture(architecture: str, arguments: Mapping[str, Any]) -> str:
     """One line such as "ResNet, 9 blocks, ngf 64, instance norm"."""
@@ -33,6 +36,11 @@ def describe_architecture(architecture: str, arguments: Mapping[str, Any]) -> st
             for key, default in (("half_channels", 24), ("channels", 64), ("blocks", 6))
         )
         parts = [f"H2 {half}-{full}-{blocks}"]
+    elif architecture in FOREIGN:
+        parts = [FOREIGN[architecture]]
+        values = arguments.get("input_values", "-1..1")
+        if values != "-1..1":
+            parts.append(f"values {values}")
     else:
         shown = {key: value for key, value in arguments.items() if not key.endswith("_channels")}
         parts = [architecture, *(f"{key.replace('_', ' ')} {value}" for key, value in shown.items())]

@@ -16,7 +16,7 @@ from cgconvert.generators import generator_shapes, size_rule
 from cgconvert.host.files import file_sha256
 from cgconvert.host.interrupts import Breakable
 from cgconvert.models.catalog import installed_path, shipped_path
-from cgconvert.models.checkpoints import read_foreign
+from cgconvert.models.checkpoints import ProgramError, read_foreign
 from cgconvert.models.describe import describe_architecture
 from cgconvert.models.files import (
     expanded,
@@ -27,8 +27,11 @@ from cgconvert.models.files import (
     read_weights,
     write_model,
 )
+from cgconvert.models.graphs import Graph, is_onnx, read_onnx, read_torchscript
 from cgconvert.models.loading import find_misfit, generator_with_weights
 from cgconvert.models.recognition import SUPPORTED, Recognised, UnrecognisedError, recognise
+from cgconvert.models.trust import is_trusted
+from cgconvert.models.trust import trust as trust_model
 from cgconvert.models.unwrapping import Weights, find_generator
 
 CHANNELS = (1, 3)
@@ -62,6 +65,9 @@ def import_checkpoint(
     *,
     origin: str | None = None,
     licence: str = "unknown",
+    values: str | None = None,
+    order: str | None = None,
+    trust: bool = False,
 ) -> ModelCard:
     """Install a generator checkpoint from elsewhere as the model `name`; returns its card.
 
@@ -72,15 +78,30 @@ def import_checkpoint(
     Float16 weights stay float16 in the file. `origin` says where the file was downloaded from, and `licence`
     what is said of its licence there.
 
+    An ONNX graph from one picture to another is taken as it is, and ONNX Runtime or OpenVINO run it. `values`
+    says what values its pictures have ("-1..1", "0..1" or "0..255", or two of them with a comma for its
+    input and its output), and `order` the order of its dimensions ("nchw" or "nhwc"); None: what the graph
+    shows. So is a TorchScript program, which is code and runs at once: only with `trust`.
+
     Raises `ModelError` if the file is no such generator, damaged or unsafe (nothing is installed then), and
     `OutputError` if the name is taken and `overwrite` is False, or the file cannot be written.
     """
     path = expanded(path)
     target = free_target(name, overwrite)
     with Breakable():  # nothing is written before all of it is known to be good
+        graph: Graph | None = None
         if _is_own_model(path):
             card = read_card(path).with_changes(name=name)
             tensors = read_weights(path, card)
+            if card.architecture == "torchscript" and not (trust or is_trusted(card.weights_sha256)):
+                raise ModelError(
+                    f"{path}: it holds a TorchScript program, and importing it runs code of the file: use "
+                    "`trust=True` if you trust whoever made it"
+                )
+        elif (graph := _graph(path, values, order, trust)) is not None:
+            card, tensors = _card_of_graph(name, path, graph), graph.tensors
+        elif values is not None or order is not None:
+            raise ModelError(f"{path}: `values` and `order` are for ONNX graphs and TorchScript programs")
         else:
             imported = recognise_checkpoint(path)
             tensors = imported.tensors
@@ -91,8 +112,43 @@ def import_checkpoint(
         if card.licence == "unknown":
             card = card.with_changes(licence=licence)
         network = _fitted(path, card, tensors)
-        _try(path, network, card)
-    return write_model(target, card, tensors, overwrite)
+        if graph is None:  # which has been tried
+            _try(path, network, card)
+    written = write_model(target, card, tensors, overwrite)
+    if written.architecture == "torchscript":
+        trust_model(written.weights_sha256)
+    return written
+
+
+def _graph(path: Path, values: str | None, order: str | None, trust: bool) -> Graph | None:
+    """What an ONNX graph or a trusted TorchScript program is; None for any other file."""
+    if order not in (None, "nchw", "nhwc"):
+        raise ModelError(f"`order={order!r}` is neither nchw nor nhwc")
+    if is_regular_file(path) and path.stat().st_size and is_onnx(path):
+        return read_onnx(path, values, order)
+    if not trust:
+        return None  # the reader of checkpoints says what a program is
+    try:
+        read_foreign(path)
+    except ProgramError:
+        return read_torchscript(path, values, order)
+    except ModelError:
+        return None
+    return None
+
+
+def _card_of_graph(name: str, path: Path, graph: Graph) -> ModelCard:
+    training: dict[str, Any] = {"imported_from": path.name, "sha256": file_sha256(path)}
+    if graph.remarks:
+        training["remarks"] = list(graph.remarks)
+    return ModelCard(
+        name=name,
+        architecture=graph.architecture,
+        arguments=graph.arguments,
+        size_multiple=graph.size_multiple,
+        size_minimum=graph.size_minimum,
+        training=training,
+    )
 
 
 def recognise_checkpoint(path: Path) -> Imported:
@@ -230,7 +286,7 @@ def _fitted(path: Path, card: ModelCard, tensors: dict[str, Tensor]) -> nn.Modul
 
 def _try(path: Path, network: nn.Module, card: ModelCard) -> None:
     """Run the network once, on the smallest picture it takes. Raises `ModelError` on a wrong result."""
-    multiple, minimum = size_rule(card.architecture, card.arguments)
+    multiple, minimum = card.size_multiple, card.size_minimum
     edge = max(minimum, TRIAL_EDGE // multiple * multiple)
     ramp = torch.linspace(-1, 1, card.in_channels * edge * edge).view(1, card.in_channels, edge, edge)
     with torch.inference_mode():

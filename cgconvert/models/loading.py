@@ -19,6 +19,7 @@ from cgconvert.media.picture.finish import finished
 from cgconvert.media.picture.resize import resized
 from cgconvert.models.catalog import find_model
 from cgconvert.models.files import read_card, read_weights
+from cgconvert.models.trust import is_trusted
 from cgconvert.sizes import check_work_size, network_size
 from cgconvert.tensors.images import images_to_pixels, pixels_to_images
 
@@ -71,6 +72,11 @@ def load_model(name_or_path: str | Path) -> Model:
     path = find_model(name_or_path)
     card = read_card(path)
     weights = read_weights(path, card)
+    if card.architecture == "torchscript" and not is_trusted(card.weights_sha256):
+        raise ModelError(
+            f"{path}: it holds a TorchScript program, which is code: if you trust whoever made it, install "
+            f"it with `cgconvert models import {path} --name NAME --trust`"
+        )
     try:
         generator = generator_with_weights(card.architecture, card.arguments, weights)
     except ModelError as error:
@@ -91,7 +97,10 @@ def generator_with_weights(
     if misfit:
         raise ModelError(f"the weights do not fit architecture {architecture!r}: {misfit}")
     generator = build_generator(architecture, arguments)
-    generator.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    wide = {
+        name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()
+    }
+    generator.load_state_dict(wide)
     return generator.eval().requires_grad_(False)
 
 

@@ -14,6 +14,7 @@ from cgconvert.media.video.cuda import FORMS_ON_CARD, why_not_decoding, why_not_
 from cgconvert.media.video.encoder import Encoding
 from cgconvert.media.video.planes import yuv_format
 from cgconvert.media.video.tone import tone_mapping
+from cgconvert.models.describe import FOREIGN
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +60,8 @@ def with_route(plan: VideoPlan) -> VideoPlan:
     Raises `UnavailableError` for a device or a `decoder="nvdec"` that is not available.
     """
     asked = plan.engine.device.lower()
-    if asked in ("cpu", "gpu") or (asked == "auto" and not count_cuda_devices()):
+    is_foreign = plan.card.architecture in FOREIGN  # which runs on the processor
+    if asked in ("cpu", "gpu") or (asked == "auto" and (is_foreign or not count_cuda_devices())):
         return choose_route(plan, "cpu")
     from cgconvert.engines.choose import choose_devices
 

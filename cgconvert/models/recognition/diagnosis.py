@@ -10,7 +10,7 @@ Shape = tuple[int, ...]
 SUPPORTED = (
     "supported are ResNet and U-Net generators of the original CycleGAN/pix2pix implementation "
     "(files like latest_net_G.pth or latest_net_G_A.pth), and those of CUT, pix2pixHD, joliGEN, "
-    "GAN Compression and AnimeGANv2"
+    "GAN Compression and AnimeGANv2; ONNX graphs are taken as they are"
 )
 
 FAMILIES: tuple[tuple[str, str], ...] = (
