@@ -66,8 +66,17 @@ class Engine(ABC):
 
     @property
     def full(self) -> bool:
-        """Whether nothing is built for further sizes."""
+        """Whether nothing is built for further sizes one by one."""
         return False
+
+    @property
+    def takes_any_size(self) -> bool:
+        """Whether something is built that takes sizes for which nothing is built by itself."""
+        return False
+
+    def refuse_any_size(self, why: str) -> None:
+        """Use nothing any more that is built for any size, because of this."""
+        return
 
     def built_for(self, height: int, width: int) -> bool:
         """Whether something is built for this padded size alone, which has to be verified by itself then."""

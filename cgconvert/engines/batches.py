@@ -295,7 +295,7 @@ def prepare_what_fits(job: EngineJob, height: int, width: int, progress: Progres
 
     while not job.is_tiled(height, width) and not if_it_fits(prepare):
         halve(job, job.batch, height, width)
-    if engine.full and not engine.built_for(height, width):
+    if engine.full and not engine.built_for(height, width) and not engine.takes_any_size:
         job.note(f"no more sizes are built for: the others run layer by layer, without {engine.name}")
 
 

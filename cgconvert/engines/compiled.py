@@ -75,10 +75,10 @@ class CompileEngine(ShapedEngine):
             told["traced_at_each_start"] = self.why_traced
         return told
 
-    def write(self, folder: Path, shape: Sequence[int]) -> None:
+    def write(self, folder: Path, shape: Sequence[int], any_size: bool = False) -> None:
         _quieten()
         if self.why_traced is not None:
-            self._write_traced(folder, shape)
+            self._write_traced(folder, shape, any_size)
             return
         if self.device.type == "cuda" and (home := toolkit.cuda_home()) is not None:
             os.environ["CUDA_HOME"] = str(home)  # without it torch finds the toolkit, but no libcuda.so in it
@@ -88,7 +88,8 @@ class CompileEngine(ShapedEngine):
         # Frozen weights can be packed for the processor's own layout; cards have no such layout.
         configs: dict[str, Any] = {"freezing": self.device.type == "cpu"}
         with torch.no_grad(), exact_float32(self.device):
-            program = torch.export.export(self.network, (self.example(shape),))
+            shapes = self.varied() if any_size else None
+            program = torch.export.export(self.network, (self.example(shape),), dynamic_shapes=shapes)
             # In memory first: torch's own writer ends the process where the disk is full.
             package = io.BytesIO()
             inductor.aoti_compile_and_package(program, package_path=package, inductor_configs=configs)
@@ -112,13 +113,13 @@ class CompileEngine(ShapedEngine):
                 device_index=self.device.index if on_cuda else -1,
             )
 
-    def _write_traced(self, folder: Path, shape: Sequence[int]) -> None:
-        self._trace(shape)
+    def _write_traced(self, folder: Path, shape: Sequence[int], any_size: bool) -> None:
+        self._trace(shape, any_size)
         kept = torch.compiler.save_cache_artifacts()
         if kept is None:
             raise RuntimeError("torch has kept nothing of what it compiled")
         (folder / CACHES).write_bytes(kept[0])
-        (folder / SHAPE).write_text(json.dumps(list(shape)))
+        (folder / SHAPE).write_text(json.dumps([list(shape), any_size]))
 
     def _load_traced(self, folder: Path) -> Runner:
         """Run once, since only then is everything in memory that was compiled."""
@@ -129,16 +130,16 @@ class CompileEngine(ShapedEngine):
 
                 torch.compiler.load_cache_artifacts((folder / CACHES).read_bytes())
                 with inductor.patch(compile_threads=1):  # in this process alone
-                    return self._trace(json.loads((folder / SHAPE).read_text()))
+                    return self._trace(*json.loads((folder / SHAPE).read_text()))
         finally:
             shutil.rmtree(place, ignore_errors=True)
 
-    def _trace(self, shape: Sequence[int]) -> Runner:
-        """The network compiled for a shape (batch, height, width), after its first run."""
+    def _trace(self, shape: Sequence[int], any_size: bool) -> Runner:
+        """The network compiled for a shape (batch, height, width), or for any size, after its first run."""
         import torch._dynamo.config as tracing
 
         assert self.network is not None
-        compiled = torch.compile(self.network, dynamic=False, fullgraph=True)
+        compiled = torch.compile(self.network, dynamic=any_size, fullgraph=True)
         limit = tracing.patch(recompile_limit=MOST_TRACES)
         with limit, torch.inference_mode(), exact_float32(self.device):
             compiled(self.example(shape))

@@ -96,6 +96,28 @@ def _widen_last_convolution(layers: nn.Sequential) -> None:
             setattr(layers, name, WideConvolution(convolution))
 
 
+class GroupNorm(nn.Module):
+    """An instance norm as a group norm with one group a channel, computed in float32: one operation."""
+
+    def __init__(self, norm: InstanceNorm2d) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = (None if term is None else term.float() for term in (self.weight, self.bias))
+        return F.group_norm(x.float(), x.shape[1], weight, bias, self.eps).to(x.dtype)
+
+
+def with_group_norms(network: nn.Module) -> nn.Module:
+    """A copy whose instance norms are group norms, for TensorRT, which has one layer for those."""
+    changed = copy.deepcopy(network)
+    for module in list(changed.modules()):
+        for name, layer in list(module.named_children()):
+            if isinstance(layer, InstanceNorm2d):
+                setattr(module, name, GroupNorm(layer))
+    return changed
+
+
 def with_plain_norms(generator: nn.Module) -> nn.Module:
     """A copy whose instance norms are torch's own, for exporters that know them as one operation."""
     changed = copy.deepcopy(generator).eval()

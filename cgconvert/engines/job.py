@@ -23,8 +23,9 @@ class EngineJob:
     `prepare_seconds` is what making ready took; the `build_seconds` of it, and of sizes that came later, went
     into building or loading what is built, which is part of no rate. `pixel_bytes` is the memory that a pixel
     of a batch needs, once it has been measured; batches of up to `proven_pixels` have gone through. `tiling`
-    takes pictures that are too large, unless that was refused. `notes` say what was chosen or given up on the
-    way, for the report.
+    takes pictures that are too large, unless that was refused. `any_size_compared`: whether what is built for
+    any size has been compared on one of them. `notes` say what was chosen or given up on the way, for the
+    report.
     """
 
     engine: Engine
@@ -36,6 +37,7 @@ class EngineJob:
     pixel_bytes: float | None = None
     proven_pixels: int = 0
     tiling: Tiling | None = None
+    any_size_compared: bool = False
 
     def __call__(self, images: Tensor) -> Tensor:
         """Translate padded images (N, C, H, W), in tiles if they are of a size that is tiled.

@@ -177,21 +177,31 @@ def compare_first(job: EngineJob, pixels: np.ndarray, compared_edge: int | None 
 def prepare_new_size(job: EngineJob, pixels: np.ndarray, progress: Progress) -> None:
     """Prepare a verified engine for one more size, that of `pixels` (N, H, W, 3), and for the job's batch.
 
-    What is built for that size alone is verified too. If it cannot be built, or falls below the bound, that
-    size runs layer by layer, and the notes say so: a job that is under way goes on. Raises
-    `OutOfMemoryError`.
+    What is built for that size alone is verified too, and what is built for any size when it is used first.
+    If it cannot be built, or falls below the bound, that size, or all of them, run layer by layer, and the
+    notes say so: a job that is under way goes on. Raises `OutOfMemoryError`.
     """
     engine = job.engine
     height, width = padded_size(pixels.shape[1], pixels.shape[2], engine.model.card)
     try:
         prepare_what_fits(job, height, width, progress)
-        if not engine.built_for(height, width):
+        alone = engine.built_for(height, width)
+        if not alone and (job.any_size_compared or not engine.takes_any_size):
             return
         result = verify_what_fits(job, pixels)
         if result.passed:
             job.verifications.append(result)
+            job.any_size_compared |= not alone
             return
         problem = f"has {result.describe()}"
+        if not alone:
+            engine.refuse_any_size(problem)
+            told = (
+                f"{engine.name} for any size {problem} on {width}x{height}; further sizes run layer by layer"
+            )
+            job.note(told)
+            progress.note(told)
+            return
     except UnavailableError as error:
         problem = f"is given up: {error}"
     engine.refuse(height, width)

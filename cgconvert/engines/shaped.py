@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.export import Dim
 
 from cgconvert.engines.base import Engine
-from cgconvert.engines.batches import is_out_of_memory
+from cgconvert.engines.batches import LIMIT, is_out_of_memory
 from cgconvert.engines.building import build_apart
 from cgconvert.engines.cache import get_or_build
 from cgconvert.engines.eager import exact_float32
@@ -25,12 +26,19 @@ from cgconvert.models.loading import Model
 from cgconvert.progress import Progress, Silent
 from cgconvert.tensors.dtypes import DTYPES
 
-MOST_SIZES = 4
-"""Sizes that are built for: each takes up to minutes, which a folder of all sizes would never pay back."""
+MOST_SIZES = 2
+"""Sizes that are built for one by one, such as a folder's upright and its lying pictures. Each takes up to
+minutes. For all further sizes together one thing more is built, which is not quite as fast."""
 
 Runner = Callable[[Tensor], Tensor]
 Shape = tuple[int, int, int]
 """Batch, height, width."""
+
+LONGEST = 1 << 16
+"""Pixels: the longest side that what is built for any size is told of."""
+
+LEAST_VARIED = 2
+"""Of a dimension whose size is left open, in its own steps: what is traced with one is for one alone."""
 
 
 class HalfInside(nn.Module):
@@ -46,10 +54,11 @@ class HalfInside(nn.Module):
 
 
 class ShapedEngine(Engine):
-    """Built for the first few sizes that it meets; pictures of others go through layer by layer.
+    """Built for the first few sizes that it meets, each by itself, and then once for all other sizes.
 
-    On CUDA what is built is recorded as a CUDA graph. A kind says how to build into a folder and how to
-    load from it; results are kept in the cache.
+    On CUDA what is built for a size is recorded as a CUDA graph. A kind says how to build into a folder and
+    how to load from it; results are kept in the cache. Where it cannot be built for all sizes, pictures of
+    further ones go through layer by layer.
     """
 
     builds: ClassVar[bool] = True
@@ -58,22 +67,27 @@ class ShapedEngine(Engine):
         super().__init__(model, device, precision)
         self.runners: dict[Shape, Runner] = {}
         self.refused: set[tuple[int, int]] = set()
+        self.any_size: Runner | None = None
+        self.why_no_any_size: str | None = None
         self.graphs = 0
         self.why_no_graph: str | None = None
         network = operate(model.generator).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network: nn.Module | None = HalfInside(network, DTYPES[precision]).eval().requires_grad_(False)
 
     @abstractmethod
-    def write(self, folder: Path, shape: Sequence[int]) -> None:
-        """Build for inputs like `example(shape)` and write it into a folder; in a process of its own."""
+    def write(self, folder: Path, shape: Sequence[int], any_size: bool = False) -> None:
+        """Build for inputs like `example(shape)` and write it into a folder; in a process of its own.
+
+        With `any_size` for all batches and all sizes that the card allows, of which that shape is an example.
+        """
 
     @abstractmethod
     def _load(self, folder: Path) -> Runner:
         """What `write` has written, ready to run."""
 
-    def _build(self, folder: Path, shape: Shape) -> None:
-        """Have the engine for a shape written."""
-        build_apart(self, folder, shape=shape)
+    def _build(self, folder: Path, shape: Shape, any_size: bool) -> None:
+        """Have the engine for a shape, or for any, written."""
+        build_apart(self, folder, shape=shape, any_size=any_size)
 
     def example(self, shape: Sequence[int]) -> Tensor:
         """Images of a shape (batch, height, width), as what is built takes them: float32, channels_last."""
@@ -87,16 +101,43 @@ class ShapedEngine(Engine):
 
     @property
     def full(self) -> bool:
-        return len(self.runners) >= MOST_SIZES
+        return len({(height, width) for _, height, width in self.runners}) >= MOST_SIZES
+
+    @property
+    def takes_any_size(self) -> bool:
+        return self.any_size is not None
 
     def prepare(self, height: int, width: int, batch: int, progress: Progress | None = None) -> None:
-        """Build for this size, or load what was built before; seconds to minutes. Nothing once `full`.
+        """Build for this size, or load what was built before; seconds to minutes. Once `full`, for any size.
 
-        Raises `UnavailableError` if it cannot be built here, and as torch does where memory is short.
+        Raises `UnavailableError` if it cannot be built for this size here, and as torch does where memory is
+        short. What cannot be built for any size is given up, and `describe` says why.
         """
         shape = self._shape(height, width, batch)
-        if not (shape in self.runners or (height, width) in self.refused or self.full):
+        if shape in self.runners or (height, width) in self.refused:
+            return
+        if not self.full or self._ready(height, width):
             self.runners[shape] = self._runner(shape, progress or Silent())
+        elif self.any_size is None and self.why_no_any_size is None:
+            self._prepare_any_size(shape, progress or Silent())
+
+    def _prepare_any_size(self, shape: Shape, progress: Progress) -> None:
+        """Build for all sizes, of which this shape is an example, or say why it does not go."""
+        count, height, width = shape
+        multiple = self.model.card.size_multiple
+        # Equal sides would be taken for one number, and a size of one step for a size that never varies.
+        height = max(height, LEAST_VARIED * multiple)
+        width = max(width, LEAST_VARIED * multiple)
+        width += multiple if width == height else 0
+        try:
+            self.any_size = self._runner((max(count, LEAST_VARIED), height, width), progress, any_size=True)
+        except (UnavailableError, torch.OutOfMemoryError) as error:
+            self.refuse_any_size(first_line(error, 200))
+            progress.note(f"{self.name} is not built for any size: {self.why_no_any_size}")
+
+    def refuse_any_size(self, why: str) -> None:
+        self._wait()
+        self.any_size, self.why_no_any_size = None, why
 
     def built_for(self, height: int, width: int) -> bool:
         return bool(self._ready(height, width))
@@ -116,10 +157,15 @@ class ShapedEngine(Engine):
         if not self._ready(height, width):
             self.prepare(height, width, count)
         ready = self._ready(height, width)
-        if not ready:
+        if not ready and not self._any_size_takes(height, width):
             return self.layer_by_layer(images)
+        images = images.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), exact_float32(self.device):
-            return self._in_parts(images.contiguous(memory_format=torch.channels_last), max(ready))
+            if ready:
+                return self._in_parts(images, max(ready))
+            assert self.any_size is not None
+            results = [self.any_size(part) for part in images.split(self.largest_batch())]
+            return results[0] if len(results) == 1 else torch.cat(results)
 
     def layer_by_layer(self, images: Tensor) -> Tensor:
         assert self.network is not None, "the engine is closed"
@@ -129,6 +175,30 @@ class ShapedEngine(Engine):
     def _ready(self, height: int, width: int) -> list[int]:
         """The batches that are built for a size."""
         return [n for n, h, w in self.runners if (h, w) == (height, width)]
+
+    def _any_size_takes(self, height: int, width: int) -> bool:
+        """Whether pictures of this padded size go through what is built for any."""
+        least, most = self.edges()
+        fits = least <= min(height, width) and max(height, width) <= most
+        return self.any_size is not None and fits and (height, width) not in self.refused
+
+    def edges(self) -> tuple[int, int]:
+        """The shortest and the longest side in pixels that what is built for any size takes."""
+        multiple = self.model.card.size_multiple
+        least = -(-self.model.card.size_minimum // multiple) * multiple
+        return max(least, LEAST_VARIED * multiple), LONGEST // multiple * multiple
+
+    def largest_batch(self) -> int:
+        """The most pictures that what is built for any size takes at once."""
+        return LIMIT
+
+    def varied(self) -> tuple[dict[int, Any]]:
+        """What `torch.export` is told of the one input if its batch and its size are left open."""
+        multiple = self.model.card.size_multiple
+        least, most = (edge // multiple for edge in self.edges())
+        rows, columns = Dim("rows", min=least, max=most), Dim("columns", min=least, max=most)
+        batch = Dim("batch", min=1, max=self.largest_batch())
+        return ({0: batch, 2: multiple * rows, 3: multiple * columns},)
 
     def _in_parts(self, images: Tensor, size: int) -> Tensor:
         """Batches of exactly `size`, the last one filled up with its own last picture."""
@@ -147,23 +217,25 @@ class ShapedEngine(Engine):
         """What is built. On a CPU single pictures: a batch is no faster there, and any count is served."""
         return (batch if self.device.type == "cuda" else 1), height, width
 
-    def _runner(self, shape: Shape, progress: Progress) -> Runner:
+    def _runner(self, shape: Shape, progress: Progress, any_size: bool = False) -> Runner:
         count, height, width = shape
-        about = f"{self.model.card.name}, {self.precision}, {width}x{height}, batch {count}"
-        more = {"shape": list(shape), **self._parts()}
+        what = "any size" if any_size else f"{width}x{height}, batch {count}"
+        about = f"{self.model.card.name}, {self.precision}, {what}"
+        more = {"shape": "any" if any_size else list(shape), **self._parts()}
         parts = engine_parts(self.model, self.name, self.device, self.precision, **more)
         try:
             run = get_or_build(
-                parts, lambda folder: self._build(folder, shape), self._load, about, progress.note
+                parts, lambda folder: self._build(folder, shape, any_size), self._load, about, progress.note
             )
-            return self._recorded(run, shape, progress) if self.device.type == "cuda" else run
+            # A graph is for one size.
+            return run if any_size or self.device.type != "cuda" else self._recorded(run, shape, progress)
         except CgconvertError:
             raise
         except Exception as error:  # the compilers below fail in many ways
             if is_out_of_memory(error):
                 raise torch.OutOfMemoryError(str(error)) from error
             raise UnavailableError(
-                f"{self.name} cannot build the network for {width}x{height} here ({first_line(error, 200)}): "
+                f"{self.name} cannot build the network for {what} here ({first_line(error, 200)}): "
                 'use `engine="eager"`'
             ) from error
 
@@ -190,6 +262,10 @@ class ShapedEngine(Engine):
     def describe(self) -> dict[str, Any]:
         told = super().describe()
         told["built_for"] = [f"{n}x{w}x{h}" for n, h, w in self.runners]
+        if self.any_size is not None:
+            told["built_for"].append("any size")
+        if self.why_no_any_size is not None:
+            told["not_for_any_size"] = self.why_no_any_size
         if self.graphs:
             told["cuda_graphs"] = self.graphs
         if self.why_no_graph is not None:
@@ -199,7 +275,7 @@ class ShapedEngine(Engine):
     def close(self) -> None:
         with suppress(RuntimeError):  # a card that is lost runs nothing, and a job goes on with the others
             self._wait()
-        self.network = None
+        self.network = self.any_size = None
         self.runners = {}
 
     def _wait(self) -> None:

@@ -140,7 +140,7 @@ class Translator(Generic[AnyFrame]):
     def _give_up_what_is_built(self, height: int, width: int) -> None:
         """In mid-run nothing is built for the half: memory is short for it, and others are at work."""
         engine = self.job.engine
-        if engine.builds and not engine.built_for(height, width):
+        if engine.builds and not (engine.built_for(height, width) or engine.takes_any_size):
             engine.refuse(height, width)
 
     def finish(self) -> Iterator[AnyFrame]:

@@ -250,7 +250,7 @@ def rows(name: str) -> dict[str, dict[str, Any]]:
 def test_the_contract_holds_every_size_and_batch() -> None:
     found = rows("contract/eager fp32")
     checks = {name: row["passed"] for name, row in found.items() if "passed" in row}
-    assert len(checks) == 12 and all(checks.values())
+    assert len(checks) == 14 and all(checks.values())
     assert found["opened again, same pixels"]["largest_difference"] == 0
 
 

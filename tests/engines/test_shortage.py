@@ -37,9 +37,10 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def card(monkeypatch: pytest.MonkeyPatch) -> type[Built]:
     """The stand-in with nothing tried yet and nothing short; a test may make something short."""
-    for name in ("buildable", "runnable", "largest", "flawed", "words"):
+    for name in ("buildable", "runnable", "largest", "flawed", "words", "any_size_error", "any_size_fails"):
         monkeypatch.setattr(Built, name, getattr(Built, name))
-    monkeypatch.setattr(Built, "tried", [])
+    for name in ("tried", "tried_any_size", "ran_any_size"):
+        monkeypatch.setattr(Built, name, [])
     return Built
 
 
@@ -145,9 +146,9 @@ def test_each_size_that_is_built_is_compared(card: type[Built], monkeypatch: pyt
     monkeypatch.setattr(card, "flawed", ((40, 48),))
     job, engine = made_ready(2, monkeypatch)
     seen = with_room_to_compare(monkeypatch, 1000)
-    for size in ((48, 40), (40, 48)):
+    for size in ((40, 48), (48, 40)):
         prepare_new_size(job, make_pixels(1, *size), Silent())
-    assert seen == [(1, 48, 40), (1, 40, 48)]
+    assert seen == [(1, 40, 48), (1, 48, 40)]
     assert list(engine.runners) == [(2, 32, 32), (2, 48, 40)]
     assert [row["size"] for row in job.describe()["verified"]] == [[40, 48]], "what is not used is not told"
     assert len(job.notes) == 1 and "compile for 48x40 has 20.0 dB" in job.notes[0]
@@ -155,11 +156,76 @@ def test_each_size_that_is_built_is_compared(card: type[Built], monkeypatch: pyt
     wanted = convert(EagerEngine(make_model(), CPU), pixels)
     assert np.abs(convert(engine, pixels, 2).astype(int) - wanted).max() <= 1
     assert card.tried.count((2, 40, 48)) == 1, "it is not built again"
-    engine.prepare(64, 64, 2)
-    engine.prepare(80, 64, 2)
-    prepare_new_size(job, make_pixels(1, 96, 96), Silent())
-    assert len(seen) == 2, "what runs layer by layer needs no comparison"
+
+
+def with_two_sizes(monkeypatch: pytest.MonkeyPatch) -> tuple[EngineJob, Built, list[tuple[int, ...]]]:
+    """The stand-in with all that is built one by one; what is compared from now on."""
+    job, engine = made_ready(2, monkeypatch)
+    prepare_new_size(job, make_pixels(1, 48, 40), Silent())
+    assert engine.full and not engine.takes_any_size
+    return job, engine, with_room_to_compare(monkeypatch, 1000)
+
+
+def test_all_further_sizes_go_through_one_thing_that_is_compared_once(
+    card: type[Built], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, engine, seen = with_two_sizes(monkeypatch)
+    for size in ((64, 64), (80, 64), (96, 40)):
+        prepare_new_size(job, make_pixels(1, *size), Silent())
+        pixels = make_pixels(3, *size)
+        wanted = convert(EagerEngine(make_model(), CPU), pixels)
+        assert np.abs(convert_pixels(job, pixels).astype(int) - wanted).max() <= 1
+    assert card.tried == [(2, 32, 32), (2, 48, 40)]
+    assert card.tried_any_size == [(2, 64, 68)], "equal sides would be taken for one number"
+    assert seen == [(1, 64, 64)]
+    assert card.ran_any_size == [
+        (1, 64, 64),
+        *[(n, *s) for s in ((64, 64), (80, 64), (96, 40)) for n in (2, 1)],
+    ]
+    assert job.notes == [] and engine.describe()["built_for"] == ["2x32x32", "2x40x48", "any size"]
+    assert not engine.built_for(64, 64), "that is for what is built for a size alone"
+
+
+def test_what_is_wrong_for_any_size_is_given_up(card: type[Built], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(card, "any_size_error", 0.2)
+    job, _, seen = with_two_sizes(monkeypatch)
+    for size in ((64, 64), (80, 64)):
+        prepare_new_size(job, make_pixels(1, *size), Silent())
+    assert len(seen) == 1 and len(card.tried_any_size) == 1
+    assert job.notes[0] == (
+        "compile for any size has 20.0 dB to the plain float32 network, below the bound of 60 dB on 64x64; "
+        "further sizes run layer by layer"
+    )
     assert job.notes[1:] == ["no more sizes are built for: the others run layer by layer, without compile"]
+    pixels = make_pixels(2, 64, 64)
+    wanted = convert(EagerEngine(make_model(), CPU), pixels)
+    assert np.abs(convert_pixels(job, pixels).astype(int) - wanted).max() <= 1
+
+
+@pytest.mark.parametrize("error", [UnavailableError("no such operator"), torch.OutOfMemoryError(SHORT)])
+def test_what_cannot_be_built_for_any_size_ends_no_run(
+    card: type[Built], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(card, "any_size_fails", error)
+    job, engine, seen = with_two_sizes(monkeypatch)
+    for size in ((64, 64), (80, 64)):
+        prepare_new_size(job, make_pixels(1, *size), Silent())
+    assert len(card.tried_any_size) == 1 and seen == []
+    assert engine.describe()["not_for_any_size"] == str(error)
+    assert job.notes == ["no more sizes are built for: the others run layer by layer, without compile"]
+    assert convert_pixels(job, make_pixels(1, 64, 64)).shape == (1, 64, 64, 3)
+
+
+def test_any_size_in_half_the_batch_stays_what_it_is(
+    card: type[Built], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, _, _ = with_two_sizes(monkeypatch)
+    prepare_new_size(job, make_pixels(1, 64, 64), Silent())
+    card.ran_any_size.clear()
+    monkeypatch.setattr(card, "runnable", 1)
+    assert convert_pixels(job, make_pixels(2, 64, 64)).shape == (2, 64, 64, 3)
+    assert card.ran_any_size == [(1, 64, 64), (1, 64, 64)] and job.batch == 1
+    assert job.notes == ["out of memory with 2 pictures of 64x64: 1 from then on"]
 
 
 def test_a_size_that_cannot_be_built_does_not_end_the_run(
