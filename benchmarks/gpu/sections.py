@@ -21,12 +21,14 @@ from cgconvert.doctor.measure import example_pixels, measure
 from cgconvert.engines.batches import choose_batch, free_memory
 from cgconvert.engines.choose import Candidate, build, engine_class
 from cgconvert.engines.eager import EagerEngine
+from cgconvert.engines.fastest import MARGIN, WORTH_MEASURING
 from cgconvert.engines.fuse import operate
 from cgconvert.engines.job import EngineJob
 from cgconvert.engines.pixels import convert_pixels
+from cgconvert.engines.ready import create_job
 from cgconvert.engines.toolkit import cuda_home, why_not_ahead
 from cgconvert.engines.verify import verify
-from cgconvert.options import ENGINES
+from cgconvert.options import ENGINES, EngineOptions
 from cgconvert.progress import Silent
 from cgconvert.tensors.images import images_to_pixels, pixels_to_images
 
@@ -94,6 +96,27 @@ def speed(bench: Bench, what: str) -> Rows:
             2 * bench.seconds,
         )
         yield f"batch {batch}", {**row.to_dict(), "passed": row.problem is None}
+
+
+def auto(bench: Bench, what: str) -> Rows:
+    """Which engine `auto` takes of those that have been built for a size, and what it has measured."""
+    model, (height, width) = bench.model("h2-24-64-6"), bench.sizes["256"]
+    precision = "fp32" if bench.small else "fp16"
+    rivals = [n for n in ENGINES if engine_class(n).why_not(bench.device, precision) is None]
+    for name in [n for n in rivals if engine_class(n).builds] if not bench.small else []:
+        engine = build(model, Candidate(name, precision, bench.device))
+        engine.prepare(height, width, 4)
+        engine.close()
+        yield f"{name} built", {}
+    options = EngineOptions(str(bench.device), precision=precision, batch=4)
+    pixels = example_pixels(4, height, width)
+    job = create_job(model, options, pixels, pixels=WORTH_MEASURING)
+    told = job.describe()
+    job.close()
+    rates = told.get("measured_pictures_per_second", {})
+    # With one engine alone there is nothing to choose.
+    good = not rates or MARGIN * rates[told["engine"]] >= max(rates.values())
+    yield "auto", {"rates": rates, "engine": told["engine"], "notes": told["notes"], "passed": good}
 
 
 def norms(bench: Bench, what: str) -> Rows:
@@ -224,6 +247,7 @@ SECTIONS: dict[str, Callable[[Bench, str], Rows]] = {
     "machine": machine,
     "contract": contract,
     "speed": speed,
+    "auto": auto,
     "norms": norms,
     "graphs": graphs,
     "wide": wide,

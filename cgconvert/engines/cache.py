@@ -219,6 +219,24 @@ def _seal(folder: Path, parts: Mapping[str, Any], about: str) -> None:
         os.fsync(file.fileno())
 
 
+def find_entry(parts: Mapping[str, Any]) -> Path | None:
+    """The folder of the entry for these parts if it is there and whole."""
+    folder = engines_folder() / digest(parts)
+    return folder if cache_is_on() and folder.is_dir() and find_damage(folder) is None else None
+
+
+def kept_parts() -> list[Mapping[str, Any]]:
+    """The parts of every kept engine, without a look at its files; none if the cache is off."""
+    if not cache_is_on():
+        return []
+    found: list[Mapping[str, Any]] = []
+    for path in engines_folder().glob(f"*/{ENTRY}"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            if NAME.fullmatch(path.parent.name):
+                found.append(json.loads(path.read_text())["parts"])
+    return found
+
+
 def find_damage(folder: Path) -> str | None:
     """What is wrong with an entry; None if its files are those that were written."""
     try:

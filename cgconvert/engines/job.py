@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,9 @@ class EngineJob:
     into building or loading what is built, which is part of no rate. `pixel_bytes` is the memory that a pixel
     of a batch needs, once it has been measured; batches of up to `proven_pixels` have gone through. `tiling`
     takes pictures that are too large, unless that was refused. `any_size_compared`: whether what is built for
-    any size has been compared on one of them. `notes` say what was chosen or given up on the way, for the
-    report.
+    any size has been compared on one of them. `measured` are the pictures a second by which `auto` has
+    chosen, by engine; none if nothing was measured. `notes` say what was chosen or given up on the way, for
+    the report.
     """
 
     engine: Engine
@@ -38,6 +40,7 @@ class EngineJob:
     proven_pixels: int = 0
     tiling: Tiling | None = None
     any_size_compared: bool = False
+    measured: Mapping[str, float] = field(default_factory=dict)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Translate padded images (N, C, H, W), in tiles if they are of a size that is tiled.
@@ -70,6 +73,7 @@ class EngineJob:
             "prepare_seconds": round(self.prepare_seconds, 3),
             "build_seconds": round(self.build_seconds, 3),
             "tiles": self.tiling.describe() if self.tiling is not None else {},
+            **({"measured_pictures_per_second": dict(self.measured)} if self.measured else {}),
             "notes": list(self.notes),
         }
 

@@ -56,6 +56,7 @@ class KeptEngine:
         progress: Progress,
         samples: Samples,
         stored_bytes: int = 0,
+        pixels: int = 0,
     ) -> EngineJob:
         """The engine for a video with these first pictures (N, H, W, 3), prepared and verified for them.
 
@@ -70,7 +71,13 @@ class KeptEngine:
             calibration = self.calibration or samples
             try:
                 job = create_job(
-                    load_model(model), options, first_pixels, progress, calibration, stored_bytes=stored_bytes
+                    load_model(model),
+                    options,
+                    first_pixels,
+                    progress,
+                    calibration,
+                    stored_bytes=stored_bytes,
+                    pixels=pixels,
                 )
             except UsageError as error:
                 self.refusal = error
@@ -92,7 +99,9 @@ class KeptEngine:
         started = time.perf_counter()
         height, width = pixels.shape[1:3]
         engine = kept.engine
-        job = EngineJob(engine, pixel_bytes=kept.pixel_bytes, proven_pixels=kept.proven_pixels)
+        job = EngineJob(
+            engine, pixel_bytes=kept.pixel_bytes, proven_pixels=kept.proven_pixels, measured=kept.measured
+        )
         try:
             with shown_stage(progress, f"preparing {engine.name} for {width}x{height}"):
                 known = self.batches.get((height, width, stored_bytes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
@@ -19,6 +19,7 @@ from cgconvert.engines.batches import (
     why_it_cannot_fit,
 )
 from cgconvert.engines.choose import Candidate, build, candidates
+from cgconvert.engines.fastest import in_order
 from cgconvert.engines.job import EngineJob
 from cgconvert.engines.quantise import calibration_pictures
 from cgconvert.engines.tiles.tiling import Tiling
@@ -47,12 +48,14 @@ def create_job(
     samples: Samples | None = None,
     compared_edge: int | None = None,
     stored_bytes: int = 0,
+    pixels: int = 0,
 ) -> EngineJob:
     """The engine for a job, whose first pictures are `first_pixels` (N, H, W, 3), uint8 or uint16.
 
     It is prepared for their size, the batch is chosen, and what the engine makes of the first pictures has
     been compared with the plain float32 network. Where engine or precision is `auto`, one that does not work
-    or falls below its bound gives way to the next, and the job's notes say so. `samples` gives
+    or falls below its bound gives way to the next, and the job's notes say so. The fastest engine comes first
+    where that is known or worth measuring for all `pixels` of the job (`fastest.in_order`). `samples` gives
     pictures for int8's calibration; without it the first pictures are used. Where `compared_edge` is given
     no more than that square of a picture is compared, unless the engine is built for the picture's size.
     `stored_bytes` are those of a picture outside of the network, where it is of another size there.
@@ -65,7 +68,11 @@ def create_job(
     size = first_pixels.shape[1], first_pixels.shape[2]
     notes: list[str] = []
     failure: CgconvertError | None = None
-    for candidate in candidates(model, options.device, options.engine, options.precision):
+    order = list(candidates(model, options.device, options.engine, options.precision))
+    measured: Mapping[str, float] = {}
+    if options.engine == "auto":
+        order, measured = in_order(model, order, size, options.batch, pixels, progress)
+    for candidate in order:
         try:
             job = make_ready(
                 model, candidate, size, options.batch, progress, samples, stored_bytes, options.tile
@@ -82,6 +89,7 @@ def create_job(
                 progress.note(notes[-1])
         else:
             job.notes[:0] = notes
+            job.measured = measured
             return job
     raise failure or UnavailableError(f"nothing here runs {model.card.name!r} as asked")
 

@@ -198,7 +198,10 @@ class Network(Generic[Item]):
             asked = replace(asked, batch=1)  # all cores for the one picture
 
         def ready(pixels: np.ndarray) -> EngineJob:
-            job = create_job(model, asked, pixels[None], self.progress, self._samples, FIRST_EDGE)
+            work = self.plan.total * pixels.shape[0] * pixels.shape[1]
+            job = create_job(
+                model, asked, pixels[None], self.progress, self._samples, FIRST_EDGE, pixels=work
+            )
             self.prepared.add(self.padded_size(pixels))
             return job
 

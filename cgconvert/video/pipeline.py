@@ -44,7 +44,7 @@ from cgconvert.media.video.sink import VideoSink
 from cgconvert.media.video.source import CopiedPacket, Damage, VideoSource
 from cgconvert.media.video.steady import Steadier
 from cgconvert.media.video.tone import is_hdr
-from cgconvert.options import EngineOptions, VideoOptions
+from cgconvert.options import ENGINES, EngineOptions, VideoOptions
 from cgconvert.progress import Progress, Silent
 from cgconvert.tensors.transfers import own_device, taken_over, transfers_for
 from cgconvert.video import resume
@@ -211,6 +211,7 @@ def run_video(
                 relayed,
                 samples,
                 kind.stored_bytes(first[0]),
+                (plan.expected_frames or 0) * plan.work_size[0] * plan.work_size[1],
             )
             flat = None
             if has_instance_norms(job.engine.model.generator):
@@ -436,11 +437,13 @@ def _open_segments(plan: VideoPlan, source: VideoSource, kept: ResumableRun) -> 
 
 
 def _engine_options(plan: VideoPlan, kept: ResumableRun | None) -> EngineOptions:
-    """As asked, with the batch and tiles that the kept segments were made with: others round differently.
+    """As asked, with the engine, batch and tiles of the kept segments: others round differently.
 
     Where they were made without tiles, frames for which the memory is too short now go through in tiles.
     """
     options = plan.engine
+    if kept is not None and options.engine == "auto" and kept.choices.get("engine") in ENGINES:
+        options = replace(options, engine=kept.choices["engine"])
     if kept is not None and options.batch is None and "batch" in kept.choices:
         options = replace(options, batch=kept.choices["batch"])
     if kept is not None and options.tile == "auto" and kept.choices.get("tile", "off") != "off":

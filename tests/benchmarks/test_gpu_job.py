@@ -287,6 +287,11 @@ def test_speed_steps_and_conversions_are_measured() -> None:
         assert len(found) >= 2 and all(row["milliseconds"] > 0 for row in found.values())
 
 
+def test_what_auto_takes_is_told() -> None:
+    (row,) = rows("auto").values()
+    assert row["passed"] and (not row["rates"] or row["engine"] in row["rates"])
+
+
 def test_a_task_prints_its_rows_and_how_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
     bench = bench_for("cpu", None)
     arguments = argparse.Namespace(seconds=600.0)
