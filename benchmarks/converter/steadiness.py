@@ -8,6 +8,11 @@ error (Lai et al. 2018, with the flow of the source) over that of the source its
 gradient over that of the result without steadying. "ghosting" is how far squares of 8x8 pixels are from that
 result, in levels of 255, where the source uncovers what was hidden, and "ghosting_elsewhere" the same in all
 other places. "cpu_ms_per_frame" is the processor time of steadying alone.
+
+"speed" compares whole runs over the first clip without steadying and with `auto`, one after the other so that
+both meet the same load. "rate" is frames a second with steadying over those without, by the clock.
+"processor_rate" is the same by processor time, without what a run takes to start: it is what the clock shows
+where nothing else runs and the network keeps all cores busy.
 Writes results/steadiness.json.
 """
 
@@ -82,6 +87,39 @@ def measure(clip: Path, model: str, levels: list[str], frames: int) -> dict[str,
     return figures
 
 
+def speed(clip: Path, model: str, rounds: int, frames: int) -> dict[str, Any]:
+    """Rates with steadying over those without: the median of some rounds, by the clock and by the processor."""
+    rate = float(probe(clip).rate)
+    taken: dict[str, list[list[float]]] = {"off": [], "auto": []}
+    with tempfile.TemporaryDirectory() as text:
+        for turn in range(rounds):
+            for level in ("off", "auto") if turn % 2 == 0 else ("auto", "off"):
+                figures = []
+                for count in (2, frames):
+                    before = os.times()
+                    _, report = convert(clip, model, level, (count - 0.5) / rate, Path(text))
+                    after = os.times()
+                    figures += [
+                        after.children_user
+                        + after.children_system
+                        - before.children_user
+                        - before.children_system
+                    ]
+                seconds = (figures[1] - figures[0]) / (frames - 2)
+                taken[level].append([report["frames_per_second"], seconds])
+                print(clip.name, level, taken[level][-1], flush=True)
+    pairs = list(zip(taken["off"], taken["auto"], strict=True))
+    return {
+        "frames": frames,
+        "frames_per_second": {level: [round(run[0], 3) for run in runs] for level, runs in taken.items()},
+        "processor_ms_per_frame": {
+            level: [round(1000 * run[1], 1) for run in runs] for level, runs in taken.items()
+        },
+        "rate": round(float(np.median([auto[0] / off[0] for off, auto in pairs])), 3),
+        "processor_rate": round(float(np.median([off[1] / auto[1] for off, auto in pairs])), 3),
+    }
+
+
 def cost(clip: Path, model: str, levels: list[str], frames: int) -> dict[str, float]:
     """Milliseconds of processor time that steadying takes for each frame, at the size that the network sees.
 
@@ -112,15 +150,18 @@ def main() -> None:
     parser.add_argument("--model", default="photo2monet")
     parser.add_argument("--levels", default="off,auto,1")
     parser.add_argument("--frames", type=int, default=16, help="from the beginning of each clip")
+    parser.add_argument("--rounds", type=int, default=4, help="runs of 60 frames with and without, for speed")
     arguments = parser.parse_args()
     os.environ["OMP_WAIT_POLICY"] = "passive"
     levels = arguments.levels.split(",")
     milliseconds = cost(arguments.clips[0], arguments.model, levels, arguments.frames)
+    rates = speed(arguments.clips[0], arguments.model, arguments.rounds, 60)
     clips: dict[str, Any] = {}
     for clip in arguments.clips:
         clips[clip.name] = measure(clip, arguments.model, levels, arguments.frames)
         # After each, so that nothing is lost if the rest takes too long.
-        figures = {"model": arguments.model, "cpu_ms_per_frame": milliseconds, "clips": clips}
+        figures = {"model": arguments.model, "cpu_ms_per_frame": milliseconds, "speed": rates}
+        figures["clips"] = clips
         path = save(arguments.name or "steadiness", figures)
     print(path)
 
