@@ -49,6 +49,7 @@ from cgconvert.generators import build_generator
 from cgconvert.host.channels import Channel, Workers
 from cgconvert.host.files import TEMPORARY_PREFIX
 from cgconvert.host.interrupts import listening
+from cgconvert.host.parts import part_folder
 from cgconvert.models.files import write_model
 from cgconvert.video import pipeline, resume  # noqa: F401
 from tests.video.clips import Clip, make_clip, picture
@@ -232,7 +233,7 @@ def kills(count: int, base: Path, model: Path, chance: random.Random, deadline: 
                 if packets(output) != wanted:
                     tally.wrong.append(f"kill {tally.tries}: a result that is not the whole one")
                 break
-            kept = len(list(resume.part_folder(output).glob("*.packets")))
+            kept = len(list(part_folder(output).glob("*.packets")))
             tally.went_on += 0 < kept_before <= kept
             if kept < kept_before:
                 tally.wrong.append(f"kill {tally.tries}: {kept_before} kept segments became {kept}")
@@ -243,7 +244,7 @@ def kills(count: int, base: Path, model: Path, chance: random.Random, deadline: 
                 tally.wrong.append(
                     f"kill {tally.tries}: the run that continues ended with {code}:\n{said.read_text()}"
                 )
-                remove(output, resume.part_folder(output))
+                remove(output, part_folder(output))
                 continue
         if packets(output) != wanted:
             tally.wrong.append(f"kill {tally.tries}: the result differs")
@@ -377,10 +378,10 @@ def interruptibles(base: Path, model: Path) -> dict[str, Interruptible]:
         ),
         "video": Interruptible(
             command("video", clip, "-o", video, *engine, "--engine", "eager"),
-            lambda: remove(video, resume.part_folder(video)),
+            lambda: remove(video, part_folder(video)),
             lambda: not video.exists() or _frames(video) == FRAMES,
             (places["video"], temporary),
-            frozenset({clip.name, video.name, resume.part_folder(video).name}),
+            frozenset({clip.name, video.name, part_folder(video).name}),
         ),
         "dir": Interruptible(
             command("dir", pictures, "-o", results, *engine, "--engine", "eager"),

@@ -88,7 +88,7 @@ def measure(clip: Path, model: str, levels: list[str], frames: int) -> dict[str,
 
 
 def speed(clip: Path, model: str, rounds: int, frames: int) -> dict[str, Any]:
-    """Rates with steadying over those without: the median of some rounds, by the clock and by the processor."""
+    """Rates with steadying over those without: the median of some rounds, by clock and by processor."""
     rate = float(probe(clip).rate)
     taken: dict[str, list[list[float]]] = {"off": [], "auto": []}
     with tempfile.TemporaryDirectory() as text:

@@ -41,8 +41,11 @@ class RectangleFile:
 
     @property
     def name(self) -> str:
-        """A name by which a library can open the file in this process while it is open (not on Windows)."""
-        return f"/dev/fd/{self.file.fileno()}" if self.path is None else str(self.path)
+        """A name by which a library can open the file in this process while it is open (not on Windows).
+
+        It is plain text, which a path need not be.
+        """
+        return f"/dev/fd/{self.file.fileno()}"
 
     def read(self, rows: slice, columns: slice) -> np.ndarray:
         """The bytes (h, w, point) of a rectangle. Raises `OSError` if the file has been cut short."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -26,11 +28,14 @@ from cgconvert.engines.job import EngineJob
 from cgconvert.engines.pixels import PixelFrames
 from cgconvert.engines.ready import create_job, prepare_new_size
 from cgconvert.engines.tiles.files import PixelSink, PixelSource
+from cgconvert.engines.tiles.tiling import Kept
 from cgconvert.engines.translator import Translator
 from cgconvert.errors import InputError, UsageError
 from cgconvert.finish import Finish
 from cgconvert.frames import Frame
 from cgconvert.host.channels import StageClock
+from cgconvert.host.packages import package_version
+from cgconvert.host.parts import source_identity
 from cgconvert.host.rectangles import RectangleFile
 from cgconvert.media.picture.resize import resized
 from cgconvert.media.picture.sequences import read_first
@@ -154,12 +159,14 @@ class Network(Generic[Item]):
         dtype: type[np.generic],
         check: Callable[[], None],
         tell: Callable[[int, int], None] | None,
+        kept: tuple[Path, Path] | None = None,
     ) -> None:
         """Put a picture through in tiles, from a file of pixels (H, W, 3) to another; `size` is (H, W).
 
         `check` is called for each tile, and what it raises ends the work. `tell` is as for
-        `Tiling.translate`. Nothing else may be in flight. Raises `InputError` if even tiles do not fit into
-        memory, and `OutputError` for a disk that is full.
+        `Tiling.translate`. `kept` are the picture's file, and a folder in which the file of the result lies
+        and from which a run that was broken off goes on. Nothing else may be in flight. Raises `InputError`
+        if even tiles do not fit into memory, and `OutputError` for a disk that is full.
         """
         height, width = size
         padded = padded_size(height, width, self.plan.card)
@@ -168,15 +175,33 @@ class Network(Generic[Item]):
         started = time.perf_counter()
         pixels = PixelSource(source, height, width, np.dtype(dtype), self.plan.card)
         sink = PixelSink(result, height, width, np.dtype(dtype), check)
+        going_on = None if kept is None else Kept(kept[1], self._identity(kept[0]))
+        if going_on is not None:
+            tiling.go_on(*padded, going_on)
 
         def translate() -> bool:
-            tiling.translate(pixels, sink, *padded, tell=tell)
+            tiling.translate(pixels, sink, *padded, tell=tell, kept=going_on)
             return True
 
         while not self.job.is_tiled(*padded) or not if_it_fits(translate):
             if not tile_from_now_on(self.job, *padded):
                 raise self._too_large(OutOfMemoryError(f"{width}x{height} pixels do not fit, even in tiles"))
         self.clock.add("translate", time.perf_counter() - started)
+
+    def _identity(self, source: Path) -> str:
+        """All that the pixels of a picture's result depend on. Raises `InputError`."""
+        card, engine = self.plan.card, self.job.engine
+        try:
+            file = source_identity(source)
+        except OSError as error:
+            raise InputError(f"cannot be read any more: {error.strerror or error}") from error
+        told = {
+            "source": file,
+            "model": [card.name, card.weights_sha256],
+            "engine": [engine.name, engine.precision, engine.device.type],
+            "versions": {name: package_version(name) for name in ("cgconvert", "torch")},
+        }
+        return json.dumps(told, sort_keys=True)
 
     def finish(self) -> Iterator[tuple[Item, np.ndarray | InputError]]:
         """Wait for the pictures in flight and yield their results."""

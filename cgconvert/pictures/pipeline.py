@@ -18,7 +18,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,7 @@ from cgconvert.host.files import atomic_output, concerns_all, file_sha256, outpu
 from cgconvert.host.interrupts import Breakable, listening
 from cgconvert.host.memory import available_memory
 from cgconvert.host.objects import AnyPath, ObjectPath, as_place
+from cgconvert.host.parts import STATE, part_folder, remove_folder
 from cgconvert.host.rectangles import RectangleFile, scratch_folder
 from cgconvert.media.picture.codec import (
     Picture,
@@ -92,6 +93,8 @@ HUGE = 20_000
 """Edge of a picture in pixels; if the network is to see all of it, large pictures may go by strips."""
 MIDDLE = 1024
 """Edge of the square of a large picture that the engine is made ready with, in pixels."""
+RESULT = "result.pixels"
+"""The file of a large picture's result in the folder in which it is kept."""
 CHANNEL_BYTES = 64 << 20
 """Of these, bytes of pixels that may wait before and after the network."""
 JOBS_AHEAD = 64
@@ -174,7 +177,8 @@ class FrameResults:
 class Item:
     """A picture on its way; `charged` bytes of the memory are its own. `begun` is when it was read.
 
-    A `large` one is not decoded to pixels: those of source and result wait in `files`.
+    A `large` one is not decoded to pixels: those of source and result wait in `files`, and what a run that
+    was broken off goes on from in the folder `kept`.
 
     `finish` says what is to be done with the result and the picture together, None that there is nothing.
     Such a picture keeps its own pixels, `seen` is what the network sees of it, and `result` what it makes
@@ -193,6 +197,7 @@ class Item:
     result: np.ndarray | None = None
     large: LargePicture | None = None
     files: list[RectangleFile] = field(default_factory=list)
+    kept: Path | None = None
 
     @property
     def pixels(self) -> np.ndarray:
@@ -341,7 +346,15 @@ def run_images(
         point = 3 * np.dtype(large.dtype).itemsize
         folder = scratch_folder()
         try:
-            item.files = [RectangleFile(folder, None, large.height, large.width, point) for _ in range(2)]
+            item.files = [RectangleFile(folder, None, large.height, large.width, point)]
+            if isinstance(item.job.output, Path):
+                item.kept = folder = part_folder(item.job.output)
+                folder.mkdir(exist_ok=True)
+            path = item.kept and item.kept / RESULT
+            if path and not (path.exists() and path.stat().st_size == large.height * large.width * point):
+                (path.parent / STATE).unlink(missing_ok=True)  # there is nothing to go on from
+            item.files.append(RectangleFile(folder, path, large.height, large.width, point))
+            folder = scratch_folder()
             with clock.busy("decode"):
                 read_pixels(large, workers.check, item.files[0])
             rows, columns = (
@@ -485,7 +498,12 @@ def run_images(
 
         source, result = item.files
         size = large.height, large.width
-        network.translate_file(source, result, size, large.dtype, workers.check, tell if is_alone else None)
+        kept = None
+        if item.kept is not None:
+            assert isinstance(item.job.source, Path)
+            kept = item.job.source, item.kept
+        tell_it = tell if is_alone else None
+        network.translate_file(source, result, size, large.dtype, workers.check, tell_it, kept)
         item.files.pop(0).close()
         translated.put(item)
 
@@ -539,6 +557,9 @@ def run_images(
             if tally.results is not None:
                 written = {"output_bytes": temporary.stat().st_size, "sha256": file_sha256(temporary)}
         item.files.pop().close()
+        if item.kept is not None:
+            with suppress(OSError):
+                remove_folder(item.kept)
         claims.give_back(job.output)
         facts: dict[str, Any] = {}
         if tally.results is not None:
@@ -595,8 +616,12 @@ def run_images(
             yield
         except (CgconvertError, MemoryError) as error:
             memory.give_back(item.charged)
+            is_kept = isinstance(error, OutputError)  # a full disk can be tidied up
             for file in item.files:
-                file.close()
+                file.close(delete=not is_kept)
+            if item.kept is not None and not is_kept:
+                with suppress(OSError):
+                    remove_folder(item.kept)
             if item.frames is not None:
                 item.frames.fail(error)  # the thread that writes them tells it
             else:

@@ -15,18 +15,11 @@ from cgconvert.host.files import output_error, write_atomically
 from cgconvert.host.folders import data_folder
 from cgconvert.host.locks import locked
 from cgconvert.host.packages import package_version
+from cgconvert.host.parts import STATE, part_folder, remove_folder, source_identity
 from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.video import resume
 from cgconvert.video.plan import VideoPlan, encoding_as_dict
-from cgconvert.video.resume import (
-    LOCK,
-    STATE,
-    ResumableRun,
-    part_folder,
-    remove_folder,
-    resumable_run,
-    source_identity,
-)
+from cgconvert.video.resume import LOCK, ResumableRun, resumable_run
 
 
 @contextmanager

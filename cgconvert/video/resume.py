@@ -7,7 +7,6 @@ a crash at any moment costs the segment that was being encoded and nothing else.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -17,18 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from cgconvert.errors import BusyError, UsageError
-from cgconvert.host.files import file_sha256, output_error, real_path, write_atomically
+from cgconvert.host.files import file_sha256, output_error, write_atomically
 from cgconvert.host.locks import locked
+from cgconvert.host.parts import STATE, part_folder, remove_folder
 
 SEGMENT_FRAMES = 250
 """Frames in a segment: the distance of keyframes that x264 and x265 choose by themselves."""
 
 FORMAT = 1
-SUFFIX = ".part"
-STATE = "state.json"
 LOCK = "lock"
-EDGE_BYTES = 2**20
-"""Of a source this much at its beginning and its end is hashed; all of a long video would take minutes."""
 
 
 @dataclass(frozen=True)
@@ -45,40 +41,6 @@ class Segment:
     bytes: int
     sha256: str
     damage: Mapping[str, Any]
-
-
-def part_folder(output: Path) -> Path:
-    """Where the segments of a result are kept while it is incomplete."""
-    return output.with_name(output.name + SUFFIX)
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove what is kept of a result. Raises `OSError`.
-
-    The state goes first. If the process were killed while the segments go, it would be left with only some of
-    them, and the next run would go on after those without what steadied them.
-    """
-    (folder / STATE).unlink(missing_ok=True)
-    shutil.rmtree(folder)
-
-
-def source_identity(source: Path) -> dict[str, Any]:
-    """What tells a source file from another: path, size, time of change, SHA-256 of its two ends.
-
-    Raises `OSError`.
-    """
-    facts = source.stat()
-    digest = hashlib.sha256()
-    with source.open("rb") as file:
-        digest.update(file.read(EDGE_BYTES))
-        file.seek(max(0, facts.st_size - EDGE_BYTES))
-        digest.update(file.read(EDGE_BYTES))
-    return {
-        "path": str(real_path(source)),
-        "bytes": facts.st_size,
-        "changed_ns": facts.st_mtime_ns,
-        "sha256_of_ends": digest.hexdigest(),
-    }
 
 
 class ResumableRun:

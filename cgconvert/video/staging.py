@@ -19,8 +19,8 @@ from cgconvert.host.files import output_error
 from cgconvert.host.folders import data_folder
 from cgconvert.host.locks import locked
 from cgconvert.host.objects import AnyPath, ObjectPath
+from cgconvert.host.parts import SUFFIX
 from cgconvert.video.folder import VideoJob
-from cgconvert.video.resume import SUFFIX
 from cgconvert.video.target import Place
 
 

@@ -90,7 +90,8 @@ def test_what_does_not_fit_goes_through_in_tiles(monkeypatch: pytest.MonkeyPatch
     assert per_pixel * 64 * 64 < free < per_pixel * 256 * 320
     monkeypatch.setattr(batches, "available_memory", lambda: free)
     job = create_job(model, options("auto"), small)
-    assert np.array_equal(convert_pixels(job, small), convert_pixels(plain, small))
+    apart = convert_pixels(job, small).astype(int) - convert_pixels(plain, small)
+    assert np.abs(apart).max() <= 1, "rounding: they go in batches of different sizes"
     assert job.describe()["tiles"] == {}
     assert np.abs(convert_pixels(job, large).astype(int) - wanted).max() <= 1
     assert job.describe()["tiles"] == {"320x256": 64}

@@ -11,7 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from torch import Tensor
 
+from cgconvert.engines.tiles.files import PixelSink
+from cgconvert.engines.tiles.geometry import Tile
 from cgconvert.errors import UsageError
 from cgconvert.media.picture.codec import read_picture
 from cgconvert.options import EngineOptions, ImageOptions
@@ -108,6 +111,10 @@ class Told(Silent):
     def __init__(self) -> None:
         self.tasks: list[tuple[str, int | None, str]] = []
         self.done: list[int] = []
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def begin(self, task: str, total: int | None, unit: str) -> None:
         self.tasks.append((task, total, unit))
@@ -200,6 +207,77 @@ def test_the_pixel_limit_can_be_raised(
     assert done.converted == 1
     with pytest.raises(UsageError, match="`pixel_limit=0` is not at least 1"):
         convert_images(files, None, same, ImageOptions(pixel_limit=0), exact)
+
+
+class Killed(Exception):
+    """The end of a run at an unexpected moment."""
+
+
+@pytest.fixture
+def tiles_done(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Counts the tiles of results; where `killed_at` is set the run ends before so many are stored."""
+    counts = {"stored": 0}
+    store = PixelSink.store
+
+    def counted(sink: PixelSink, kept: Tensor, part: Tile) -> None:
+        if counts["stored"] == counts.get("killed_at"):
+            raise Killed
+        store(sink, kept, part)
+        counts["stored"] += 1
+
+    monkeypatch.setattr(PixelSink, "store", counted)
+    monkeypatch.setattr("cgconvert.engines.tiles.exact.SECONDS_BETWEEN_RECORDS", 0.0)
+    return counts
+
+
+@pytest.mark.parametrize("model", ["small", "same"])
+@pytest.mark.parametrize("what", ["goes on", "result lost", "source changed", "tile changed"])
+def test_a_run_that_was_killed_goes_on_where_it_stopped(
+    what: str,
+    model: str,
+    tmp_path: Path,
+    exact: EngineOptions,
+    by_strips: list[str],
+    tiles_done: dict[str, int],
+    request: pytest.FixtureRequest,
+) -> None:
+    """With instance norms and without. Whatever changes in between, the result is that of one whole run."""
+    name = request.getfixturevalue(model)
+    large, plain = source(tmp_path, "tif")
+    out, part = tmp_path / "out.png", tmp_path / "out.png.part"
+    options = replace(exact, tile=64)
+    tiles_done["killed_at"] = 5
+    with pytest.raises(Killed):
+        convert_images([large], out, name, WHOLE, options)
+    assert not out.exists() and (part / "state.json").exists() and (part / "result.pixels").exists()
+    if what == "result lost":
+        (part / "result.pixels").unlink()
+    if what == "source changed":
+        rgb = read_picture(plain).pixels[::-1].copy()
+        vips.Image.new_from_array(rgb).tiffsave(str(large), compression="lzw")
+        plain.write_bytes(png(rgb, 2))
+    if what == "tile changed":
+        options = replace(exact, tile=96)
+    tiles_done.pop("killed_at")
+    tiles_done["stored"] = 0
+    told = Told()
+    assert convert_images([large], out, name, WHOLE, options, told).converted == 1
+    assert tiles_done["stored"] == {"goes on": 7, "tile changed": 6}.get(what, 12)
+    assert any(note.startswith("going on at") for note in told.notes) == (what == "goes on")
+    assert not part.exists()
+    convert_images([plain], tmp_path / "wanted.png", name, WHOLE, replace(exact, tile="off"))
+    got, wanted = (read_picture(tmp_path / file).pixels.astype(int) for file in ("out.png", "wanted.png"))
+    assert np.abs(got - wanted).max() <= 1
+
+
+def test_nothing_is_kept_of_a_picture_that_fails(
+    tmp_path: Path, same: str, exact: EngineOptions, by_strips: list[str]
+) -> None:
+    path = tmp_path / "cut.png"
+    path.write_bytes(png(noise(HEIGHT, WIDTH), 2)[:-2000])
+    result = convert_images([path], tmp_path / "out.png", same, WHOLE, replace(exact, tile=64))
+    assert [failure.reason.split(":")[0] for failure in result.failures] == ["damaged or cut short"]
+    assert [file.name for file in tmp_path.iterdir()] == ["cut.png"]
 
 
 MEASURED = """

@@ -21,6 +21,8 @@ from click.testing import CliRunner
 from cgconvert.cli import cgconvert as cli
 from cgconvert.errors import InputError, Interrupted, OutputError, UsageError
 from cgconvert.frames import Frame
+from cgconvert.host import parts
+from cgconvert.host.parts import part_folder, source_identity
 from cgconvert.media.video.codecs import container_of, find_codec, pixel_format_for
 from cgconvert.media.video.encoder import Encoding, FrameEncoder
 from cgconvert.media.video.packets import (
@@ -40,7 +42,7 @@ from cgconvert.video import pipeline, resume
 from cgconvert.video.jobs import list_jobs
 from cgconvert.video.pipeline import convert_video, run_video
 from cgconvert.video.plan import VideoPlan, plan_video
-from cgconvert.video.resume import ResumableRun, Segment, part_folder, resumable_run, source_identity
+from cgconvert.video.resume import ResumableRun, Segment, resumable_run
 from cgconvert.video.route import choose_route
 from cgconvert.video.segments import SegmentEncoder, join_segments
 from tests.video.clips import Clip, make_clip, read_facts
@@ -205,7 +207,7 @@ def test_a_state_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None
 def test_a_source_is_known_by_size_time_and_both_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resume, "EDGE_BYTES", 4)
+    monkeypatch.setattr(parts, "EDGE_BYTES", 4)
     path = tmp_path / "a"
     path.write_bytes(b"0123456789")
     before = source_identity(path)

@@ -18,13 +18,14 @@ from cgconvert.cli import main
 from cgconvert.engines import kept
 from cgconvert.errors import ModelError, OutputError, UsageError
 from cgconvert.host.locks import locked
+from cgconvert.host.parts import part_folder
 from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.progress import Silent
 from cgconvert.scale.shards import Shard
 from cgconvert.video import series
 from cgconvert.video.folder import plan_videos
 from cgconvert.video.pipeline import convert_video
-from cgconvert.video.resume import LOCK, part_folder
+from cgconvert.video.resume import LOCK
 from cgconvert.video.series import VideosResult, convert_videos, run_videos
 from tests.pictures.runs import names
 from tests.video.clips import Clip, make_clip, read_facts

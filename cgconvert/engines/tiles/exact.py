@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,9 +26,9 @@ from cgconvert.engines.tiles.geometry import Tile, tiles_of
 from cgconvert.engines.tiles.stages import Stage, StagedNetwork, Statistics, norm_terms
 from cgconvert.host.files import output_error, write_atomically
 from cgconvert.host.interrupts import Breakable
+from cgconvert.host.parts import STATE
 from cgconvert.tensors.transfers import Arrival, transfers_for
 
-JOURNAL = "state.json"
 SECONDS_BETWEEN_RECORDS = 20.0
 """A run that is broken off loses at most what was computed since the last record."""
 
@@ -220,8 +220,12 @@ class ExactTiling:
         self.alive: dict[str, Activation] = {}
         self.transfers = transfers_for(stages.device)
         self.recorded = time.monotonic()
-        what = {"size": [height, width], "edge": edge, "dtype": str(storage.dtype), "of": storage.identity}
-        self.identity = json.dumps(what, sort_keys=True)
+        self.identity = {
+            "size": [height, width],
+            "edge": edge,
+            "dtype": str(storage.dtype).removeprefix("torch."),
+            "of": storage.identity,
+        }
 
     def run(self, source: Source, sink: Sink) -> None:
         """Translate the picture. Raises `OutputError` where the disk is full."""
@@ -356,7 +360,7 @@ class ExactTiling:
         if self.storage.folder is None:
             device = self.stages.device if self.storage.on_device else torch.device("cpu")
             return InMemory(height, width, kept.channels, self.storage.dtype, device)
-        path = None if self.storage.nameless else self.storage.folder / f"{name}.values"
+        path = None if self.storage.nameless else self._path(name)
         return OnDisk(self.storage.folder, path, height, width, kept.channels, self.storage.dtype)
 
     def _record(self, state: State, sink: Sink | None, now: bool = False) -> None:
@@ -372,7 +376,7 @@ class ExactTiling:
             activation.flush()
         if sink is not None:
             sink.flush()
-        write_atomically(folder / JOURNAL, json.dumps(_as_data(state, self.identity)).encode())
+        write_atomically(folder / STATE, json.dumps(_as_data(state, self.identity)).encode())
         self.recorded = time.monotonic()
 
     def _resumed(self) -> State:
@@ -382,15 +386,66 @@ class ExactTiling:
             return State()
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            return _from_data(json.loads((folder / JOURNAL).read_bytes()), self.identity)
+            state = _from_data(json.loads((folder / STATE).read_bytes()), self.identity)
+            sizes = {name: self._path(name).stat().st_size for name in self._alive_in(state)}
         except (OSError, ValueError, KeyError, TypeError):
             return State()
+        return state if all(size == self._bytes(name) for name, size in sizes.items()) else State()
+
+    def _alive_in(self, state: State) -> set[str]:
+        """The values that a run with this state goes on from."""
+        alive: set[str] = set()
+        for stage in self.network.stages[: state.stage]:
+            alive = (alive | set(stage.outputs)) - set(stage.released)
+        if state.tile:
+            alive |= set(self.network.stages[state.stage].outputs)
+        return alive
+
+    def _path(self, name: str) -> Path:
+        """The file of a value in a folder that makes a run resumable."""
+        assert self.storage.folder is not None
+        return self.storage.folder / f"{name}.values"
+
+    def _bytes(self, name: str) -> int:
+        kept = self.network.kept[name]
+        points = int(self.height / kept.scale) * int(self.width / kept.scale)
+        return points * kept.channels * self.storage.dtype.itemsize
 
 
-def _as_data(state: State, identity: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Begun:
+    """How a picture that is kept in a folder was begun: edge of its tiles in pixels, and how values wait.
+
+    `share` of the work is done, from 0 to 1.
+    """
+
+    edge: int
+    dtype: torch.dtype
+    share: float
+
+
+def how_begun(folder: Path, identity: str, height: int, width: int, network: StagedNetwork) -> Begun | None:
+    """What a folder says of a picture of this padded size; None if there is nothing of it.
+
+    `identity` is that of `Storage`.
+    """
+    try:
+        data = json.loads((folder / STATE).read_bytes())
+        told = data["identity"]
+        if told["size"] != [height, width] or told["of"] != identity:
+            return None
+        edge, dtype = int(told["edge"]), getattr(torch, told["dtype"])
+        tiles = -(-height // edge) * -(-width // edge)
+        share = (int(data["stage"]) + int(data["tile"]) / tiles) / len(network.stages)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError):
+        return None
+    return Begun(edge, dtype, share)
+
+
+def _as_data(state: State, identity: Mapping[str, Any]) -> dict[str, Any]:
     """A state as JSON; Python writes floats so that they are read as the same."""
     return {
-        "identity": identity,
+        "identity": dict(identity),
         "stage": state.stage,
         "tile": state.tile,
         "statistics": {
@@ -400,7 +455,7 @@ def _as_data(state: State, identity: str) -> dict[str, Any]:
     }
 
 
-def _from_data(data: Any, identity: str) -> State:
+def _from_data(data: Any, identity: Mapping[str, Any]) -> State:
     """The state that `_as_data` made. Raises `ValueError`, `KeyError` or `TypeError` for anything else."""
     if data["identity"] != identity:
         raise ValueError("another picture, model or tile size")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,6 +22,7 @@ from cgconvert.engines.tiles.exact import (
     TensorSink,
     TensorSource,
     WholeEngine,
+    how_begun,
 )
 from cgconvert.engines.tiles.stages import StagedNetwork, cut_into_stages
 from cgconvert.errors import ModelError, OutputError
@@ -44,6 +47,17 @@ DISK_SHARE = 0.8
 
 SECONDS_BETWEEN_TELLING = 5.0
 """Between two looks at how far a picture is."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A folder in which what is done of a picture is kept, so that a run that was broken off goes on.
+
+    `identity` is all that the result depends on, besides its size and its tiles.
+    """
+
+    folder: Path
+    identity: str
 
 
 class Tiling:
@@ -141,21 +155,26 @@ class Tiling:
         width: int,
         edge: int | None = None,
         tell: Callable[[int, int], None] | None = None,
+        kept: Kept | None = None,
     ) -> None:
         """One padded picture in tiles of `edge` pixels, or as for this size. Raises as calling does.
+
+        With `kept` it goes on where an earlier run of the same picture was broken off; what the sink has
+        stored has to be there still. Only values that wait on the device are lost.
 
         `tell` gets the tiles that are done, and how many there are, each stage counted by itself. None: the
         progress gets a line from time to time.
         """
         if edge is None:
             edge = self._edge_to_use(height, width)
-        storage = self._values_place(height, width)
+        storage = self._values_place(height, width, kept)
+        place = kept.folder if kept is not None else scratch_folder()
         if storage is None:
             raise OutputError(
                 f"{width}x{height} pixels in tiles need "
                 f"{self.network.peak_values * height * width * 2 / 2**30:.1f} GiB for values between layers, "
-                f"and neither the memory nor {scratch_folder()} has them: free some space, or set TMPDIR to "
-                "a folder with more"
+                f"and neither the memory nor {place} has them: free some space, or set TMPDIR to a folder "
+                "with more"
             )
         total = -(-height // edge) * -(-width // edge) * len(self.network.stages)
         told = time.monotonic()
@@ -210,27 +229,51 @@ class Tiling:
                 self._ready = WholeEngine(self.network, self.engine)
         return self._ready
 
-    def _values_place(self, height: int, width: int) -> Storage | None:
-        return choose_storage(self.engine.device, self.network.peak_values * height * width, self._dtype)
+    def go_on(self, height: int, width: int, kept: Kept) -> None:
+        """Let a picture of this padded size have the tiles with which it was begun, if it was.
+
+        Its progress is told.
+        """
+        begun = how_begun(kept.folder, kept.identity, height, width, self.network)
+        if begun is None:
+            return
+        if self.asked is None:
+            self.edges[height, width] = begun.edge
+        if begun.edge == self.edge_for(height, width):
+            self.progress.note(f"going on at {begun.share:.0%} of the tiles, which was reached before")
+
+    def _values_place(self, height: int, width: int, kept: Kept | None = None) -> Storage | None:
+        if kept is not None:
+            begun = how_begun(kept.folder, kept.identity, height, width, self.network)
+            if begun is not None:  # its files have taken the room already
+                return Storage(begun.dtype, folder=kept.folder, identity=kept.identity)
+        values = self.network.peak_values * height * width
+        return choose_storage(self.engine.device, values, self._dtype, kept)
 
 
-def choose_storage(device: torch.device, values: float, dtype: torch.dtype) -> Storage | None:
+def choose_storage(
+    device: torch.device, values: float, dtype: torch.dtype, kept: Kept | None = None
+) -> Storage | None:
     """Where so many values between stages wait; None if nowhere.
+
+    What is `kept` waits in its folder rather than in memory, as long as it has the room.
 
     That is on the device, in main memory or on disk as they are computed, and only where neither has the room
     in bfloat16, which rounds them: as long as it can, the result does not depend on the free memory.
     """
-    memory, folder = available_memory(), scratch_folder()
+    memory, folder = available_memory(), kept.folder if kept is not None else scratch_folder()
     disk = shutil.disk_usage(folder).free
     on_card = device.type == "cuda" and torch.cuda.mem_get_info(device)[0]
-    for kept in dict.fromkeys((dtype, torch.bfloat16)):
-        needed = values * kept.itemsize
-        if on_card and needed <= VALUES_SHARE * on_card:
-            return Storage(kept, on_device=True)
+    for stored in dict.fromkeys((dtype, torch.bfloat16)):
+        needed = values * stored.itemsize
+        if on_card and values and needed <= VALUES_SHARE * on_card:
+            return Storage(stored, on_device=True)
+        if kept is not None and needed <= DISK_SHARE * disk:
+            return Storage(stored, folder=folder, identity=kept.identity)
         if memory is None or needed <= VALUES_SHARE * memory:
-            return Storage(kept)
+            return Storage(stored)
         if needed <= DISK_SHARE * disk:
-            return Storage(kept, folder=folder, nameless=True)
+            return Storage(stored, folder=folder, nameless=True)
     return None
 
 
