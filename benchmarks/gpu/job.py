@@ -88,7 +88,7 @@ def tasks(candidates: Iterable[str]) -> list[Task]:
         Task("machine", 60),
         *[Task(f"contract/{name}", 150) for name in half[:1]],
         *[Task(f"equality/{pixel_format}", 60) for pixel_format in ("yuv420p", "yuv420p10le")],
-        *[Task(f"video/{way}", 90) for way in ("rgb", "planes", "nvdec", "nvenc", "whole-frame")],
+        *[Task(f"video/{way}", 90) for way in ("rgb", "planes", "in-one", "nvdec", "nvenc", "whole-frame")],
         *[Task(f"{resnet} 1080p {name}", 120) for name in ("eager fp32", *half) if name in found],
         *[
             Task(f"training/{case} {variant}", 120)

@@ -151,7 +151,9 @@ def graphs(bench: Bench, what: str) -> Rows:
     for name, recorded in (("compiled", False), ("compiled, as a graph", True)):
         with ExitStack() as stack:
             if not recorded:
-                stack.enter_context(patch("cgconvert.engines.shaped.record_graph", lambda run, example: run))
+                stack.enter_context(
+                    patch("cgconvert.engines.shaped.record_graph", lambda run, *examples: run)
+                )
             engine = build(model, Candidate("compile", "fp16", bench.device))
             engine.prepare(height, width, 1)
             seconds = best_seconds(lambda engine=engine: engine(images), bench.device, 30)  # type: ignore[misc]

@@ -15,7 +15,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,7 +26,9 @@ from cgconvert.engines import toolkit
 from cgconvert.engines.building import COMPILERS_FOLDERS
 from cgconvert.engines.eager import exact_float32
 from cgconvert.engines.shaped import Runner, ShapedEngine
+from cgconvert.engines.through import Passage, Through, graph_of
 from cgconvert.models.loading import Model
+from cgconvert.progress import Progress
 from cgconvert.tensors.dtypes import DTYPES
 
 PACKAGE = "network.pt2"
@@ -42,6 +44,8 @@ class CompileEngine(ShapedEngine):
 
     def __init__(self, model: Model, device: torch.device, precision: str) -> None:
         super().__init__(model, device, precision)
+        self.planes: Callable[..., Any] | None = None
+        """What `through_planes` gave last. A card may still be at work on it when others drop it."""
         self.why_traced: str | None = None
         """Why nothing is compiled ahead of time; None if it is."""
         if device.type == "cuda":
@@ -75,25 +79,68 @@ class CompileEngine(ShapedEngine):
             told["traced_at_each_start"] = self.why_traced
         return told
 
-    def write(self, folder: Path, shape: Sequence[int], any_size: bool = False) -> None:
+    def write(
+        self,
+        folder: Path,
+        shape: Sequence[int],
+        any_size: bool = False,
+        passage: Mapping[str, Any] | None = None,
+    ) -> None:
+        """As `ShapedEngine.write`, or with `passage` (`Passage.to_dict`) for batches of shape[0] frames."""
         _quieten()
         if self.why_traced is not None:
-            self._write_traced(folder, shape, any_size)
+            self._write_traced(folder, shape, any_size, passage)
             return
         if self.device.type == "cuda" and (home := toolkit.cuda_home()) is not None:
             os.environ["CUDA_HOME"] = str(home)  # without it torch finds the toolkit, but no libcuda.so in it
         import torch._inductor as inductor
 
-        assert self.network is not None
         # Frozen weights can be packed for the processor's own layout; cards have no such layout.
         configs: dict[str, Any] = {"freezing": self.device.type == "cpu"}
         with torch.no_grad(), exact_float32(self.device):
-            shapes = self.varied() if any_size else None
-            program = torch.export.export(self.network, (self.example(shape),), dynamic_shapes=shapes)
+            program = self._program(shape, any_size, passage)
             # In memory first: torch's own writer ends the process where the disk is full.
             package = io.BytesIO()
             inductor.aoti_compile_and_package(program, package_path=package, inductor_configs=configs)
         (folder / PACKAGE).write_bytes(package.getbuffer())
+
+    def _program(
+        self, shape: Sequence[int], any_size: bool, passage: Mapping[str, Any] | None
+    ) -> torch.export.ExportedProgram:
+        """The operations that are compiled: those of the network, or of all from planes to planes."""
+        assert self.network is not None
+        if passage is not None:
+            way = Passage.from_dict(passage)
+            return graph_of(Through(self.network, self.model.card, way), way.examples(shape[0], self.device))
+        shapes = self.varied() if any_size else None
+        return torch.export.export(self.network, (self.example(shape),), dynamic_shapes=shapes)
+
+    def through_planes(self, passage: Passage, batch: int, progress: Progress) -> Callable[..., Any]:
+        """What makes planes of planes, as `Through` does, for exactly `batch` frames.
+
+        It is built, or comes from the cache. What was there for other frames is dropped. Raises
+        `UnavailableError` if it cannot be built, and as torch does where memory is short.
+        """
+        self.forget_planes()
+        way = passage.to_dict()
+        (width, height), (rows, columns) = passage.target.size, passage.size
+        self.planes = self.made(
+            f"planes of {columns}x{rows} to planes of {width}x{height}, batch {batch}",
+            {"shape": [batch], "passage": way},
+            {"shape": [batch], "passage": way},
+            progress,
+            lambda: passage.examples(batch, self.device),
+        )
+        return self.planes
+
+    def forget_planes(self) -> None:
+        """Drop what makes planes of planes, with its memory."""
+        self._wait()
+        self.planes = None
+
+    def close(self) -> None:
+        super().close()
+        self.planes = None
 
     def _load(self, folder: Path) -> Runner:
         _quieten()
@@ -113,13 +160,15 @@ class CompileEngine(ShapedEngine):
                 device_index=self.device.index if on_cuda else -1,
             )
 
-    def _write_traced(self, folder: Path, shape: Sequence[int], any_size: bool) -> None:
-        self._trace(shape, any_size)
+    def _write_traced(
+        self, folder: Path, shape: Sequence[int], any_size: bool, passage: Mapping[str, Any] | None
+    ) -> None:
+        self._trace(shape, any_size, passage)
         kept = torch.compiler.save_cache_artifacts()
         if kept is None:
             raise RuntimeError("torch has kept nothing of what it compiled")
         (folder / CACHES).write_bytes(kept[0])
-        (folder / SHAPE).write_text(json.dumps([list(shape), any_size]))
+        (folder / SHAPE).write_text(json.dumps([list(shape), any_size, passage]))
 
     def _load_traced(self, folder: Path) -> Runner:
         """Run once, since only then is everything in memory that was compiled."""
@@ -134,15 +183,26 @@ class CompileEngine(ShapedEngine):
         finally:
             shutil.rmtree(place, ignore_errors=True)
 
-    def _trace(self, shape: Sequence[int], any_size: bool) -> Runner:
-        """The network compiled for a shape (batch, height, width), or for any size, after its first run."""
+    def _trace(
+        self, shape: Sequence[int], any_size: bool = False, passage: Mapping[str, Any] | None = None
+    ) -> Callable[..., Any]:
+        """The network compiled for a shape (batch, height, width), or for any size, after its first run.
+
+        With `passage` it is compiled from planes to planes.
+        """
         import torch._dynamo.config as tracing
 
         assert self.network is not None
-        compiled = torch.compile(self.network, dynamic=any_size, fullgraph=True)
+        if passage is None:
+            network, examples = self.network, [self.example(shape)]
+        else:
+            # torch.compile does not trace what makes the filters; the graph holds them as they are.
+            network = self._program(shape, any_size, passage).module()
+            examples = Passage.from_dict(passage).examples(shape[0], self.device)
+        compiled = torch.compile(network, dynamic=any_size, fullgraph=True)
         limit = tracing.patch(recompile_limit=MOST_TRACES)
         with limit, torch.inference_mode(), exact_float32(self.device):
-            compiled(self.example(shape))
+            compiled(*examples)
         return compiled
 
 

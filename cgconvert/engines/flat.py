@@ -78,19 +78,27 @@ class FlatFrames:
         """Begin to measure images (N, C, H, W) that go to the engine, in [-1, 1]."""
         return self.transfers.download([contrast(images)])
 
+    def own_shares(self, looked: Arrival) -> list[float]:
+        """How much of each frame's result is made with its own statistics, of what `look_at` gave for them.
+
+        1 for each frame that is not flat. Raises what reading the video raises.
+        """
+        contrasts = looked.wait()[0].tolist()
+        if min(contrasts) >= FULL:  # the deviation of values in [-1, 1] is 1 at most: none can be flat
+            return [1.0] * len(contrasts)
+        if self.others is None:
+            self.others = Others(self.engine, self.samples(SAMPLES))
+        return [own_share(own, self.others.contrast) for own in contrasts]
+
     def mend(self, images: Tensor, results: Tensor, looked: Arrival) -> Tensor:
         """The engine's results of images, those of flat frames replaced as far as they are flat.
 
         `looked` is what `look_at` gave for the images. Raises what reading the video raises.
         """
-        contrasts = looked.wait()[0].tolist()
-        if min(contrasts) >= FULL:  # the deviation of values in [-1, 1] is 1 at most: none can be flat
-            return results
-        if self.others is None:
-            self.others = Others(self.engine, self.samples(SAMPLES))
-        shares = [own_share(own, self.others.contrast) for own in contrasts]
+        shares = self.own_shares(looked)
         if min(shares) == 1:
             return results
+        assert self.others is not None
         mended = results.clone()  # an engine may own its results
         for index, share in enumerate(shares):
             if share < 1:

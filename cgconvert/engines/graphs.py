@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,55 +21,58 @@ class RecordedGraph:
 
     def __init__(
         self,
-        run: Callable[[Tensor], Tensor],
+        run: Callable[..., Any],
         graph: torch.cuda.CUDAGraph,
-        fixed_input: Tensor,
-        fixed_output: Tensor,
+        fixed_inputs: Sequence[Tensor],
+        fixed_output: Any,
     ) -> None:
         # The graph calls the code of `run` and reads its weights, and keeps neither of them alive itself.
         self.run = run
-        self.graph, self.fixed_input, self.fixed_output = graph, fixed_input, fixed_output
+        self.graph, self.fixed_inputs, self.fixed_output = graph, fixed_inputs, fixed_output
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """The network's result for CUDA images like the recorded ones.
+    def __call__(self, *inputs: Tensor) -> Any:
+        """What was recorded makes of CUDA inputs like the recorded ones: one tensor, or several.
 
-        It is a copy, since the next call overwrites what the graph writes.
+        They are copies, since the next call overwrites what the graph writes.
         """
-        self.fixed_input.copy_(images)
+        for fixed, given in zip(self.fixed_inputs, inputs, strict=True):
+            fixed.copy_(given)
         self.graph.replay()
-        return self.fixed_output.clone()
+        if isinstance(self.fixed_output, Tensor):
+            return self.fixed_output.clone()
+        return [one.clone() for one in self.fixed_output]
 
 
-def record_graph(run: Callable[[Tensor], Tensor], example: Tensor) -> RecordedGraph:
-    """`run` for CUDA inputs of exactly the shape, type and memory format of `example`, as a graph.
+def record_graph(run: Callable[..., Any], *examples: Tensor) -> RecordedGraph:
+    """`run` for CUDA inputs of exactly the shapes, types and memory formats of `examples`, as a graph.
 
-    The device of `example` is the current one meanwhile, and its current stream is the same afterwards, also
-    where the recording fails. Raises as `run` and torch do.
+    The device of the examples is the current one meanwhile, and its current stream is the same afterwards,
+    also where the recording fails. Raises as `run` and torch do.
     Follows https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs.
     """
-    device = example.device
+    device = examples[0].device
     with torch.cuda.device(device):
         before = torch.cuda.current_stream(device)
-        fixed_input = example.clone(memory_format=torch.preserve_format)
+        fixed_inputs = [one.clone(memory_format=torch.preserve_format) for one in examples]
         # A stream of our own: torch's is one for the whole process, on the device of the first recording.
         side = torch.cuda.Stream(device)
         side.wait_stream(before)
         with torch.cuda.stream(side):
             for _ in range(WARM_UPS):
-                run(fixed_input)
+                run(*fixed_inputs)
         before.wait_stream(side)
         graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         try:
             # "thread_local": what other threads do on the device, such as allocating, breaks no recording.
             with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
-                fixed_output = run(fixed_input)
+                fixed_output = run(*fixed_inputs)
         except BaseException:
             _clean_up(graph, pool, device)
             raise
         finally:
             # Where a recording fails, torch leaves the thread in the stream that was recorded.
             torch.cuda.set_stream(before)
-    return RecordedGraph(run, graph, fixed_input, fixed_output)
+    return RecordedGraph(run, graph, fixed_inputs, fixed_output)
 
 
 def _clean_up(graph: torch.cuda.CUDAGraph, pool: tuple[int, int], device: torch.device) -> None:

@@ -73,7 +73,11 @@ class PlaneFrames:
 
     def to_images(self, stored: Sequence[Tensor], frames: Sequence[PlaneFrame]) -> tuple[Tensor, Crop]:
         """Planes to padded images of the size that the network sees."""
-        return rgb_to_images(self._upright_rgb(stored, frames[0].format, self.target.work_size), self.card)
+        return self.images_of(stored, frames[0].format)
+
+    def images_of(self, planes: Sequence[Tensor], form: YuvFormat) -> tuple[Tensor, Crop]:
+        """Planes of one format to padded images of the size that the network sees."""
+        return rgb_to_images(self._upright_rgb(planes, form, self.target.work_size), self.card)
 
     def _upright_rgb(self, planes: Sequence[Tensor], form: YuvFormat, size: tuple[int, int]) -> Tensor:
         """Planes to upright RGB images of a size (width, height)."""
@@ -112,21 +116,31 @@ class PlaneFrames:
         self, images: Tensor, crop: Crop, frames: Sequence[PlaneFrame], sources: Sequence[Tensor]
     ) -> list[Tensor]:
         """Images to planes as the encoder takes them, finished with their sources."""
-        (width, height), form = self.target.size, self.target.format
-        rgb = self._stored_rgb(images_to_rgb(images, crop))
         if self.target.finish is None:
-            planes = rgb_to_planes(rgb, form, height, width)
-        else:
-            # One after the other: at full size and in float32 a batch would take much memory.
-            parts = [
-                self._finished(rgb[i : i + 1], [plane[i : i + 1] for plane in sources], frames[i].format)
-                for i in range(len(frames))
-            ]
-            planes = [_stacked([part[0] for part in same]) for same in zip(*parts, strict=True)]
+            return self.as_stored(self.planes_of(images, crop, sources, frames[0].format))
+        # One after the other: at full size and in float32 a batch would take much memory.
+        parts = [
+            self.planes_of(images[i : i + 1], crop, [plane[i : i + 1] for plane in sources], frames[i].format)
+            for i in range(len(frames))
+        ]
+        return self.as_stored([_stacked([part[0] for part in same]) for same in zip(*parts, strict=True)])
+
+    def planes_of(
+        self, images: Tensor, crop: Crop, sources: Sequence[Tensor], form: YuvFormat
+    ) -> list[Tensor]:
+        """Images to planes of the target, finished with the planes of their sources, which `form` is of."""
+        rgb = self._stored_rgb(images_to_rgb(images, crop))
+        if self.target.finish is not None:
+            return self._finished(rgb, sources, form)
+        width, height = self.target.size
+        return rgb_to_planes(rgb, self.target.format, height, width)
+
+    def as_stored(self, planes: list[Tensor]) -> list[Tensor]:
+        """Planes as results are kept: where NVENC takes them from the card's memory as it finds them."""
         return _joined(planes) if self.target.on_card else planes
 
     def _finished(self, rgb: Tensor, source: Sequence[Tensor], stored: YuvFormat) -> list[Tensor]:
-        """The planes of one picture, of the network's RGB image and of the planes of its source."""
+        """Planes of the network's RGB images and of the planes of their sources."""
         (width, height), form, finish = self.target.size, self.target.format, self.target.finish
         assert finish is not None
         light, chroma = self._source_samples(source, stored)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -84,10 +84,6 @@ class ShapedEngine(Engine):
     @abstractmethod
     def _load(self, folder: Path) -> Runner:
         """What `write` has written, ready to run."""
-
-    def _build(self, folder: Path, shape: Shape, any_size: bool) -> None:
-        """Have the engine for a shape, or for any, written."""
-        build_apart(self, folder, shape=shape, any_size=any_size)
 
     def example(self, shape: Sequence[int]) -> Tensor:
         """Images of a shape (batch, height, width), as what is built takes them: float32, channels_last."""
@@ -213,22 +209,44 @@ class ShapedEngine(Engine):
             results.append(run(part.contiguous(memory_format=torch.channels_last))[: size - missing])
         return torch.cat(results)
 
+    def together(self, batch: int) -> int:
+        """How many of a batch are built for. On a CPU one: more are no faster, and any count is served."""
+        return batch if self.device.type == "cuda" else 1
+
     def _shape(self, height: int, width: int, batch: int) -> Shape:
-        """What is built. On a CPU single pictures: a batch is no faster there, and any count is served."""
-        return (batch if self.device.type == "cuda" else 1), height, width
+        """What is built."""
+        return self.together(batch), height, width
 
     def _runner(self, shape: Shape, progress: Progress, any_size: bool = False) -> Runner:
         count, height, width = shape
         what = "any size" if any_size else f"{width}x{height}, batch {count}"
+        key = {"shape": "any" if any_size else list(shape)}
+        order = {"shape": shape, "any_size": any_size}
+        # A graph is for one size.
+        return self.made(what, key, order, progress, None if any_size else lambda: [self.example(shape)])
+
+    def made(
+        self,
+        what: str,
+        key: Mapping[str, Any],
+        order: Mapping[str, Any],
+        progress: Progress,
+        examples: Callable[[], Sequence[Tensor]] | None,
+    ) -> Any:
+        """What `write(folder, **order)` writes, loaded, from the cache if it is there under `key`.
+
+        On a card it is recorded for inputs like `examples()`, unless that is None. `what` says what it is
+        for. Raises `UnavailableError` if it cannot be built, and as torch does where memory is short.
+        """
         about = f"{self.model.card.name}, {self.precision}, {what}"
-        more = {"shape": "any" if any_size else list(shape), **self._parts()}
-        parts = engine_parts(self.model, self.name, self.device, self.precision, **more)
+        parts = engine_parts(self.model, self.name, self.device, self.precision, **key, **self._parts())
         try:
             run = get_or_build(
-                parts, lambda folder: self._build(folder, shape, any_size), self._load, about, progress.note
+                parts, lambda folder: build_apart(self, folder, **order), self._load, about, progress.note
             )
-            # A graph is for one size.
-            return run if any_size or self.device.type != "cuda" else self._recorded(run, shape, progress)
+            if examples is None or self.device.type != "cuda":
+                return run
+            return self._recorded(run, examples(), progress)
         except CgconvertError:
             raise
         except Exception as error:  # the compilers below fail in many ways
@@ -239,17 +257,16 @@ class ShapedEngine(Engine):
                 'use `engine="eager"`'
             ) from error
 
-    def _recorded(self, run: Runner, shape: Shape, progress: Progress) -> Runner:
+    def _recorded(self, run: Callable[..., Any], examples: Sequence[Tensor], progress: Progress) -> Any:
         """What was built as a CUDA graph, or as it is where it cannot be recorded.
 
         A graph saves launches, which matters for small pictures only. Raises as `run` does by itself, and
         where memory is short.
         """
-        example = self.example(shape)
         with torch.inference_mode(), exact_float32(self.device):
-            run(example)
+            run(*examples)
             try:
-                recorded = record_graph(run, example)
+                recorded = record_graph(run, *examples)
             except Exception as error:  # whatever a driver or a library objects to
                 if is_out_of_memory(error):
                     raise

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from cgconvert.engines.job import EngineJob
 from cgconvert.host.channels import StageClock
 from cgconvert.tensors.images import Crop
 from cgconvert.tensors.transfers import Arrival
+
+if TYPE_CHECKING:
+    from cgconvert.engines.whole import WholePass
 
 AnyFrame = TypeVar("AnyFrame")
 
@@ -85,7 +88,9 @@ class Translator(Generic[AnyFrame]):
     uploaded. Results come in the order of the frames, and none is lost: where memory runs short, what
     is in flight lands first, then the batch is halved, and the same frames go again. On a processor a batch
     is finished when it has been given. `flat` mends the results of flat frames, where the network needs it;
-    it converts them untiled, so that frames that go through in tiles stay as they are.
+    it converts them untiled, so that frames that go through in tiles stay as they are. `whole` takes frames
+    that it was built for from planes to planes in one. Flat frames go in steps, and all frames do from when
+    memory runs short.
     """
 
     def __init__(
@@ -94,8 +99,9 @@ class Translator(Generic[AnyFrame]):
         kind: FrameKind[AnyFrame],
         clock: StageClock,
         flat: FlatFrames | None = None,
+        whole: WholePass | None = None,
     ) -> None:
-        self.job, self.kind, self.clock, self.flat = job, kind, clock, flat
+        self.job, self.kind, self.clock, self.flat, self.whole = job, kind, clock, flat, whole
         self.flight: Flight[AnyFrame] | None = None
 
     def translate(self, batch: Sequence[AnyFrame]) -> Iterator[AnyFrame]:
@@ -121,6 +127,11 @@ class Translator(Generic[AnyFrame]):
             # The batch in flight takes memory too; only when it has landed is a single frame refused.
             crowded = self.flight is not None
             yield from self.finish()
+            if self.whole is not None:
+                self.whole.close()
+                self.whole = None
+                self.job.note("out of memory from planes to planes in one: in steps from then on")
+                continue
             if len(part) == 1 and crowded:
                 continue
             if len(part) == 1 and reason is not None:
@@ -153,6 +164,14 @@ class Translator(Generic[AnyFrame]):
         started = time.perf_counter()
         with torch.inference_mode():
             sources = self.kind.upload(frames)
+            if self.whole is not None and self.whole.takes(frames):
+                prepared = time.perf_counter()
+                stored = self._in_one(self.whole, sources)
+                self.clock.add("preprocess", prepared - started)
+                self.clock.add("translate", time.perf_counter() - prepared)
+                if stored is not None:
+                    return Flight(frames, self.kind.download(stored))
+                started = time.perf_counter()
             images, crop = self.kind.to_images(sources, frames)
             prepared = time.perf_counter()
             looked = None
@@ -167,6 +186,13 @@ class Translator(Generic[AnyFrame]):
         self.clock.add("translate", translated - prepared)
         self.clock.add("postprocess", time.perf_counter() - translated)
         return Flight(frames, arrival)
+
+    def _in_one(self, whole: WholePass, sources: Sequence[Tensor]) -> list[Tensor] | None:
+        """The results as they are stored; None if some frames are flat."""
+        stored, contrasts = whole(sources)
+        if self.flat is not None and min(self.flat.own_shares(self.flat.transfers.download([contrasts]))) < 1:
+            return None
+        return stored
 
     def _land(self, flight: Flight[AnyFrame] | None) -> Iterator[AnyFrame]:
         """Wait for a batch and yield its results."""

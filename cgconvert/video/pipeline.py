@@ -204,6 +204,7 @@ def run_video(
             asked = _engine_options(plan, kept)
             if route.others:
                 asked = replace(asked, device=str(where), batch=asked.batch if count is None else count)
+            pixels = (plan.expected_frames or 0) * plan.work_size[0] * plan.work_size[1]
             job = keeper.at(numbers[place]).ready(
                 plan.model,
                 asked,
@@ -211,12 +212,17 @@ def run_video(
                 relayed,
                 samples,
                 kind.stored_bytes(first[0]),
-                (plan.expected_frames or 0) * plan.work_size[0] * plan.work_size[1],
+                pixels,
             )
             flat = None
             if has_instance_norms(job.engine.model.generator):
                 flat = FlatFrames(job.engine, samples, job.note)
-            return Translator(job, kind, clock, flat)
+            whole = None
+            if route.target is not None:
+                from cgconvert.engines.whole import whole_pass
+
+                whole = whole_pass(job, kind, first, pixels, relayed)
+            return Translator(job, kind, clock, flat, whole)
 
         spread: Spread[Any] | None = None
         try:

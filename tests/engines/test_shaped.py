@@ -48,7 +48,7 @@ def test_a_graph_is_recorded_on_the_device_of_its_input_in_a_stream_of_its_own(c
     assert [stream.device for stream in cuda.streams] == [IMAGES.device]
     assert cuda.modes == ["thread_local"], "other threads decode and encode on the device meanwhile"
     result = recorded(torch.full((1, 3, 4, 4), 5.0))
-    assert cuda.replays == 1 and recorded.fixed_input.unique().tolist() == [5.0]
+    assert cuda.replays == 1 and recorded.fixed_inputs[0].unique().tolist() == [5.0]
     assert torch.equal(result, recorded.fixed_output) and result is not recorded.fixed_output
     assert not cuda.underway and not cuda.released
 
