@@ -114,6 +114,27 @@ class VideoOptions:
 
 
 @dataclass(frozen=True)
+class LiveOptions:
+    """How live pictures are converted.
+
+    `work_size`, `stroke`, `strength` and `keep_colours` mean what they mean for videos; without the first two
+    the size is chosen so that the network keeps up. `rate` is the most pictures per second that are
+    converted, None: all that come. After `seconds` it ends. `loop` plays a file again and again, `listen`
+    waits for a stream that somebody else sends, and `overwrite` replaces a file.
+    """
+
+    work_size: str | None = None
+    stroke: str | float | None = None
+    strength: float = 1.0
+    keep_colours: bool = False
+    rate: float | None = None
+    seconds: float | None = None
+    loop: bool = False
+    listen: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
 class ImageOptions:
     """How images are converted and written.
 

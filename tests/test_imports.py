@@ -20,7 +20,7 @@ LEVELS = [
     {"cgconvert.models"},
     {"cgconvert.scale"},
     {"cgconvert.engines"},
-    {"cgconvert.video", "cgconvert.pictures", "cgconvert.doctor", "cgconvert.arrays"},
+    {"cgconvert.video", "cgconvert.pictures", "cgconvert.doctor", "cgconvert.arrays", "cgconvert.live"},
     {"cgconvert.preview"},
     {"cgconvert.ui"},
     {"cgconvert"},

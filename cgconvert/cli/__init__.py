@@ -29,6 +29,7 @@ COMMANDS = {
     "video": ("cgconvert.cli.video:video", "Convert videos; sound, subtitles and timestamps are kept."),
     "dir": ("cgconvert.cli.images:directory", "Convert a folder of pictures with all its subfolders."),
     "image": ("cgconvert.cli.images:image", "Convert single pictures."),
+    "live": ("cgconvert.cli.live:live", "Convert a camera, a screen or a stream as it comes."),
     "preview": ("cgconvert.cli.preview:preview", "Show frames or pictures in several looks, on one sheet."),
     "ui": ("cgconvert.cli.ui:ui", "Open a page to see and convert videos and pictures."),
     "jobs": ("cgconvert.cli.jobs:jobs", "List, continue or remove interrupted videos."),
@@ -132,5 +133,7 @@ def leave(code: int) -> NoReturn:
     if any(isinstance(thread, Worker) for thread in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()
+        if code != Interrupted.exit_code:
+            os._exit(code)  # what is left of the run has been told and closed
         end_by_signal()
     sys.exit(code)

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from cgconvert.errors import CgconvertError
-from cgconvert.options import EngineOptions, ImageOptions, VideoOptions
+from cgconvert.options import EngineOptions, ImageOptions, LiveOptions, VideoOptions
 
 _OF_FUNCTIONS = (
     "best domains frozen generator manifest minutes model name order output photos shard teacher teacher_run "
@@ -24,10 +24,16 @@ _OF_FUNCTIONS = (
 )
 """Parameters of functions that an option of the same name sets, beside the fields of the option types."""
 
+_TYPES = (EngineOptions, VideoOptions, ImageOptions, LiveOptions)
+
 OPTIONS = {
     name: f"--{name.replace('_', '-')}"
     for name in (
-        *(field.name for kind in (EngineOptions, VideoOptions, ImageOptions) for field in fields(kind)),
+        *(
+            field.name
+            for kind in (EngineOptions, VideoOptions, ImageOptions, LiveOptions)
+            for field in fields(kind)
+        ),
         *_OF_FUNCTIONS.split(),
     )
 } | {"changes": "--set", "go_on": "--continue", "video": "--for"}

@@ -74,8 +74,8 @@ def load_model(name_or_path: str | Path) -> Model:
     weights = read_weights(path, card)
     if card.architecture == "torchscript" and not is_trusted(card.weights_sha256):
         raise ModelError(
-            f"{path}: it holds a TorchScript program, which is code: if you trust whoever made it, install "
-            f"it with `cgconvert models import {path} --name NAME --trust`"
+            f"{path}: it holds a TorchScript program, which is code: if you trust whoever made it, import "
+            "this file with `trust=True`"
         )
     try:
         generator = generator_with_weights(card.architecture, card.arguments, weights)

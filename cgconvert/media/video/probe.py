@@ -39,7 +39,7 @@ class VideoProbe:
         try:
             main = main_video_stream(self.container, path)
             frame, begins = _read_beginning(self.container, main, path)
-            self.info = _describe_video(self.container, main, frame)
+            self.info = describe_video(self.container, main, frame)
             self.streams = [
                 replace(
                     describe_stream(stream, self.container, stream == main), begins=begins.get(stream.index)
@@ -109,7 +109,7 @@ def _read_beginning(
     return first, begins
 
 
-def _describe_video(container: InputContainer, stream: av.VideoStream, frame: av.VideoFrame) -> StreamInfo:
+def describe_video(container: InputContainer, stream: av.VideoStream, frame: av.VideoFrame) -> StreamInfo:
     """Describe the main stream by its container and its first frame, which knows its format and colours."""
     assert stream.time_base is not None
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
