@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-import av
 import numpy as np
 
 from cgconvert.engines.job import EngineJob
@@ -29,7 +28,7 @@ from cgconvert.live.report import Latencies, LiveReport
 from cgconvert.live.size import choose_size, possible_sizes
 from cgconvert.media.live.places import sink_place, source_place
 from cgconvert.media.live.sink import StreamSink
-from cgconvert.media.live.source import Arrival, LiveSource, check_readable
+from cgconvert.media.live.source import Arrival, LiveSource, check_readable, noise_like
 from cgconvert.media.live.window import Window
 from cgconvert.media.picture.finish import finished
 from cgconvert.media.video.colour import ToPixels
@@ -163,7 +162,7 @@ class _Session:
         card = self.model.card
         largest = network_size(options.work_size, options.stroke, card, self.full_size, self.full_size)
         self.sizes = [largest] if self.is_fixed else possible_sizes(*largest)
-        example = self._example()
+        example = noise_like(self.info)  # content does not change what a picture costs
         middle = self.sizes[len(self.sizes) // 2]
         first = ToPixels(self.info, *middle)(example)
         self.job: EngineJob = create_job(self.model, replace(engine, batch=1), first[None], progress)
@@ -186,14 +185,6 @@ class _Session:
         self.arrived = 0
         self.began = self.ended = time.monotonic()
         self.sent = threading.Event()
-
-    def _example(self) -> av.VideoFrame:
-        """A picture to choose the size with, of noise: its content does not change what it costs."""
-        width, height = self.full_size
-        noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-        turned = np.rot90(noise, self.info.rotation // 90) if self.info.rotation else noise
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(turned), "rgb24")
-        return frame.reformat(format=self.info.pixel_format)
 
     # ---- threads
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 from av.codec.context import Flags
 
 from cgconvert.errors import InputError, UnavailableError, UsageError, first_line
@@ -156,3 +157,11 @@ def check_readable(place: Place) -> None:
     """Raise `UsageError` for a file that is not there, before a model is loaded."""
     if place.kind == "file" and not Path(place.url).is_file():
         raise UsageError(f"no such file: {place.url}")
+
+
+def noise_like(info: StreamInfo) -> av.VideoFrame:
+    """A picture of noise as a source of this description decodes them, in its size and pixel format."""
+    noise = np.random.default_rng(0).integers(0, 256, (info.height, info.width, 3), np.uint8)
+    turned = np.rot90(noise, info.rotation // 90) if info.rotation else noise
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(turned), "rgb24")
+    return frame.reformat(format=info.pixel_format)
