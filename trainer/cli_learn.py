@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from cgconvert.cli.status import create_progress
+from cgconvert.cli.wording import logs_json, say
 from cgconvert.progress import Progress
 
 FOLDER = click.Path(path_type=Path)
@@ -55,8 +56,10 @@ def learn(
     _warn_through(progress)
     result = learn_look(plan, progress)
     for line in result.figures:
-        click.echo(line)
-    click.echo(f"{plan.name} learned from {result.images} pictures: {result.model}, preview {result.preview}")
+        say(line)
+    say(f"{plan.name} learned from {result.images} pictures: {result.model}, preview {result.preview}")
+    if logs_json():  # the lines below are for who types
+        return
     if plan.is_video:
         click.echo(f"convert with it: cgconvert video {plan.source} --model {plan.name}")
     else:

@@ -20,7 +20,9 @@ LEAST_PASSWORD = 8
 @click.command(short_help="Open a page to see and convert videos and pictures.")
 @click.argument("folders", metavar="[FOLDER]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0: any free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    help=f"The port to listen on; 0: any free one. By default {PORT}, or any free one if that is taken.",
 )
 @click.option(
     "--host",
@@ -29,7 +31,7 @@ LEAST_PASSWORD = 8
     help=f"The address to listen on. Another one needs a password, in {PASSWORD} or typed in.",
 )
 @click.option("--browser/--no-browser", default=True, show_default=True, help="Open the page in the browser.")
-def ui(folders: tuple[Path, ...], port: int, host: str, browser: bool) -> None:
+def ui(folders: tuple[Path, ...], port: int | None, host: str, browser: bool) -> None:
     """Open a page in the browser: choose a video or pictures, see each look, convert.
 
     The page sees the FOLDERs and what is below them, or your home folder if none is named. Jobs go on
@@ -84,8 +86,13 @@ def _password() -> str:
     return password
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """A socket that listens. Raises `UsageError`."""
+def _listen(host: str, port: int | None) -> socket.socket:
+    """A socket that listens. Without a port it is `PORT`, or any free one. Raises `UsageError`."""
+    if port is None:
+        try:
+            return _listen(host, PORT)
+        except UsageError:  # most likely another page is open
+            port = 0
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.socket(family, socket.SOCK_STREAM)

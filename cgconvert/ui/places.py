@@ -45,14 +45,15 @@ class Places:
         return path
 
     def listed(self, text: str) -> dict[str, Any]:
-        """Return a folder's subfolders, videos and pictures, as plain data; "": the roots.
+        """Return a folder's subfolders, videos and pictures, as plain data; "": the roots, or the only one.
 
-        Hidden files are left out, and so are links that lead out and names that are no text.
+        Hidden files are left out, and so are links that lead out, names that are no text, and the folders
+        in which unfinished videos are kept.
         """
-        if not text:
+        if not text and len(self.roots) > 1:
             roots = [{"name": str(root), "path": str(root), "kind": "folder"} for root in self.roots]
             return {"path": "", "parent": None, "entries": roots, "more": 0}
-        folder = self.find(text)
+        folder = self.find(text or str(self.roots[0]))
         if not folder.is_dir():
             raise UsageError(f"{printable(folder)} is no folder")
         entries = []
@@ -65,7 +66,7 @@ class Places:
         except OSError as error:
             raise UsageError(f"{printable(folder)} cannot be read: {error.strerror}") from error
         entries.sort(key=lambda one: (one["kind"] != "folder", one["name"].casefold()))
-        parent = str(folder.parent) if folder not in self.roots else ""
+        parent = str(folder.parent) if folder not in self.roots else "" if len(self.roots) > 1 else None
         return {
             "path": str(folder),
             "parent": parent,
@@ -80,6 +81,8 @@ class Places:
             if entry.name.startswith("."):
                 return None
             if path.is_dir():
+                if path.suffix == ".part":
+                    return None
                 return {"name": entry.name, "path": str(path), "kind": "folder"}
             kind = "video" if is_video(path) else "picture" if is_picture(path) else None
             if kind is None or not path.is_file():

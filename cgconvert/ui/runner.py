@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -24,6 +26,7 @@ from cgconvert.errors import CgconvertError
 from cgconvert.host.folders import data_folder
 from cgconvert.host.interrupts import hear_termination
 from cgconvert.host.locks import locked
+from cgconvert.models.catalog import installed_path
 from cgconvert.ui.queue import Queue, QueuedJob
 
 LOOK = 0.3
@@ -84,12 +87,17 @@ def _is_a_job(pid: int) -> bool:
 def arguments_of(job: QueuedJob) -> list[str]:
     """The command line of a job; that of a look which has been begun continues it."""
     arguments = list(job.arguments)
-    if job.kind == "learn" and (data_folder() / "learn" / job.title / "checkpoint.pt").exists():
+    if job.kind == "learn" and (learning_folder(job) / "checkpoint.pt").exists():
         if "--minutes" in arguments:  # it ends when it would have ended
             place = arguments.index("--minutes")
             del arguments[place : place + 2]
         arguments.append("--continue")
     return arguments
+
+
+def learning_folder(job: QueuedJob) -> Path:
+    """Where the training of a look lives, with its preview."""
+    return data_folder() / "learn" / job.title
 
 
 def run_job(queue: Queue, job: QueuedJob) -> None:
@@ -110,7 +118,7 @@ def run_job(queue: Queue, job: QueuedJob) -> None:
             lines.put(line)
 
     threading.Thread(target=read, daemon=True).start()
-    told = Told()
+    told = Told(job.total if job.kind == "video" else None)
     stop_by: float | None = None
     wish = ""
     try:
@@ -121,7 +129,8 @@ def run_job(queue: Queue, job: QueuedJob) -> None:
                 while not lines.empty():
                     changes |= told.hear(lines.get())
             if changes:
-                queue.change(job.id, **changes)
+                with suppress(sqlite3.OperationalError):  # on a full disk the job itself may still end well
+                    queue.change(job.id, **changes)
             wish = queue.get(job.id).wish
             if wish and stop_by is None:
                 process.terminate()
@@ -138,27 +147,35 @@ def run_job(queue: Queue, job: QueuedJob) -> None:
 
 
 def _record(queue: Queue, job: QueuedJob, code: int, wish: str, told: Told) -> None:
-    """Write down how a job has ended."""
-    ended = {"ended": time.time(), "pid": None, "rate": None, "wish": ""}
+    """Write down how a job has ended. While the disk is full, this waits until there is room again."""
     if code == 0:
-        queue.change(job.id, state="done", text=told.outcome or "done", **ended)
+        state, why = "done", told.outcome or "done"
     elif wish == "cancel":
-        _remove_what_is_kept(job)
-        queue.change(job.id, state="cancelled", text="cancelled", **ended)
+        remove_what_is_kept(job)
+        state = why = "cancelled"
     elif wish == "pause" or code in (130, -signal.SIGINT):
-        queue.change(job.id, state="paused", text="paused", **ended)
+        state = why = "paused"
     else:
+        state = "failed"
         why = told.error or (
             f"its process was ended by signal {-code}; perhaps memory was short"
             if code < 0
             else told.last or f"it ended with code {code}"
         )
-        queue.change(job.id, state="failed", text=why, **ended)
+    while True:
+        try:
+            queue.change(job.id, state=state, text=why, ended=time.time(), pid=None, rate=None, wish="")
+            return
+        except sqlite3.OperationalError:
+            time.sleep(1)
 
 
-def _remove_what_is_kept(job: QueuedJob) -> None:
+def remove_what_is_kept(job: QueuedJob) -> None:
+    """Remove what is finished of a job that is cancelled. A look that was installed before stays."""
     from cgconvert.video.jobs import read_job, remove_job
 
+    if job.kind == "learn" and not installed_path(job.title).exists():
+        shutil.rmtree(learning_folder(job), ignore_errors=True)
     kept = read_job(Path(job.output)) if job.kind == "video" else None
     if kept is not None:
         with suppress(CgconvertError):
@@ -166,9 +183,14 @@ def _remove_what_is_kept(job: QueuedJob) -> None:
 
 
 class Told:
-    """What a job has told, line by line; `hear` returns what of it changes the job's row."""
+    """What a job has told, line by line; `hear` returns what of it changes the job's row.
 
-    def __init__(self) -> None:
+    A video that goes on counts only what is left. With `whole`, the frames that its first run counted, those
+    that are kept count as done.
+    """
+
+    def __init__(self, whole: int | None = None) -> None:
+        self.whole, self.kept = whole, 0
         self.notes: list[str] = []
         self.error = self.outcome = self.last = ""
 
@@ -182,21 +204,23 @@ class Told:
             return {}
         match kind:
             case "begin":
+                total = event.get("total")
+                self.kept = max(0, self.whole - total) if self.whole and total else 0
                 return {
                     "text": "",
-                    "done": 0,
-                    "total": event.get("total"),
+                    "done": self.kept,
+                    "total": self.kept + total if total else None,
                     "unit": event.get("unit") or "frame",
                     "rate": None,
                 }
             case "progress":
-                return {"done": event["done"], "rate": event.get("rate"), "text": ""}
+                return {"done": self.kept + event["done"], "rate": event.get("rate"), "text": ""}
             case "stage":
                 return {"text": event["task"]}
             case "error":
                 self.error = event["text"]
             case "done":
-                self.outcome = event["text"]
+                self.outcome = f"{self.outcome}\n{event['text']}".strip()
             case "note" | "message":
                 self.notes = [*self.notes, event["text"]][-MOST_NOTES:]
                 return {"notes": json.dumps(self.notes)}

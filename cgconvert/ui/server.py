@@ -8,9 +8,12 @@ import math
 import re
 import secrets
 import shutil
+import sqlite3
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,8 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from cgconvert.errors import CgconvertError, UsageError, printable
+from cgconvert.errors import CgconvertError, OutputError, UsageError, printable
+from cgconvert.host.files import output_error
 from cgconvert.host.folders import data_folder
 from cgconvert.models.catalog import list_models
 from cgconvert.options import EngineOptions
@@ -31,7 +35,7 @@ from cgconvert.sizes import check_work_size
 from cgconvert.ui.access import Access, Guard
 from cgconvert.ui.places import OutsideError, Places
 from cgconvert.ui.queue import Queue, QueuedJob
-from cgconvert.ui.runner import start_runner
+from cgconvert.ui.runner import learning_folder, remove_what_is_kept, start_runner
 from cgconvert.ui.studio import Look, Studio, described, video_options
 
 STATIC = Path(__file__).parent / "static"
@@ -41,6 +45,8 @@ LOOK = 0.7
 """Seconds between two looks at the queue while a job is under way. Without one nothing looks."""
 HEARTBEAT = 20.0
 MOST_EDGE = 1920
+KEPT_SECONDS = 24 * 3600.0
+"""How long a file that was dropped on the page is kept if no job is about it."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -51,6 +57,7 @@ class Page:
     def __init__(self, places: Places, queue: Queue, limit: int = MOST_UPLOAD) -> None:
         self.uploads = queue.folder / "uploads"
         self.uploads.mkdir(exist_ok=True)
+        self._forget_uploads(queue)
         self.places = Places([*places.roots, self.uploads])
         self.listed = places
         self.queue, self.limit = queue, limit
@@ -58,6 +65,13 @@ class Page:
         self.changed = asyncio.Event()
         self.news = asyncio.Condition()
         self.state = ""
+
+    def _forget_uploads(self, queue: Queue) -> None:
+        """Remove what was dropped on the page a day ago or earlier, and that no job on the list is about."""
+        needed = {parent for job in queue.jobs() for text in job.arguments for parent in Path(text).parents}
+        for folder in self.uploads.iterdir():
+            if folder not in needed and time.time() - folder.stat().st_mtime > KEPT_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
 
     async def watch(self) -> None:
         """Look at the queue while something is under way, and wake those who listen when it changes."""
@@ -86,7 +100,24 @@ def job_as_dict(job: QueuedJob) -> dict[str, Any]:
         "seconds_left": None if left is None else round(left),
         "has_report": bool(job.report) and Path(job.report).exists(),
         "has_result": job.state == "done" and bool(job.output) and Path(job.output).is_file(),
+        "has_folder": job.state == "done" and bool(job.output) and Path(job.output).is_dir(),
+        "preview": _preview_stamp(job),
     }
+
+
+def _preview_stamp(job: QueuedJob) -> int | None:
+    """A number that changes with the preview of a look that is learned; None: there is no preview."""
+    if job.kind != "learn":
+        return None
+    try:
+        return preview_of(job).stat().st_mtime_ns // 1_000_000
+    except OSError:
+        return None
+
+
+def preview_of(job: QueuedJob) -> Path:
+    """The growing preview of a look that is learned."""
+    return learning_folder(job) / "preview.jpg"
 
 
 def as_look(values: Any) -> Look:
@@ -122,6 +153,16 @@ async def told_errors(request: Request, error: Exception) -> Response:
     code = 403 if isinstance(error, OutsideError) else 400
     text = re.sub(r"`(\w+)(?:=([^`]+))?`", lambda m: m[1].replace("_", " "), str(error))
     return JSONResponse({"error": printable(text)}, code)
+
+
+async def told_queue(request: Request, error: Exception) -> Response:
+    """The queue's file cannot be read or written: mostly a full disk."""
+    return JSONResponse({"error": f"the queue of jobs cannot be written: {error}"}, 507)
+
+
+async def told_failure(request: Request, error: Exception) -> Response:
+    """What nobody foresaw. The server prints the traceback."""
+    return JSONResponse({"error": f"unexpected {type(error).__name__}: the terminal shows more"}, 500)
 
 
 def create_app(
@@ -178,7 +219,10 @@ def create_app(
         return FileResponse(made, media_type="video/mp4")
 
     async def plan(request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(_planned, page, await _json(request)))
+        planned = await run_in_threadpool(_planned, page, await _json(request))
+        return JSONResponse(
+            {"output": str(planned.output), "lines": list(planned.lines), "notes": list(planned.notes)}
+        )
 
     async def estimate(request: Request) -> Response:
         asked = await _json(request)
@@ -207,8 +251,8 @@ def create_app(
             raise UsageError("a job can be paused, resumed, cancelled and removed")
         before = queue.get(number)
         await run_in_threadpool(actions[what], number)
-        if what == "cancel" and before.state == "paused" and before.kind == "video":
-            await run_in_threadpool(_clear, before)
+        if what == "cancel" and before.state == "paused":
+            await run_in_threadpool(remove_what_is_kept, before)
         page.changed.set()
         return JSONResponse({})
 
@@ -228,7 +272,7 @@ def create_app(
 
     async def growing(request: Request) -> Response:
         job = queue.get(request.path_params["number"])
-        path = data_folder() / "learn" / job.title / "preview.jpg"
+        path = preview_of(job)
         if job.kind != "learn" or not path.is_file():
             raise UsageError("there is no preview yet")
         return FileResponse(path, media_type="image/jpeg")
@@ -283,7 +327,11 @@ def create_app(
             Mount("/static", StaticFiles(directory=STATIC)),
         ],
         lifespan=lifespan,
-        exception_handlers={CgconvertError: told_errors},
+        exception_handlers={
+            CgconvertError: told_errors,
+            sqlite3.OperationalError: told_queue,
+            Exception: told_failure,
+        },
     )
     app.add_middleware(Guard, access=access)
     return app
@@ -309,45 +357,83 @@ def _target(page: Page, path: Path, asked: dict[str, Any], look: Look) -> Path |
     return page.places.allowed(str(path.parent / name))
 
 
-def _planned(page: Page, asked: dict[str, Any]) -> dict[str, Any]:
-    """What will be done, in lines, and where the result goes."""
+@dataclass(frozen=True)
+class Planned:
+    """What will be done, in lines and notes, and where the result goes."""
+
+    output: Path
+    lines: Sequence[str]
+    notes: Sequence[str]
+
+
+def _planned(page: Page, asked: dict[str, Any]) -> Planned:
+    """Plan a conversion. Where the page names no result and the usual name is taken, it gets a number."""
     path, look = page.places.find(str(asked.get("path", ""))), as_look(asked)
     target = _target(page, path, asked, look)
+    waiting = {job.output for job in page.queue.jobs() if not job.is_over}
+    if target is not None and str(target) in waiting:
+        raise UsageError(f"a job for {printable(target.name)} is in the queue already")
+    try:
+        plan = _plan_of(path, target, look)
+        if target is not None or str(plan.output) not in waiting:
+            return plan
+    except OutputError:
+        if target is not None:
+            raise
+    if path.is_dir():
+        usual = path.with_name(f"{path.name}.{look.model}")  # what is there may be no folder: no plan helps
+        stem, suffix = usual.name, ""
+    else:
+        usual = _plan_of(path, None, look, overwrite=True).output
+        stem, suffix = usual.stem, usual.suffix
+    for number in count(2):
+        target = usual.with_name(f"{stem}-{number}{suffix}")
+        if str(target) not in waiting and not target.exists():
+            break
+    return _plan_of(path, target, look)
+
+
+def _plan_of(path: Path, target: Path | None, look: Look, overwrite: bool = False) -> Planned:
+    """Plan by the kind of the source. Raises what the plans raise."""
     if is_video(path):
         from cgconvert.video.plan import plan_video
 
-        video = plan_video(path, target, look.model, video_options(look), EngineOptions())
-        return {"lines": video.describe(), "output": str(video.output), "notes": list(video.warnings)}
+        wanted = replace(video_options(look), overwrite=overwrite)
+        video = plan_video(path, target, look.model, wanted, EngineOptions())
+        return Planned(video.output, video.describe(), video.warnings)
     from cgconvert.options import ImageOptions
     from cgconvert.pictures.plan import plan_dir, plan_images
 
-    options = ImageOptions(strength=look.strength, keep_colours=look.keep_colours, stroke=look.stroke)
+    options = ImageOptions(
+        strength=look.strength, keep_colours=look.keep_colours, stroke=look.stroke, overwrite=overwrite
+    )
     if path.is_dir():
         pictures = plan_dir(path, target, look.model, options, EngineOptions())
     else:
         pictures = plan_images([path], target, look.model, options, EngineOptions())
     output = pictures.output or pictures.files[0].output
-    if not path.is_dir() and output.exists():
-        raise UsageError(f"{printable(output.name)} exists already: choose another name")
+    assert isinstance(output, Path)  # the page knows no objects in buckets
+    if not path.is_dir() and output.exists() and not overwrite:
+        raise OutputError(f"{printable(output.name)} exists already: choose another name")
     lines = [line for line in pictures.describe() if not line.startswith("picture")]
-    return {"lines": lines, "output": str(output), "notes": list(pictures.notes)}
+    return Planned(output, lines, pictures.notes)
 
 
 def _conversion(page: Page, asked: dict[str, Any]) -> QueuedJob:
     """Put the conversion of a video, a picture or a folder of pictures into the queue."""
     path, look = page.places.find(str(asked.get("path", ""))), as_look(asked)
-    output = _planned(page, asked)["output"]
-    page.places.allowed(output)
-    if any(job.output == output and not job.is_over for job in page.queue.jobs()):
-        raise UsageError(f"a job for {printable(Path(output).name)} is in the queue already")
     command = "video" if is_video(path) else "dir" if path.is_dir() else "image"
-    arguments = [command, str(path), "--output", output, "--model", look.model]
-    arguments += ["--strength", f"{look.strength:g}"]
+    arguments = [command, str(path), "--model", look.model, "--strength", f"{look.strength:g}"]
     arguments += ["--keep-colours"] if look.keep_colours else []
     arguments += ["--stroke", look.stroke] if look.stroke else []
     arguments += ["--log", "json"] if command != "image" else []
+    arguments += ["--output"]
+    if any(job.arguments[: len(arguments)] == arguments and not job.is_over for job in page.queue.jobs()):
+        raise UsageError(f"{printable(path.name)} is in the queue already in this look")
+    output = str(_planned(page, asked).output)
+    page.places.allowed(output)
     kind = "video" if command == "video" else "pictures"
-    return page.queue.add(kind, f"{path.name} as {look.model}", path, output, arguments)
+    return page.queue.add(kind, f"{path.name} as {look.model}", path, output, [*arguments, output])
 
 
 def _learning(page: Page, asked: dict[str, Any]) -> QueuedJob:
@@ -369,18 +455,11 @@ def _learning(page: Page, asked: dict[str, Any]) -> QueuedJob:
         raise UsageError(f"there is a look {name} already: choose another name")
     if any(job.kind == "learn" and job.title == name and not job.is_over for job in page.queue.jobs()):
         raise UsageError(f"a look {name} is being learned already")
+    if (data_folder() / "learn" / name).exists():
+        raise UsageError(f"the learning of a look {name} was begun earlier: choose another name")
     option = "--photos" if source.is_dir() else "--for"
     arguments = ["learn", str(paintings), option, str(source), "--name", name, "--minutes", f"{minutes:g}"]
     return page.queue.add("learn", name, paintings, "", arguments)
-
-
-def _clear(job: QueuedJob) -> None:
-    """Remove what is kept of a paused job that is cancelled."""
-    from cgconvert.video.jobs import read_job, remove_job
-
-    kept = read_job(Path(job.output))
-    if kept is not None:
-        remove_job(kept)
 
 
 async def _receive(page: Page, request: Request) -> dict[str, Any]:
@@ -413,6 +492,8 @@ async def _receive(page: Page, request: Request) -> dict[str, Any]:
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, ClientDisconnect):
             raise UsageError("the upload was broken off") from None
+        if isinstance(error, OSError):
+            raise output_error(path, error) from error
         raise
     return {"path": str(path), "name": name}
 

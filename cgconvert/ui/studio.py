@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import threading
 import time
@@ -126,8 +127,9 @@ class Studio:
         }
 
     def _estimate_pictures(self, path: Path, look: Look) -> dict[str, Any]:
-        """By the time of one picture of a folder, the one in the middle."""
-        from cgconvert.progress import counted, seconds_as_clock
+        """By the time and the result of one picture of a folder, the one in the middle."""
+        from cgconvert.media.picture.codec import Picture, encode_picture
+        from cgconvert.progress import counted, seconds_as_clock, size_in_words
 
         found = pictures_in(path)
         if not found:
@@ -138,10 +140,23 @@ class Studio:
             painter = self._painter()
             painter.paint(read_picture_shot(middle), look.model, finish, look.stroke)  # makes it ready
             started = time.perf_counter()
-            painter.paint(read_picture_shot(middle), look.model, finish, look.stroke)
+            pixels = painter.paint(read_picture_shot(middle), look.model, finish, look.stroke)
+            result, _ = encode_picture(Picture(pixels), SUFFIXES[middle.suffix.lower()])
             seconds = (time.perf_counter() - started) * len(found)
-        text = f"about {seconds_as_clock(seconds)} for {counted(len(found), 'picture')}"
-        return {"seconds": seconds, "text": text, "too_large": False}
+        size, free = len(result) * len(found), shutil.disk_usage(path.parent).free
+        is_too_large = size > free
+        text = (
+            f"about {seconds_as_clock(seconds)} for {counted(len(found), 'picture')}, results of about "
+            f"{size_in_words(size)} ({size_in_words(free)} are free{' and too few' if is_too_large else ''})"
+        )
+        return {
+            "seconds": seconds,
+            "result_bytes": size,
+            "disk_bytes": size,
+            "free": free,
+            "text": text,
+            "too_large": is_too_large,
+        }
 
     def close(self) -> None:
         """Remove the clips."""

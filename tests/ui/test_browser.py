@@ -30,7 +30,7 @@ def tab() -> Iterator[Any]:
         pytest.skip("no chromium here: install the distribution's, such as apt-get install chromium")
     with playwright.sync_playwright() as running:
         browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
+        page = browser.new_context().new_page()
         page.set_default_timeout(60_000)
         page.thrown = []
         page.on("pageerror", lambda error: page.thrown.append(str(error)))
@@ -47,6 +47,12 @@ def until(tab: Any, script: str, seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
+def split(tab: Any) -> str:
+    """Where the result begins."""
+    told: str = tab.evaluate("document.getElementById('view').style.getPropertyValue('--split')")
+    return told
+
+
 def jobs_say(tab: Any, word: str) -> None:
     until(tab, f"document.getElementById('jobs').innerText.includes('{word}')")
 
@@ -59,15 +65,22 @@ def test_from_a_video_to_its_result_over_a_killed_server(
     (media / "x.png").rename(media / '<img src=x onerror="document.title=1">.png')
     tab.goto(server.start())
     assert "token" not in tab.url
-    tab.click("#files button")
     tab.click("#files button:has-text('long.mp4')")
     until(tab, "document.getElementById('after').src.startsWith('blob:')")
     assert tab.title() == "cgconvert"  # no script of a name has run
     # The slider moves by keyboard, and says what it does.
     tab.focus("#split")
     tab.keyboard.press("Home")
-    assert tab.evaluate("document.getElementById('compare').style.getPropertyValue('--split')") == "0%"
+    assert split(tab) == "0%"
     assert tab.get_attribute("#split", "aria-valuetext") == "0% before, 100% after"
+    # And it is dragged.
+    place = tab.locator("#compare").bounding_box()
+    middle = place["y"] + place["height"] / 2
+    tab.mouse.move(place["x"] + place["width"] * 0.1, middle)
+    tab.mouse.down()
+    tab.mouse.move(place["x"] + place["width"] * 0.75, middle, steps=5)
+    tab.mouse.up()
+    assert 73 <= float(split(tab).rstrip("%")) <= 77  # a thumb's width is not part of its way
     before = tab.get_attribute("#after", "src")
     tab.click("#looks label:has-text('small')")
     until(tab, f"document.getElementById('after').src !== '{before}'")
@@ -78,11 +91,19 @@ def test_from_a_video_to_its_result_over_a_killed_server(
     until(tab, "!document.getElementById('offline').hidden")
     tab.goto(server.start())  # another port, and another session
     jobs_say(tab, "Running")  # it has gone on meanwhile
-    tab.click("#jobs button:has-text('Pause')")
+    other = tab.context.new_page()  # a second tab sees the same, and what it does is seen here
+    other.goto(server.root)
+    jobs_say(other, "Running")
+    other.bring_to_front()
+    other.click("#jobs button:has-text('Pause')")
+    jobs_say(other, "Paused")
+    tab.bring_to_front()
     jobs_say(tab, "Paused")
+    other.close()
     tab.click("#jobs button:has-text('Resume')")
     jobs_say(tab, "Done")
     tab.click("#jobs button:has-text('Report')")
+    until(tab, "document.getElementById('report').open")
     assert "750 of 750" in tab.inner_text("#report")
     typed = media / "typed.mp4"
     with pytest.raises(SystemExit):
@@ -95,7 +116,6 @@ def test_cancel_and_the_width_of_a_phone(tab: Any, server: Server, media: Path, 
     make_clip(media / "long.mp4", Clip(frames=4 * resume.SEGMENT_FRAMES, width=320, height=240))
     tab.set_viewport_size({"width": 360, "height": 700})
     tab.goto(server.start())
-    tab.click("#files button")
     tab.click("#files button:has-text('long.mp4')")
     tab.click("#looks label:has-text('small')")
     until(tab, "document.getElementById('where').textContent.endsWith('long.small.mp4')")

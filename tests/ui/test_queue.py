@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,6 +55,32 @@ def test_a_job_gives_what_the_command_gives_although_one_before_fails(
     assert ended.text.startswith("Converted 20 frames")
     assert Path(ended.report).stat().st_size > 100
     assert typed(media / "in.mp4", media / "typed.mp4") == (media / "out.mp4").read_bytes()
+
+
+@pytest.mark.slow
+def test_pause_resume_and_a_killed_runner_give_the_same_result(
+    queue: Queue, media: Path, small_model: str
+) -> None:
+    """A job is paused and resumed, its runner is killed, and the next runner ends it."""
+    clip = make_clip(media / "long.mp4", Clip(frames=2 * resume.SEGMENT_FRAMES + 100, width=320, height=240))
+    job = add(queue, clip)
+    start_runner(queue)
+    until(lambda: queue.get(job.id).done > resume.SEGMENT_FRAMES)
+    queue.pause(job.id)
+    until(lambda: queue.get(job.id).state == "paused")
+    until(lambda: not queue.has_runner())
+    assert not Path(job.output).exists()
+    queue.resume(job.id)
+    runner = subprocess.Popen([sys.executable, "-m", "cgconvert.ui.runner", str(queue.folder)])
+    until(lambda: queue.get(job.id).state == "running" and queue.get(job.id).done > 0)
+    assert queue.get(job.id).done >= resume.SEGMENT_FRAMES  # it goes on behind what it has kept
+    runner.kill()
+    runner.wait()
+    assert queue.get(job.id).state == "running"  # nobody was left who could have written anything else
+    start_runner(queue)
+    until(lambda: queue.get(job.id).is_over, 120)
+    assert queue.get(job.id).state == "done", queue.get(job.id).text
+    assert typed(clip, media / "typed.mp4") == Path(job.output).read_bytes()
 
 
 @pytest.mark.slow
@@ -125,6 +153,36 @@ def test_a_job_ends_when_its_runner_has_gone(tmp_path: Path) -> None:
     process.stdin.close()
     # 0 is what --watch ends with once it waits; before that the command is interrupted.
     assert process.wait(60) in (0, 130, -signal.SIGINT, -signal.SIGTERM)
+
+
+def test_what_is_kept_of_a_video_counts_as_done() -> None:
+    told = Told(1000)  # frames that its first run counted
+    begun = told.hear('{"event": "begin", "task": "a", "total": 750, "unit": "frame"}\n')
+    assert (begun["done"], begun["total"]) == (250, 1000)
+    assert told.hear('{"event": "progress", "done": 5, "rate": 2.0}\n')["done"] == 255
+    anew = Told(1000).hear('{"event": "begin", "task": "a", "total": 1000, "unit": "frame"}\n')
+    assert (anew["done"], anew["total"]) == (0, 1000)
+
+
+def test_a_full_disk_makes_the_last_word_wait(
+    queue: Queue, media: Path, small_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result is there, so the job must not be forgotten and begun again."""
+    job = add(queue, media / "in.mp4")
+    change = Queue.change
+    refused: list[str] = []
+
+    def full(self: Queue, number: int, **values: Any) -> None:
+        what = "end" if "ended" in values else "progress" if "done" in values else ""
+        if what == "progress" or (what == "end" and "end" not in refused):
+            refused.append(what)
+            raise sqlite3.OperationalError("database or disk is full")
+        change(self, number, **values)
+
+    monkeypatch.setattr(Queue, "change", full)
+    run_queue(queue)
+    assert set(refused) == {"progress", "end"}
+    assert queue.get(job.id).state == "done"
 
 
 def test_lines_that_are_no_json_are_kept_as_the_last_word() -> None:

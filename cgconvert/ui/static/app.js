@@ -1,7 +1,7 @@
 // The page. It has no framework and loads nothing from elsewhere. Text from files is only ever set as text.
 
 const $ = (id) => document.getElementById(id);
-const state = { media: null, path: "", folder: "", t: 0, looks: [], limit: 0, learn: false, jobs: "", ready: new Set() };
+const state = { media: null, asked: null, path: "", folder: "", pictures: 0, t: 0, looks: [], limit: 0, learn: false, ready: null };
 const learning = { paintings: "", source: "" };
 
 function make(tag, properties = {}, ...children) {
@@ -21,6 +21,8 @@ const size = (bytes) => {
   while (n >= 1000 && unit < 4) { n /= 1024; unit += 1; }
   return `${n < 10 && unit ? n.toFixed(1) : Math.round(n)} ${units[unit]}`;
 };
+const counted = (number, unit) => `${number} ${unit}${number === 1 ? "" : "s"}`;
+const sentence = (text) => { const all = text ? text[0].toUpperCase() + text.slice(1) : ""; return /[\w)]$/.test(all) ? `${all}.` : all; };
 const say = (text) => { $("status").textContent = text; };
 
 async function ask(address, body) {
@@ -29,7 +31,7 @@ async function ask(address, body) {
     headers: { "content-type": "application/json", "x-cgconvert": "1" },
   };
   let answer;
-  try { answer = await fetch(address, options); } catch { throw new Error("The server does not answer."); }
+  try { answer = await fetch(address, options); } catch { throw new Error("The server does not answer. Start cgconvert ui again."); }
   if (!answer.ok) {
     const told = await answer.json().catch(() => ({}));
     throw new Error(told.error || `The server answers ${answer.status}.`);
@@ -41,7 +43,7 @@ const askJson = async (address, body) => (await ask(address, body)).json();
 function problem(error) {
   const text = error && error.message ? error.message : "";
   $("problem").hidden = !text;
-  $("problem").textContent = text ? text[0].toUpperCase() + text.slice(1) : "";
+  $("problem").textContent = sentence(text);
 }
 
 // --- files ---------------------------------------------------------------------------------------------------
@@ -49,82 +51,137 @@ function problem(error) {
 async function open(folder) {
   let listed;
   try { listed = await askJson(`/api/files?path=${encodeURIComponent(folder)}`); } catch (error) {
-    $("files-note").textContent = error.message;
+    $("files-note").textContent = sentence(error.message);
     return;
   }
+  const moves = $("choose").contains(document.activeElement) && listed.path !== state.folder;
   state.folder = listed.path;
-  const crumbs = [];
+  state.pictures = listed.entries.filter((entry) => entry.kind === "picture").length;
+  const crumbs = [make("span", { className: "note", textContent: listed.path })];
   if (listed.parent !== null) {
     const up = make("button", { textContent: "↑ up", type: "button" });
     up.setAttribute("aria-label", "One folder up");
     up.onclick = () => open(listed.parent);
-    crumbs.push(up, make("span", { className: "note", textContent: listed.path }));
+    crumbs.unshift(up);
   }
   $("crumbs").replaceChildren(...crumbs);
-  $("files").replaceChildren(...listed.entries.map((entry) => {
-    const sign = make("span", { className: `sign ${entry.kind}` });
-    sign.setAttribute("aria-hidden", "true");
-    const name = make("span", { className: "name", textContent: entry.name, title: entry.name });
-    const detail = make("span", { className: "size", textContent: entry.bytes === undefined ? "" : size(entry.bytes) });
-    const button = make("button", { type: "button" }, sign, name, detail);
-    button.setAttribute("aria-label", `${entry.kind} ${entry.name} ${detail.textContent}`);
-    button.dataset.path = entry.path;
-    button.onclick = () => (entry.kind === "folder" ? open(entry.path) : choose(entry.path, entry.kind));
-    return make("li", {}, button);
-  }));
-  $("use-folder").hidden = state.learn || !listed.entries.some((entry) => entry.kind === "picture");
+  const rows = new Map([...$("files").querySelectorAll("button")].map((button) => [button.dataset.path, button]));
+  $("files").replaceChildren(...listed.entries.map((entry) => make("li", {}, rows.get(entry.path) || row(entry))));
+  markChosen();
+  $("use-folder").hidden = state.learn || !state.pictures;
+  $("use-folder").textContent = `Convert all ${counted(state.pictures, "picture")} here`;
   $("files").hidden = !listed.entries.length;
   $("files-note").textContent = !listed.entries.length ? "There is no video or picture in this folder."
     : listed.more ? `${listed.more} more are not listed.` : "";
+  offerFolder();
+  if (moves) {  // what had the focus is gone: a keyboard goes on where the folder begins
+    ($("files").querySelector("button") || $("crumbs").querySelector("button"))?.focus();
+    say(`Folder ${listed.path}: ${listed.entries.length} entries.`);
+  }
+}
+
+function row(entry) {
+  const sign = make("span", { className: `sign ${entry.kind}` });
+  sign.setAttribute("aria-hidden", "true");
+  const name = make("span", { className: "name", textContent: entry.name, title: entry.name });
+  const detail = make("span", { className: "size", textContent: entry.bytes === undefined ? "" : size(entry.bytes) });
+  const button = make("button", { type: "button" }, sign, name, detail);
+  button.setAttribute("aria-label", `${entry.kind} ${entry.name} ${detail.textContent}`);
+  button.dataset.path = entry.path;
+  button.onclick = () => (entry.kind === "folder" ? open(entry.path) : choose(entry.path, entry.kind));
+  return button;
+}
+
+function markChosen() {
+  const chosen = state.learn ? learning.source : state.media?.path;
+  for (const button of $("files").querySelectorAll("button")) button.setAttribute("aria-current", String(button.dataset.path === chosen));
 }
 
 async function choose(path, kind) {
   if (state.learn) {
-    if (kind === "video") { learning.source = path; $("source").textContent = path; }
+    if (kind === "video") learnFor(path);
     return;
   }
   problem(null);
-  try { state.media = await askJson(`/api/media?path=${encodeURIComponent(path)}`); } catch (error) {
+  const asked = state.asked = {};
+  let media;
+  try { media = await askJson(`/api/media?path=${encodeURIComponent(path)}`); } catch (error) {
+    if (asked !== state.asked) return;
     state.media = null;
     $("view").hidden = true;
     $("empty").hidden = false;
+    $("work-title").textContent = "See it";
+    markChosen();
     problem(error);
     return;
   }
-  const media = state.media;
-  for (const button of $("files").querySelectorAll("button")) button.setAttribute("aria-current", String(button.dataset.path === path));
+  if (asked !== state.asked) return;  // something else was chosen meanwhile
+  state.media = media;
+  markChosen();
   $("empty").hidden = true;
   $("view").hidden = false;
   $("side").hidden = $("clip").hidden = true;
   $("clip").removeAttribute("src");
+  for (const id of ["before", "after"]) $(id).removeAttribute("src");
   $("work-title").textContent = media.name;
   $("time-row").hidden = $("play").hidden = media.kind !== "video";
   $("grid").hidden = media.kind !== "folder";
+  $("queued").hidden = true;
   state.t = 0;
   if (media.kind === "video") {
     const last = Math.max(0, (media.duration || 0) - 1 / media.rate);
     Object.assign($("time"), { max: last, step: 1 / media.rate, value: last / 3 });
-    state.t = last / 3;
-    $("facts").textContent = `${media.width}x${media.height}, ${media.rate.toFixed(2)} frames/s, ${clock(media.duration || 0)}, ${size(media.bytes)}`;
+    state.t = Number($("time").value);
+    $("facts").textContent = `${media.width}x${media.height}, ${Number(media.rate.toFixed(2))} frames/s, ${clock(media.duration || 0)}, ${size(media.bytes)}`;
   } else if (media.kind === "picture") $("facts").textContent = size(media.bytes);
   else {
-    $("facts").textContent = `${media.count} pictures${media.count > media.pictures.length ? `, of which ${media.pictures.length} are shown` : ""}`;
+    $("facts").textContent = counted(media.count, "picture") + (media.count > media.pictures.length ? `, of which ${media.pictures.length} are shown` : "");
     state.path = media.pictures[0].path;
   }
   if (media.kind !== "folder") state.path = media.path;
   $("output").value = "";
   showClock();
   if (media.kind === "folder") showGrid();
+  if (matchMedia("(max-width: 45rem)").matches) $("work").scrollIntoView({ block: "start" });
   refresh(true);
 }
 
+// --- pictures as a grid --------------------------------------------------------------------------------------
+
+let inSight = null;
 function showGrid() {
+  inSight?.disconnect();
+  inSight = new IntersectionObserver((seen) => {
+    for (const one of seen) one.target.dataset.seen = one.isIntersecting ? "1" : "";
+    paintGrid();
+  });
   $("grid").replaceChildren(...state.media.pictures.map((one) => {
-    const image = make("img", { alt: "", loading: "lazy", src: frameAddress({ path: one.path, edge: 320, plain: true }) });
-    const button = make("button", { type: "button" }, make("figure", {}, image, make("figcaption", { textContent: one.name })));
+    const before = make("img", { alt: "", loading: "lazy", src: frameAddress({ path: one.path, edge: 320, plain: true }) });
+    const after = make("img", { alt: "", className: "over", hidden: true });
+    const layers = make("div", { className: "layers" }, before, after);
+    const button = make("button", { type: "button" }, make("figure", {}, layers, make("figcaption", { textContent: one.name })));
+    button.dataset.path = one.path;
+    button.setAttribute("aria-label", `Show ${one.name} large`);
     button.onclick = () => { state.path = one.path; refresh(true); };
+    inSight.observe(button);
     return button;
   }));
+}
+
+let paintingGrid = false;
+async function paintGrid() {  // one after the other, and only what is in sight; a new look begins anew
+  if (paintingGrid || painting || state.media?.kind !== "folder") return;
+  paintingGrid = true;
+  const media = state.media;
+  for (;;) {
+    const wanted = JSON.stringify(look());
+    const cell = [...$("grid").children].find((one) => one.dataset.seen && one.dataset.look !== wanted);
+    if (!cell || painting || state.media !== media) break;
+    const image = cell.querySelector(".over");
+    cell.dataset.look = wanted;
+    await put(image, frameAddress({ path: cell.dataset.path, edge: 320 })).then(() => { image.hidden = false; }, () => {});
+  }
+  paintingGrid = false;
 }
 
 // --- the frame -----------------------------------------------------------------------------------------------
@@ -167,7 +224,10 @@ async function refresh(isNew = false) {
   clearTimeout(slow);
   $("busy").hidden = true;
   painting = false;
-  if (again !== null) { const next = again; again = null; refresh(next); } else plan();
+  if (again !== null) { const next = again; again = null; refresh(next); return; }
+  for (const cell of $("grid").children) cell.setAttribute("aria-current", String(cell.dataset.path === state.path));
+  plan();
+  paintGrid();
 }
 
 const showClock = () => {
@@ -175,11 +235,15 @@ const showClock = () => {
   $("time").setAttribute("aria-valuetext", clock(state.t));
 };
 
+let plans = 0;
 async function plan() {
   if (!state.media) return;
-  $("estimate").textContent = "";
+  const number = ++plans;
+  $("estimate").replaceChildren();
+  $("estimate").classList.remove("problem");
   try {
     const planned = await askJson("/api/plan", { ...look(), path: state.media.path, output: $("output").value });
+    if (number !== plans) return;
     const name = planned.output.split(/[\\/]/).pop();
     $("output").placeholder = name;
     $("where").textContent = `Result: ${planned.output}`;
@@ -187,10 +251,17 @@ async function plan() {
     $("plan-notes").replaceChildren(...planned.notes.map((note) => make("li", { textContent: note })));
     $("start").disabled = false;
   } catch (error) {
-    $("where").textContent = error.message;
+    if (number !== plans) return;
+    $("plan-notes").replaceChildren();
+    $("where").textContent = sentence(error.message);
     $("where").classList.add("problem");
     $("start").disabled = true;
   }
+}
+
+function showFacts(list, facts) {
+  list.replaceChildren(...Object.entries(facts).filter(([, value]) => value !== undefined && value !== "")
+    .flatMap(([name, value]) => [make("dt", { textContent: name }), make("dd", { textContent: String(value) })]));
 }
 
 async function busily(button, word, work) {
@@ -206,7 +277,7 @@ async function showAll() {
   $("side").hidden = false;
   const cells = state.looks.map((one) => {
     const image = make("img", { alt: `The frame as ${one.title}` });
-    const button = make("button", { type: "button" }, make("figure", {}, image, make("figcaption", { textContent: one.title })));
+    const button = make("button", { type: "button" }, make("figure", {}, image, make("figcaption", { textContent: shortly(one.title) })));
     button.onclick = () => {
       for (const input of $("looks").querySelectorAll("input")) input.checked = input.value === one.name;
       refresh();
@@ -219,12 +290,11 @@ async function showAll() {
 
 async function playClip() {
   const query = new URLSearchParams({ path: state.path, t: state.t, ...look() });
-  const blob = await (await ask(`/api/clip?${query}`)).blob();
-  const old = $("clip").src;
-  $("clip").src = `/api/clip?${query}`;
-  if (old.startsWith("blob:")) URL.revokeObjectURL(old);
+  const address = `/api/clip?${query}`;
+  await (await ask(address)).body.cancel();  // it is made now, or an error says why not; the player asks again
+  $("clip").src = address;
   $("clip").hidden = false;
-  say(`Three seconds are ready, ${size(blob.size)}.`);
+  say("Three seconds are ready.");
   await $("clip").play().catch(() => {});
 }
 
@@ -236,11 +306,12 @@ function describe(job) {
   if (job.wish) return job.wish === "pause" ? "Pausing: finishing what cannot be interrupted" : "Cancelling";
   const parts = [STATES[job.state]];
   if (job.state === "running" && job.total && !job.text) {
-    parts.push(`${job.done} of ${job.total} ${job.unit}s`);
+    parts.push(`${job.done} of ${counted(job.total, job.unit)}`);
     if (job.seconds_left !== null) parts.push(`${clock(job.seconds_left)} left`);
   }
-  if (job.text && !["paused", "cancelled", "done"].includes(job.text)) parts.push(job.text);
-  return parts.join(", ");
+  if (["running", "failed"].includes(job.state) && job.text) parts.push(job.text);
+  if (job.state === "paused" && job.total && job.done) parts.push(`${job.done} of ${counted(job.total, job.unit)}`);
+  return parts.join(job.state === "failed" ? ": " : ", ");
 }
 
 function jobActions(job) {
@@ -250,9 +321,8 @@ function jobActions(job) {
   const buttons = job.wish ? [] : able.map((what) => {
     const button = make("button", { type: "button", textContent: words[what] });
     button.setAttribute("aria-label", `${words[what]}: ${job.title}`);
-    button.dataset.key = `${job.id}-${what}`;
     button.onclick = () => {
-      if (what === "cancel" && !confirm(`Cancel ${job.title}? What is finished of it is thrown away.`)) return;
+      if (what === "cancel" && job.state !== "waiting" && !confirm(`Cancel ${job.title}? What is finished of it is thrown away.`)) return;
       ask(`/api/jobs/${job.id}/${what}`, {}).catch(problem);
     };
     return button;
@@ -261,44 +331,83 @@ function jobActions(job) {
     buttons.unshift(make("a", { href: `/api/jobs/${job.id}/result?show`, target: "_blank", textContent: "Open result" }),
       make("a", { href: `/api/jobs/${job.id}/result`, textContent: "Save result" }));
   }
+  if (job.has_folder) {
+    const button = make("button", { type: "button", textContent: "See results" });
+    button.onclick = () => { show(false); open(job.output); choose(job.output, "folder"); };
+    buttons.unshift(button);
+  }
+  if (job.kind === "learn" && job.state === "done") {
+    const button = make("button", { type: "button", className: "primary", textContent: "Use this look" });
+    button.onclick = () => useLook(job.title).catch(problem);
+    buttons.unshift(button);
+  }
   if (job.has_report && job.state === "done") {
     const button = make("button", { type: "button", textContent: "Report" });
-    button.dataset.key = `${job.id}-report`;
     button.onclick = () => showReport(job).catch(problem);
-    buttons.push(button);
+    buttons.splice(buttons.length - 1, 0, button);  // before what removes the job from the list
   }
   return buttons;
 }
 
-function showJobs(jobs) {
-  const focused = document.activeElement?.dataset?.key;
-  $("no-jobs").hidden = jobs.length > 0;
-  $("jobs").replaceChildren(...jobs.slice().reverse().map((job) => {
-    const words = make("p", { className: "note" }, make("span", { className: `state ${job.state}`, textContent: describe(job) }));
-    const item = make("li", {}, make("h3", { textContent: job.kind === "learn" ? `Learning ${job.title}` : job.title }), words);
-    if (job.state === "running") {
-      const bar = make("progress", { max: job.total || 1 });
-      if (job.total && !job.text) bar.value = job.done;
-      bar.setAttribute("aria-label", `${job.title}: ${describe(job)}`);
-      item.append(bar);
-    }
-    if (job.kind === "learn" && ["running", "done", "paused"].includes(job.state) && job.done) {
-      const image = make("img", { alt: `What ${job.title} has learned so far`, src: `/api/jobs/${job.id}/preview?${Math.floor(Date.now() / 8000)}` });
-      image.onerror = () => image.remove();
-      item.append(image);
-    }
-    if (job.state === "done" && job.output) item.append(make("p", { className: "note", textContent: job.output }));
-    item.append(make("div", { className: "actions" }, ...jobActions(job)));
-    return item;
-  }));
-  if (focused) $("jobs").querySelector(`[data-key="${focused}"]`)?.focus();
-  const ended = jobs.filter((job) => job.state === "done");
-  for (const job of ended) {
-    if (state.ready.has(job.id)) continue;
-    state.ready.add(job.id);
-    if (state.jobs) { say(`${job.title} is done.`); if (job.kind === "learn") loadLooks(); else open(state.folder); }
+const items = new Map();  // what the list shows, by job: it is changed in place, so that focus and clicks hold
+
+function itemOf(job) {
+  if (!items.has(job.id)) {
+    const state = make("span"), bar = make("progress"), image = make("img", { hidden: true }), told = make("p", { className: "note told" });
+    const notes = make("ul", { className: "notes" }), actions = make("div", { className: "actions" });
+    const details = make("details", {}, make("summary"), notes);
+    const title = make("h3", { textContent: job.kind === "learn" ? `Learning ${job.title}` : job.title });
+    image.onload = () => { image.hidden = false; };
+    image.onerror = () => { image.hidden = true; };
+    items.set(job.id, { item: make("li", {}, title, make("p", { className: "note" }, state), bar, image, told, details, actions), state, bar, image, told, details, notes, actions });
   }
-  state.jobs = "known";
+  return items.get(job.id);
+}
+
+function showJob(job) {
+  const shown = itemOf(job), words = describe(job);
+  if (shown.state.textContent !== words) Object.assign(shown.state, { className: `state ${job.state}`, textContent: words });
+  shown.bar.hidden = job.state !== "running";
+  if (job.total && !job.text) Object.assign(shown.bar, { max: job.total, value: job.done });
+  else shown.bar.removeAttribute("value");
+  shown.bar.setAttribute("aria-label", `${job.title}: ${words}`);
+  if (job.preview && shown.image.dataset.stamp !== String(job.preview)) {
+    shown.image.dataset.stamp = job.preview;
+    Object.assign(shown.image, { alt: `On the left pictures of the source, then what ${job.title} has made of them, the newest on the right`, src: `/api/jobs/${job.id}/preview?${job.preview}` });
+  }
+  const told = job.state === "done" ? job.text.split("\n") : [];
+  shown.told.textContent = job.kind === "learn" ? "" : told.join("\n");
+  const notes = job.kind === "learn" ? [...job.notes, ...told] : job.notes;
+  if (shown.details.dataset.notes !== notes.join("\n")) {
+    shown.details.dataset.notes = notes.join("\n");
+    shown.details.hidden = !notes.length;
+    shown.details.firstChild.textContent = counted(notes.length, "note");
+    shown.notes.replaceChildren(...notes.map((note) => make("li", { textContent: note })));
+  }
+  const able = [job.state, job.wish, job.has_result, job.has_folder, job.has_report].join();
+  if (shown.actions.dataset.able !== able) {
+    const focused = shown.actions.contains(document.activeElement);
+    shown.actions.dataset.able = able;
+    shown.actions.replaceChildren(...jobActions(job));
+    if (focused) shown.actions.querySelector("button, a")?.focus();
+  }
+  return shown.item;
+}
+
+function showJobs(jobs) {
+  $("no-jobs").hidden = jobs.length > 0;
+  const wanted = jobs.slice().reverse().map(showJob);
+  for (const id of items.keys()) if (!jobs.some((job) => job.id === id)) items.delete(id);
+  for (const old of [...$("jobs").children]) if (!wanted.includes(old)) old.remove();
+  wanted.forEach((item, place) => { if ($("jobs").children[place] !== item) $("jobs").insertBefore(item, $("jobs").children[place] || null); });
+  const over = jobs.filter((job) => ["done", "failed"].includes(job.state)), first = state.ready === null;
+  const known = state.ready || new Set();
+  state.ready = new Set(over.map((job) => job.id));
+  for (const job of over) {
+    if (first || known.has(job.id)) continue;
+    say(job.state === "done" ? `${job.title} is done.` : `${job.title} has failed.`);
+    if (job.kind === "learn") loadLooks().catch(problem); else open(state.folder);
+  }
 }
 
 async function showReport(job) {
@@ -310,18 +419,28 @@ async function showReport(job) {
       "Other streams": `${report.streams.filter((one) => one.action === "copied").length} kept, ${report.streams.filter((one) => one.action === "dropped").length} dropped` });
   } else Object.assign(facts, { Converted: report.converted, Failed: report.failed, Skipped: report.skipped });
   if (report.warnings?.length) facts.Notes = report.warnings.join("; ");
-  $("report-facts").replaceChildren(...Object.entries(facts).filter(([, value]) => value !== undefined && value !== "")
-    .flatMap(([name, value]) => [make("dt", { textContent: name }), make("dd", { textContent: String(value) })]));
+  showFacts($("report-facts"), facts);
   $("report-text").textContent = JSON.stringify(report, null, 1);
   $("report").showModal();
 }
 
+let events = null;
 function listen() {
-  const events = new EventSource("/api/events");
-  events.addEventListener("jobs", (event) => { $("offline").hidden = true; showJobs(JSON.parse(event.data)); });
+  events?.close();
+  events = null;
+  if (document.hidden) return;  // a browser has six connections to a server for all of its tabs
+  events = new EventSource("/api/events");
+  events.addEventListener("jobs", (event) => showJobs(JSON.parse(event.data)));
   events.onopen = () => { $("offline").hidden = true; };
-  events.onerror = () => { $("offline").hidden = false; };
+  events.onerror = async () => {
+    $("offline").hidden = false;
+    if (events?.readyState !== EventSource.CLOSED) return;  // the browser tries again by itself
+    const code = await fetch("/api/jobs").then((answer) => answer.status, () => 0);
+    if (code === 401) $("offline").textContent = "cgconvert ui was started anew. Open the address that it has printed.";
+    else setTimeout(listen, 3000);
+  };
 }
+document.addEventListener("visibilitychange", listen);
 
 // --- uploads -------------------------------------------------------------------------------------------------
 
@@ -346,6 +465,8 @@ function send(file) {
 
 // --- set-up --------------------------------------------------------------------------------------------------
 
+const shortly = (title) => title.replace(/^Photo to /, "");  // each look is made of photographs
+
 async function loadLooks() {
   const told = await askJson("/api/looks");
   state.looks = told.looks;
@@ -354,8 +475,50 @@ async function loadLooks() {
   const chosen = look().model || (told.looks.some((one) => one.name === "photo2monet") ? "photo2monet" : told.looks[0]?.name);
   $("looks").replaceChildren(...told.looks.map((one) => {
     const input = make("input", { type: "radio", name: "look", value: one.name, checked: one.name === chosen, className: "visually-hidden" });
-    return make("label", { title: one.title }, input, one.name);
+    return make("label", { title: one.name }, input, shortly(one.title));
   }));
+}
+
+async function useLook(name) {
+  await loadLooks();
+  show(false);
+  const input = [...$("looks").querySelectorAll("input")].find((one) => one.value === name);
+  if (!input) throw new Error(`there is no look ${name} any more`);
+  input.checked = true;
+  if (state.media) refresh();
+  $("work").focus();
+  say(`${name} is chosen.`);
+}
+
+// --- learning a look -----------------------------------------------------------------------------------------
+
+const lastPart = (path) => path.split(/[\\/]/).filter(Boolean).pop() || path;
+
+function offerFolder() {  // which folder the two buttons of the form would take
+  for (const id of ["take-paintings", "take-source"]) {
+    $(id).hidden = !state.pictures;
+    $(id).textContent = `Take ${lastPart(state.folder)} (${counted(state.pictures, "picture")})`;
+  }
+}
+
+function learnFrom(folder) {
+  learning.paintings = folder;
+  $("paintings").textContent = `✓ ${folder}`;
+  if (!$("name").value) $("name").value = lastPart(folder).replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[^A-Za-z0-9]+/, "").slice(0, 64);
+}
+
+function learnFor(path) {
+  learning.source = path;
+  $("source").textContent = `✓ ${path}`;
+  markChosen();
+}
+
+async function learn() {
+  if (!learning.paintings) throw new Error("choose the paintings first: open their folder in the list");
+  if (!learning.source) throw new Error("choose what the look is for: click a video in the list, or take a folder of photographs");
+  await ask("/api/jobs", { kind: "learn", ...learning, name: $("name").value, minutes: $("minutes").value });
+  $("learning").hidden = false;
+  say(`${$("name").value} is in the queue.`);
 }
 
 function show(learns) {
@@ -366,6 +529,7 @@ function show(learns) {
   $("view").hidden = learns || !state.media;
   $("empty").hidden = learns || Boolean(state.media);
   $("work-title").textContent = learns ? "Learn a look" : state.media?.name || "See it";
+  $("learning").hidden = true;
   problem(null);
   open(state.folder);
 }
@@ -373,14 +537,14 @@ function show(learns) {
 $("tab-convert").onclick = () => show(false);
 $("tab-learn").onclick = () => show(true);
 $("use-folder").onclick = () => choose(state.folder, "folder");
-$("take-paintings").onclick = () => { learning.paintings = state.folder; $("paintings").textContent = state.folder || "open a folder first"; };
-$("take-source").onclick = () => { learning.source = state.folder; $("source").textContent = state.folder || "open a folder first"; };
+$("take-paintings").onclick = () => learnFrom(state.folder);
+$("take-source").onclick = () => learnFor(state.folder);
 $("learn").onsubmit = (event) => {
   event.preventDefault();
-  ask("/api/jobs", { kind: "learn", ...learning, name: $("name").value, minutes: $("minutes").value }).then(() => problem(null), problem);
+  busily($("learn-start"), "Starting…", learn);
 };
 $("split").oninput = () => {
-  $("compare").style.setProperty("--split", `${$("split").value}%`);
+  $("view").style.setProperty("--split", `${$("split").value}%`);
   $("split").setAttribute("aria-valuetext", `${$("split").value}% before, ${100 - $("split").value}% after`);
 };
 let settle;
@@ -390,19 +554,27 @@ $("time").oninput = () => {
   clearTimeout(settle);
   settle = setTimeout(() => refresh(true), 120);
 };
-for (const id of ["strength", "stroke", "keep"]) $(id).oninput = () => refresh();
-$("looks").onchange = () => refresh();
+for (const id of ["strength", "stroke", "keep", "looks"]) $(id).addEventListener("input", () => { $("queued").hidden = true; refresh(); });
 $("output").onchange = plan;
 $("all-looks").onclick = () => busily($("all-looks"), "Painting all looks…", showAll);
 $("play").onclick = () => busily($("play"), "Making three seconds…", playClip);
 $("measure").onclick = () => busily($("measure"), "Measuring on a few frames…", async () => {
   const found = await askJson("/api/estimate", { ...look(), path: state.media.path });
-  $("estimate").textContent = found.text[0].toUpperCase() + found.text.slice(1);
+  const took = found.rate ? ` for ${counted(found.frames, "frame")}, ${found.rate.toFixed(1)} a second` : "";
+  showFacts($("estimate"), {
+    Time: `about ${clock(found.seconds)}${took}`,
+    Result: found.result_bytes == null ? "" : `about ${size(found.result_bytes)}`,
+    Disk: found.disk_bytes == null ? "" : `${size(found.disk_bytes)} needed, ${size(found.free)} free${found.too_large ? ": too few" : ""}`,
+    Memory: found.memory ? `about ${size(found.memory)}` : "",
+  });
   $("estimate").classList.toggle("problem", found.too_large);
 });
 $("start").onclick = () => busily($("start"), "Starting…", async () => {
   await ask("/api/jobs", { ...look(), path: state.media.path, output: $("output").value });
+  $("queued").hidden = false;
   say("The job is in the queue.");
+  $("output").value = "";
+  plan();
 });
 $("upload").onchange = () => send($("upload").files[0]);
 for (const kind of ["dragover", "dragleave", "drop"]) {
