@@ -26,7 +26,9 @@ class EngineOptions:
 
     `tile` is about pictures that go through the network in tiles, with the result that they have untiled:
     "auto" those that do not fit into memory, "off" none, a number all that are larger, in tiles of so many
-    pixels a side.
+    pixels a side. "fast:N" is as the number N, but networks with instance norms get statistics of the picture
+    made smaller, so that each tile takes one pass; the result is not exact. "auto" does that where exact
+    tiles would take more than three times as long, or do not fit.
     """
 
     device: str = "auto"
@@ -43,6 +45,17 @@ SMALLEST_TILE = 32
 """Pixels: smaller ones are mostly surroundings that are computed again."""
 
 
+def edge_of(tile: str | int) -> tuple[int | None, bool]:
+    """The edge in pixels of the tiles that `EngineOptions.tile` asks for, None for auto, and whether fast.
+
+    Raises `ValueError` for anything else.
+    """
+    if tile == "auto":
+        return None, False
+    is_fast = isinstance(tile, str) and tile.startswith("fast:")
+    return int(str(tile).removeprefix("fast:")), is_fast
+
+
 def check_engine_options(options: EngineOptions) -> None:
     """Raise `UsageError` for what makes no sense on any machine: names, batch and tiles."""
     check_engine_name(options.engine)
@@ -52,9 +65,12 @@ def check_engine_options(options: EngineOptions) -> None:
     if options.batch is not None and options.batch < 1:
         raise UsageError(f"`batch={options.batch}` is not at least 1")
     tile = options.tile
-    if tile not in ("auto", "off") and not (isinstance(tile, int) and tile >= SMALLEST_TILE):
+    number = tile.removeprefix("fast:") if isinstance(tile, str) and tile.startswith("fast:") else ""
+    edge = int(number) if number.isdecimal() else tile
+    if tile not in ("auto", "off") and not (isinstance(edge, int) and edge >= SMALLEST_TILE):
         raise UsageError(
-            f"`tile={tile!r}` is unknown: use auto, off, or a number of pixels of at least {SMALLEST_TILE}"
+            f"`tile={tile!r}` is unknown: use auto, off, or a number of pixels of at least {SMALLEST_TILE}, "
+            "also as fast:N"
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cgconvert.models.loading import Model
 from cgconvert.progress import Progress
@@ -97,6 +97,15 @@ class Engine(ABC):
     def layer_by_layer(self, images: Tensor) -> Tensor:
         """The same without anything that is built for a size; nothing is built for it either."""
         return self(images)
+
+    def build_function(
+        self, network: nn.Module, terms: Sequence[Tensor]
+    ) -> Callable[[Tensor, *tuple[Tensor, ...]], Tensor] | None:
+        """Another network of images (N, C, H, W) of any size and of tensors shaped like `terms`.
+
+        None where this kind of engine has nothing better than the network layer by layer.
+        """
+        return None
 
     def describe(self) -> dict[str, Any]:
         """What it is, for the report: engine, device, precision and what else was chosen."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cgconvert.engines.base import Engine
 from cgconvert.engines.building import build_apart
@@ -163,6 +163,29 @@ class OpenVINOEngine(Engine):
             self.queue.wait_all()  # whatever happens, nobody may write into `output` afterwards
         return output
 
+    def build_function(
+        self, network: nn.Module, terms: Sequence[Tensor]
+    ) -> Callable[[Tensor, *tuple[Tensor, ...]], Tensor] | None:
+        import openvino
+
+        card = self.model.card
+        height, width = padded_size(2 * card.size_minimum, 2 * card.size_minimum, card)
+        images = torch.zeros(2, card.network_channels, height, width)
+        with warnings.catch_warnings():  # as in `_convert`
+            warnings.simplefilter("ignore")
+            converted = openvino.convert_model(network.eval(), example_input=(images, *terms))
+        shapes = [[-1, card.network_channels, -1, -1], *(list(term.shape) for term in terms)]
+        converted.reshape(dict(zip(converted.inputs, shapes, strict=True)))
+        compiled = self._compile("LATENCY", converted)
+        request = compiled.create_infer_request()
+
+        def run(images: Tensor, *values: Tensor) -> Tensor:
+            arrays = [value.contiguous().numpy() for value in (images, *values)]
+            with Breakable():
+                return torch.from_numpy(request.infer(arrays, share_inputs=True)[0].copy())
+
+        return run
+
     def describe(self) -> dict[str, Any]:
         told = super().describe()
         told["device"] = self.plugin.lower()
@@ -219,14 +242,15 @@ class OpenVINOEngine(Engine):
             images.append(image.contiguous().numpy())
         return images
 
-    def _compile(self, hint: str) -> Any:
+    def _compile(self, hint: str, network: Any = None) -> Any:
+        """A network ready to run; None: the engine's own."""
         settings: dict[str, str] = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": self._arithmetic()}
         if hint == "THROUGHPUT" and self.plugin == "CPU":
             settings["NUM_STREAMS"] = str(self.streams)
         if self.plugin.startswith("GPU") and cache_is_on():
             settings["CACHE_DIR"] = str(engines_folder() / "openvino-gpu")
         try:
-            return _core().compile_model(self.network, self.plugin, settings)
+            return _core().compile_model(network or self.network, self.plugin, settings)
         except RuntimeError as error:
             if self.plugin == "CPU":
                 raise

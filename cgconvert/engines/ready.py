@@ -26,7 +26,7 @@ from cgconvert.engines.tiles.tiling import Tiling
 from cgconvert.engines.verify import BOUNDS_DB, Verification, VerificationError, verify
 from cgconvert.errors import CgconvertError, UnavailableError
 from cgconvert.models.loading import Model
-from cgconvert.options import EngineOptions
+from cgconvert.options import EngineOptions, edge_of
 from cgconvert.progress import Progress, Silent, shown_stage
 from cgconvert.tensors.images import padded_size
 
@@ -143,7 +143,8 @@ def prepare_first(
     The arguments are those of `make_ready`, and so is what is raised.
     """
     if tile != "off":
-        job.tiling = Tiling(job.engine, None if tile == "auto" else int(tile), job.note, progress)
+        edge, is_fast = edge_of(tile)
+        job.tiling = Tiling(job.engine, edge, job.note, progress, is_fast)
     height, width = padded_size(*size, job.engine.model.card)
     reason = why_it_cannot_fit(job, 1, height, width)
     if reason is not None and not tile_from_now_on(job, height, width):

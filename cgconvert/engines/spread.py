@@ -113,11 +113,12 @@ class Spread(Generic[AnyFrame]):
         """The numbers of the devices that failed."""
         return [place.number for place in self.places if place.error is not None]
 
-    def tile_edge(self, frames: Sequence[AnyFrame]) -> int | None:
-        """Pixels of the edge of the tiles that frames go in; None: they go whole."""
+    def tile_choice(self, frames: Sequence[AnyFrame]) -> int | str | None:
+        """The tiles that frames go in, as `EngineOptions.tile` has them; None: they go whole."""
         first = self.places[0].translator
         assert first is not None, "asked before the devices are ready"
-        return first.job.tile_edge(*first.kind.network_size(frames))
+        tiling, size = first.job.tiling, first.kind.network_size(frames)
+        return None if tiling is None else tiling.choice_for(*size)
 
     @property
     def batch(self) -> int:

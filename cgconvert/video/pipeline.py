@@ -237,7 +237,7 @@ def run_video(
                         described = spread.describe()
                         named = ("engine", "precision", "batch", "calibration")
                         chosen = {key: described[key] for key in named if key in described}
-                        tile = spread.tile_edge(batch) or "off"
+                        tile = spread.tile_choice(batch) or "off"
                         kept.choose({**chosen, "tile": tile, "planes": route.target is not None})
                     engine_ready.close()
                     outcome.batch = spread.batch

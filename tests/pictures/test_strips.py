@@ -231,7 +231,7 @@ def tiles_done(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("model", ["small", "same"])
-@pytest.mark.parametrize("what", ["goes on", "result lost", "source changed", "tile changed"])
+@pytest.mark.parametrize("what", ["goes on", "fast", "result lost", "source changed", "tile changed"])
 def test_a_run_that_was_killed_goes_on_where_it_stopped(
     what: str,
     model: str,
@@ -239,13 +239,14 @@ def test_a_run_that_was_killed_goes_on_where_it_stopped(
     exact: EngineOptions,
     by_strips: list[str],
     tiles_done: dict[str, int],
+    monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
     """With instance norms and without. Whatever changes in between, the result is that of one whole run."""
     name = request.getfixturevalue(model)
     large, plain = source(tmp_path, "tif")
     out, part = tmp_path / "out.png", tmp_path / "out.png.part"
-    options = replace(exact, tile=64)
+    options = replace(exact, tile="fast:64" if what == "fast" else 64)
     tiles_done["killed_at"] = 5
     with pytest.raises(Killed):
         convert_images([large], out, name, WHOLE, options)
@@ -261,11 +262,14 @@ def test_a_run_that_was_killed_goes_on_where_it_stopped(
     tiles_done.pop("killed_at")
     tiles_done["stored"] = 0
     told = Told()
-    assert convert_images([large], out, name, WHOLE, options, told).converted == 1
-    assert tiles_done["stored"] == {"goes on": 7, "tile changed": 6}.get(what, 12)
-    assert any(note.startswith("going on at") for note in told.notes) == (what == "goes on")
+    with monkeypatch.context() as changed:
+        changed.setattr("cgconvert.engines.tiles.tiling.gather", None)  # statistics are kept
+        assert convert_images([large], out, name, WHOLE, options, told).converted == 1
+    assert tiles_done["stored"] == {"goes on": 7, "fast": 7, "tile changed": 6}.get(what, 12)
+    assert any(note.startswith("going on at") for note in told.notes) == (what in ("goes on", "fast"))
     assert not part.exists()
-    convert_images([plain], tmp_path / "wanted.png", name, WHOLE, replace(exact, tile="off"))
+    whole = replace(exact, tile=options.tile if what == "fast" else "off")
+    convert_images([plain], tmp_path / "wanted.png", name, WHOLE, whole)
     got, wanted = (read_picture(tmp_path / file).pixels.astype(int) for file in ("out.png", "wanted.png"))
     assert np.abs(got - wanted).max() <= 1
 

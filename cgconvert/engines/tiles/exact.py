@@ -199,7 +199,8 @@ def merged(parts: Sequence[np.ndarray], sizes: Sequence[int]) -> tuple[Tensor, T
 class ExactTiling:
     """One picture (padded height and width) through the stages, in tiles of `edge` pixels.
 
-    `advance` is told the share that is done, 0 to 1, after each tile.
+    `advance` is told the share that is done, 0 to 1, after each tile. `statistics` are those of norms that
+    no stage measures.
     """
 
     def __init__(
@@ -210,7 +211,9 @@ class ExactTiling:
         edge: int,
         storage: Storage,
         advance: Callable[[float], None] = lambda share: None,
+        statistics: Mapping[str, Statistics] | None = None,
     ) -> None:
+        self.statistics = dict(statistics or {})
         network = stages.network
         if edge % network.multiple or edge < network.multiple:
             raise ValueError(f"tiles of {edge} pixels are no multiples of {network.multiple}")
@@ -229,10 +232,18 @@ class ExactTiling:
 
     def run(self, source: Source, sink: Sink) -> None:
         """Translate the picture. Raises `OutputError` where the disk is full."""
+        self._through(len(self.network.stages), source, sink)
+
+    def gather(self, source: Source) -> Mapping[str, Statistics]:
+        """Scale and shift of each norm for the picture, without its result. Raises as `run`."""
+        return self._through(len(self.network.stages) - 1, source, None).statistics
+
+    def _through(self, stages: int, source: Source, sink: Sink | None) -> State:
+        """The first so many stages."""
         state = self._resumed()
         finished = False
         try:
-            while state.stage < len(self.network.stages):
+            while state.stage < stages:
                 self._pass(state, source, sink)
             finished = True
         except OSError as error:
@@ -241,8 +252,9 @@ class ExactTiling:
             for activation in self.alive.values():
                 activation.close(delete=finished)
             self.alive.clear()
+        return state
 
-    def _pass(self, state: State, source: Source, sink: Sink) -> None:
+    def _pass(self, state: State, source: Source, sink: Sink | None) -> None:
         """One stage over all tiles."""
         stage = self.network.stages[state.stage]
         last = state.stage + 1 == len(self.network.stages)
@@ -253,6 +265,7 @@ class ExactTiling:
         for index, kept in self._computed(state.stage, state.tile, terms, source, sink if last else None):
             tile = self.tiles[index]
             if last:
+                assert sink is not None
                 sink.store(kept[0], tile)
             else:
                 # The target's moments come first, then the values to store.
@@ -383,14 +396,16 @@ class ExactTiling:
         """What an earlier run of the same picture wrote down, or the beginning."""
         folder = self.storage.folder
         if folder is None or self.storage.nameless:
-            return State()
+            return State(statistics=dict(self.statistics))
         folder.mkdir(parents=True, exist_ok=True)
         try:
             state = _from_data(json.loads((folder / STATE).read_bytes()), self.identity)
             sizes = {name: self._path(name).stat().st_size for name in self._alive_in(state)}
         except (OSError, ValueError, KeyError, TypeError):
-            return State()
-        return state if all(size == self._bytes(name) for name, size in sizes.items()) else State()
+            return State(statistics=dict(self.statistics))
+        if any(size != self._bytes(name) for name, size in sizes.items()):
+            return State(statistics=dict(self.statistics))
+        return state
 
     def _alive_in(self, state: State) -> set[str]:
         """The values that a run with this state goes on from."""
@@ -424,8 +439,8 @@ class Begun:
     share: float
 
 
-def how_begun(folder: Path, identity: str, height: int, width: int, network: StagedNetwork) -> Begun | None:
-    """What a folder says of a picture of this padded size; None if there is nothing of it.
+def how_begun(folder: Path, identity: str, height: int, width: int, stages: int) -> Begun | None:
+    """What a folder says of a picture of this padded size in so many stages; None if it has nothing of it.
 
     `identity` is that of `Storage`.
     """
@@ -436,7 +451,7 @@ def how_begun(folder: Path, identity: str, height: int, width: int, network: Sta
             return None
         edge, dtype = int(told["edge"]), getattr(torch, told["dtype"])
         tiles = -(-height // edge) * -(-width // edge)
-        share = (int(data["stage"]) + int(data["tile"]) / tiles) / len(network.stages)
+        share = (int(data["stage"]) + int(data["tile"]) / tiles) / stages
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError):
         return None
     return Begun(edge, dtype, share)
