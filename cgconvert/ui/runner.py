@@ -58,6 +58,8 @@ def run_queue(queue: Queue) -> None:
         for left in queue.jobs():
             if left.state == "running" and left.pid:
                 _wait_for_the_end_of(left.pid)
+            if left.state == "running" and left.wish == "cancel":
+                remove_what_is_kept(left)
         queue.recover()
         while (job := queue.claim()) is not None:
             run_job(queue, job)

@@ -249,10 +249,10 @@ def create_app(
         }
         if what not in actions:
             raise UsageError("a job can be paused, resumed, cancelled and removed")
-        before = queue.get(number)
         await run_in_threadpool(actions[what], number)
-        if what == "cancel" and before.state == "paused":
-            await run_in_threadpool(remove_what_is_kept, before)
+        job = queue.get(number)
+        if what == "cancel" and job.state == "cancelled" and job.started:  # no runner does it
+            await run_in_threadpool(remove_what_is_kept, job)
         page.changed.set()
         return JSONResponse({})
 

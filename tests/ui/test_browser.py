@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from cgconvert.cli import cgconvert, run
+from cgconvert.host.folders import data_folder
 from cgconvert.ui.queue import Queue
+from cgconvert.ui.server import MOST_UPLOAD
 from cgconvert.video import resume
 from tests.pictures.pictures import smooth
-from tests.trainer.conftest import save
+from tests.trainer.conftest import make_domain, save
 from tests.ui.conftest import Server
 from tests.video.clips import Clip, make_clip
 
@@ -126,4 +128,81 @@ def test_cancel_and_the_width_of_a_phone(tab: Any, server: Server, media: Path, 
     jobs_say(tab, "Cancelled")
     assert [job.state for job in Queue().jobs()] == ["cancelled"]
     assert not list(media.glob("long.small*"))
+    assert tab.thrown == []
+
+
+def test_a_look_is_learned_paused_resumed_and_cancelled(tab: Any, server: Server, media: Path) -> None:
+    make_domain(media / "paintings", True, 20, (96, 80))
+    tab.goto(server.start())
+    tab.click("#tab-learn")
+    tab.click("#learn-start")  # the browser says that the name is missing
+    assert Queue().jobs() == []
+    tab.fill("#name", "warm")
+    tab.click("#learn-start")
+    until(tab, "document.getElementById('problem').textContent.startsWith('Choose the paintings first')")
+    tab.click("#files button:has-text('paintings')")
+    tab.click("#take-paintings")
+    tab.click("#crumbs button")
+    tab.click("#files button:has-text('in.mp4')")
+    tab.click("#learn-start")
+    until(tab, "document.getElementById('growing-image').naturalWidth > 0")
+    first = tab.get_attribute("#growing-image", "src")
+    until(tab, f"document.getElementById('growing-image').getAttribute('src') !== '{first}'")
+    tab.click("#jobs button:has-text('Pause')")
+    jobs_say(tab, "Paused")
+    folder = data_folder() / "learn" / "warm"
+    assert (folder / "checkpoint.pt").is_file()
+    tab.click("#jobs button:has-text('Resume')")
+    jobs_say(tab, "Running: ")
+    tab.click("#jobs button:has-text('Cancel')")
+    jobs_say(tab, "Cancelled")
+    assert not folder.exists()
+    assert tab.thrown == []
+
+
+def test_a_learned_look_is_used_and_old_results_are_not_shown(
+    tab: Any, server: Server, media: Path, small_model: str
+) -> None:
+    queue = Queue()
+    queue.change(queue.add("learn", "small", media, "", ["learn"]).id, state="done", text="small learned")
+    tab.goto(server.start())
+    tab.click("#files button:has-text('in.mp4')")
+    until(tab, "document.getElementById('after').src.startsWith('blob:')")
+    tab.click("#jobs button:has-text('Use this look')")
+    until(tab, "document.querySelector('#looks :checked').value === 'small'")
+    tab.click("#play")
+    until(tab, "document.getElementById('clip').readyState >= 2")
+    tab.click("#all-looks")
+    until(tab, "!document.getElementById('all-looks').disabled")
+    chosen = "document.querySelector('#side [aria-current=true]').dataset.model"
+    assert tab.evaluate(chosen) == "small"
+    assert tab.is_visible("#clip")
+    tab.click("#side button[data-model=photo2monet]")
+    until(tab, f"{chosen} === 'photo2monet'")
+    assert not tab.is_visible("#clip")  # it is of another look
+    assert tab.is_visible("#side")
+    tab.focus("#strength")
+    tab.keyboard.press("ArrowLeft")
+    assert tab.inner_text("#strength-value") == "95%"
+    assert not tab.is_visible("#side")
+    assert tab.thrown == []
+
+
+def test_a_small_file_is_dropped_and_a_large_one_is_not_sent(
+    tab: Any, server: Server, media: Path, small_model: str
+) -> None:
+    tab.goto(server.start())
+    tab.wait_for_selector("#looks label", state="attached")
+    tab.set_input_files("#upload", media / "in.mp4")
+    until(tab, "document.getElementById('upload-note').textContent === 'in.mp4 is here.'")
+    until(tab, "document.getElementById('after').src.startsWith('blob:')")
+    large = media / "large.mp4"
+    with large.open("wb") as file:
+        file.truncate(MOST_UPLOAD + 1)
+    tab.set_input_files("#upload", large)
+    until(
+        tab,
+        "document.getElementById('upload-note').textContent.startsWith('large.mp4 is larger than 500 MiB.')",
+    )
+    assert len(list((data_folder() / "ui" / "uploads").iterdir())) == 1
     assert tab.thrown == []

@@ -15,6 +15,7 @@ import pytest
 
 from cgconvert.cli import cgconvert, run
 from cgconvert.errors import UsageError
+from cgconvert.host.folders import data_folder
 from cgconvert.ui.queue import ATTEMPTS, Queue, QueuedJob
 from cgconvert.ui.runner import Told, run_queue, start_runner
 from cgconvert.video import resume
@@ -92,6 +93,16 @@ def test_cancelled_jobs_leave_nothing(queue: Queue, media: Path, small_model: st
     queue.cancel(job.id)
     until(lambda: queue.get(job.id).state == "cancelled")
     assert [path.name for path in media.glob("out*")] == ["out"]  # which was there before
+
+
+def test_a_cancelled_job_whose_runner_has_died_leaves_nothing(queue: Queue, media: Path) -> None:
+    job = queue.add("learn", "dabs", media, "", ["learn"])
+    queue.change(job.id, state="running", wish="cancel")
+    folder = data_folder() / "learn" / "dabs"
+    folder.mkdir(parents=True)
+    run_queue(queue)
+    assert queue.get(job.id).state == "cancelled"
+    assert not folder.exists()
 
 
 def test_states_change_only_as_they_can(queue: Queue, media: Path) -> None:

@@ -1,7 +1,7 @@
 // The page. It has no framework and loads nothing from elsewhere. Text from files is only ever set as text.
 
 const $ = (id) => document.getElementById(id);
-const state = { media: null, asked: null, path: "", folder: "", pictures: 0, t: 0, looks: [], limit: 0, learn: false, ready: null };
+const state = { media: null, asked: null, path: "", folder: "", pictures: 0, t: 0, looks: [], limit: 0, learn: false, growing: null, ready: null };
 const learning = { paintings: "", source: "" };
 
 function make(tag, properties = {}, ...children) {
@@ -212,6 +212,7 @@ let painting = false, again = null;
 async function refresh(isNew = false) {
   $("strength-value").textContent = `${Math.round($("strength").value * 100)}%`;
   if (!state.media) return;
+  hideOld();
   if (painting) { again = isNew || again === true; return; }  // the newest wish counts, older ones are skipped
   painting = true;
   const slow = setTimeout(() => { $("busy").hidden = false; }, 300);
@@ -230,10 +231,20 @@ async function refresh(isNew = false) {
   paintGrid();
 }
 
-const showClock = () => {
-  $("clock").textContent = clock(state.t);
-  $("time").setAttribute("aria-valuetext", clock(state.t));
+const showClock = () => {  // with tenths, so that neighbours of a frame can be told apart
+  const tenths = Math.floor(state.t * 10);
+  $("clock").textContent = `${clock(Math.floor(tenths / 10))}.${tenths % 10}`;
+  $("time").setAttribute("aria-valuetext", $("clock").textContent);
 };
+
+function hideOld() {  // what was made of another frame or in another look
+  const { model, ...others } = look();
+  const frame = JSON.stringify([state.path, state.t, others]);
+  if ($("side").dataset.frame !== frame) $("side").hidden = true;
+  if ($("clip").dataset.frame !== frame + model) { $("clip").pause(); $("clip").hidden = true; }
+  for (const cell of $("side").children) cell.setAttribute("aria-current", String(cell.dataset.model === model));
+  return { side: frame, clip: frame + model };
+}
 
 let plans = 0;
 async function plan() {
@@ -274,6 +285,7 @@ async function busily(button, word, work) {
 }
 
 async function showAll() {
+  $("side").dataset.frame = hideOld().side;
   $("side").hidden = false;
   const cells = state.looks.map((one) => {
     const image = make("img", { alt: `The frame as ${one.title}` });
@@ -282,17 +294,21 @@ async function showAll() {
       for (const input of $("looks").querySelectorAll("input")) input.checked = input.value === one.name;
       refresh();
     };
+    button.dataset.model = one.name;
     return { one, image, button };
   });
   $("side").replaceChildren(...cells.map((cell) => cell.button));
+  hideOld();
   for (const { one, image } of cells) await put(image, frameAddress({ model: one.name, edge: 480 }));
 }
 
 async function playClip() {
   const query = new URLSearchParams({ path: state.path, t: state.t, ...look() });
-  const address = `/api/clip?${query}`;
+  const address = `/api/clip?${query}`, made = hideOld().clip;
   await (await ask(address)).body.cancel();  // it is made now, or an error says why not; the player asks again
+  if (hideOld().clip !== made) return;  // another frame or look is chosen by now
   $("clip").src = address;
+  $("clip").dataset.frame = made;
   $("clip").hidden = false;
   say("Three seconds are ready.");
   await $("clip").play().catch(() => {});
@@ -302,16 +318,16 @@ async function playClip() {
 
 const STATES = { waiting: "Waiting", running: "Running", paused: "Paused", done: "Done", failed: "Failed", cancelled: "Cancelled" };
 
-function describe(job) {
-  if (job.wish) return job.wish === "pause" ? "Pausing: finishing what cannot be interrupted" : "Cancelling";
-  const parts = [STATES[job.state]];
+function describe(job) {  // its state in a word, and more
+  if (job.wish) return job.wish === "pause" ? ["Pausing", "finishing what cannot be interrupted"] : ["Cancelling", ""];
+  const parts = [];
   if (job.state === "running" && job.total && !job.text) {
     parts.push(`${job.done} of ${counted(job.total, job.unit)}`);
     if (job.seconds_left !== null) parts.push(`${clock(job.seconds_left)} left`);
   }
   if (["running", "failed"].includes(job.state) && job.text) parts.push(job.text);
   if (job.state === "paused" && job.total && job.done) parts.push(`${job.done} of ${counted(job.total, job.unit)}`);
-  return parts.join(job.state === "failed" ? ": " : ", ");
+  return [STATES[job.state], parts.join(", ")];
 }
 
 function jobActions(job) {
@@ -353,31 +369,37 @@ const items = new Map();  // what the list shows, by job: it is changed in place
 
 function itemOf(job) {
   if (!items.has(job.id)) {
-    const state = make("span"), bar = make("progress"), image = make("img", { hidden: true }), told = make("p", { className: "note told" });
+    const word = make("span"), more = make("span"), bar = make("progress"), image = make("img"), told = make("p", { className: "note told" });
     const notes = make("ul", { className: "notes" }), actions = make("div", { className: "actions" });
     const details = make("details", {}, make("summary"), notes);
     const title = make("h3", { textContent: job.kind === "learn" ? `Learning ${job.title}` : job.title });
-    image.onload = () => { image.hidden = false; };
-    image.onerror = () => { image.hidden = true; };
-    items.set(job.id, { item: make("li", {}, title, make("p", { className: "note" }, state), bar, image, told, details, actions), state, bar, image, told, details, notes, actions });
+    const large = make("button", { type: "button", className: "preview", hidden: true, title: "Show it large" }, image);
+    large.onclick = () => { state.growing = job.id; show(true); showGrowing(); $("growing").scrollIntoView({ block: "nearest" }); };
+    image.onload = () => { large.hidden = false; };
+    image.onerror = () => { large.hidden = true; };
+    items.set(job.id, { item: make("li", {}, title, make("p", { className: "note" }, word, more), bar, large, told, details, actions), word, more, bar, image, told, details, notes, actions });
   }
   return items.get(job.id);
 }
 
 function showJob(job) {
-  const shown = itemOf(job), words = describe(job);
-  if (shown.state.textContent !== words) Object.assign(shown.state, { className: `state ${job.state}`, textContent: words });
+  const shown = itemOf(job), [word, more] = describe(job);
+  Object.assign(shown.word, { className: `state ${job.state}`, textContent: word });
+  shown.more.textContent = more ? `: ${more}` : "";
   shown.bar.hidden = job.state !== "running";
   if (job.total && !job.text) Object.assign(shown.bar, { max: job.total, value: job.done });
   else shown.bar.removeAttribute("value");
-  shown.bar.setAttribute("aria-label", `${job.title}: ${words}`);
+  shown.bar.setAttribute("aria-label", `${job.title}: ${word}, ${more}`);
   if (job.preview && shown.image.dataset.stamp !== String(job.preview)) {
     shown.image.dataset.stamp = job.preview;
     Object.assign(shown.image, { alt: `On the left pictures of the source, then what ${job.title} has made of them, the newest on the right`, src: `/api/jobs/${job.id}/preview?${job.preview}` });
+    showGrowing();
   }
-  const told = job.state === "done" ? job.text.split("\n") : [];
+  const told = job.state === "done" ? job.text.replace(/, busiest: [^)]+/, "").replace(" -> ", " → ").split("\n") : [];
   shown.told.textContent = job.kind === "learn" ? "" : told.join("\n");
-  const notes = job.kind === "learn" ? [...job.notes, ...told] : job.notes;
+  const notes = (job.kind === "learn" ? [...job.notes, ...told] : job.notes)
+    .filter((note) => !/: loading \S+$|^preview, which grows: /.test(note))  // the page shows both otherwise
+    .map((note) => note.replace(/^Note: /, "").replace(/--(\w+)/g, "$1"));  // and has no options
   if (shown.details.dataset.notes !== notes.join("\n")) {
     shown.details.dataset.notes = notes.join("\n");
     shown.details.hidden = !notes.length;
@@ -392,6 +414,12 @@ function showJob(job) {
     if (focused) shown.actions.querySelector("button, a")?.focus();
   }
   return shown.item;
+}
+
+function showGrowing() {  // the preview of the look that is learned, large
+  const shown = items.get(state.growing)?.image;
+  $("growing").hidden = !shown?.src;
+  if (shown?.src && $("growing-image").src !== shown.src) Object.assign($("growing-image"), { src: shown.src, alt: shown.alt });
 }
 
 function showJobs(jobs) {
@@ -412,7 +440,7 @@ function showJobs(jobs) {
 
 async function showReport(job) {
   const report = await askJson(`/api/jobs/${job.id}/report`);
-  const facts = { Result: report.output, Model: report.model };
+  const facts = { Result: report.output, Look: report.model };
   if (report.frames_out !== undefined) {
     Object.assign(facts, { Frames: `${report.frames_out} of ${report.frames_in}`, Time: `${clock(report.seconds)}, ${report.frames_per_second.toFixed(1)} frames/s`,
       Engine: `${report.engine.engine || ""} ${report.engine.precision || ""}`.trim(),
@@ -516,7 +544,9 @@ function learnFor(path) {
 async function learn() {
   if (!learning.paintings) throw new Error("choose the paintings first: open their folder in the list");
   if (!learning.source) throw new Error("choose what the look is for: click a video in the list, or take a folder of photographs");
-  await ask("/api/jobs", { kind: "learn", ...learning, name: $("name").value, minutes: $("minutes").value });
+  const job = await askJson("/api/jobs", { kind: "learn", ...learning, name: $("name").value, minutes: $("minutes").value });
+  state.growing = job.id;
+  showGrowing();
   $("learning").hidden = false;
   say(`${$("name").value} is in the queue.`);
 }
@@ -528,6 +558,7 @@ function show(learns) {
   $("learn").hidden = !learns;
   $("view").hidden = learns || !state.media;
   $("empty").hidden = learns || Boolean(state.media);
+  $("choose-title").textContent = learns ? "Choose paintings and a video" : "Choose a video or pictures";
   $("work-title").textContent = learns ? "Learn a look" : state.media?.name || "See it";
   $("learning").hidden = true;
   problem(null);
