@@ -44,6 +44,8 @@ reliability: $(INSTALLED)  ## make docs/reliability.md anew from benchmarks/resu
 	$(BIN)/python benchmarks/reliability_page.py
 
 fuzz: $(INSTALLED)  ## ten minutes of damaged and hostile files; finds are kept in build/fuzz
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]' || \
+	  echo "atheris cannot be installed here: model files are fuzzed without coverage as the guide."
 	OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/fuzz/run.py --seconds 600 --add
 
 clean:

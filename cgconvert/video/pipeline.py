@@ -321,6 +321,7 @@ def run_video(
         if isinstance(sink, VideoSink):
             outcome.written = sink.written
         if kept is not None:
+            source.container.close()  # it is read once more, and its decoder and its index need memory
             relayed.stage("joining the segments")
             with clock.busy("encode"), _open_source(plan, joining=True) as again:
                 result = _open_sink(plan, again, temporary, source.damage)

@@ -134,9 +134,10 @@ def join_segments(
 
 
 def _joined(run: ResumableRun) -> Iterator[tuple[EncodedPacket, int]]:
-    """Every packet in decoding order with its dts in the whole."""
+    """Every packet in decoding order with its dts in the whole; in memory is one segment at a time."""
     paths = [run.path_of(number) for number in range(len(run.segments))]
-    times = sorted(packet.pts for path in paths for packet in read_packets(path))
+    # All frames of a segment come before those of the next, so that each is sorted by itself.
+    times = (pts for path in paths for pts in sorted(packet.pts for packet in read_packets(path)))
     delay = max((segment.delay for segment in run.segments), default=0)
     packets = (packet for path in paths for packet in read_packets(path))
     yield from zip(packets, decoding_times(times, delay), strict=True)

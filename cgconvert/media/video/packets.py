@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -103,18 +105,31 @@ def read_packets(path: Path) -> Iterator[EncodedPacket]:
             )
 
 
-def decoding_times(presented: Sequence[int], delay: int) -> list[int]:
+def decoding_times(presented: Iterable[int], delay: int) -> Iterator[int]:
     """The dts of packets in decoding order, from the pts of all frames in ascending order.
+
+    The pts are read as the dts are asked for, and only `delay` of them are kept.
 
     An encoder that reorders frames by `delay` places gives frame i the pts of frame i - delay as its dts. The
     first `delay` packets, which have no such frame, keep the distances of their pts, moved before the first
     one, as x264 does it: the durations that MP4 stores are differences of dts. Joined segments need this:
     each segment's encoder started its own delay anew, so that the times around a border would overlap.
     """
-    if len(presented) <= delay:
-        return [pts - (presented[-1] - presented[0] + 1) for pts in presented] if delay else list(presented)
-    early = [pts - (presented[delay] - presented[0]) for pts in presented[:delay]]
-    return early + list(presented[: len(presented) - delay])
+    times = iter(presented)
+    first = list(islice(times, delay + 1))
+    if not first:
+        return
+    if len(first) <= delay:
+        before = first[-1] - first[0] + 1
+        yield from (pts - before for pts in first)
+        return
+    before = first[delay] - first[0]
+    yield from (pts - before for pts in first[:delay])
+    waiting = deque(first)
+    yield waiting.popleft()
+    for pts in times:
+        waiting.append(pts)
+        yield waiting.popleft()
 
 
 def encoder_delay(packets: Sequence[EncodedPacket]) -> int:
