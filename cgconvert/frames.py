@@ -29,7 +29,8 @@ class Frame:
     `duration` likewise (0: unknown). `source` is the picture before translation at the size of the result,
     kept only where source and result are shown together or blended: as pixels, or as planes in the format of
     the encoder. `seen` is what the network saw of it, kept where results are made steady. `state` is what
-    making the next frame steady needs, kept at the ends of segments.
+    making the next frame steady needs, kept at the ends of segments. `alpha` is the source's transparency at
+    the size of the result, uint8 or uint16 (H, W), kept where the result can have it.
     """
 
     pixels: np.ndarray
@@ -38,6 +39,7 @@ class Frame:
     source: np.ndarray | PlaneFrame | None = None
     seen: np.ndarray | None = None
     state: bytes | None = None
+    alpha: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         check_pixels(self.pixels, 3)
@@ -49,7 +51,7 @@ class Frame:
     @property
     def nbytes(self) -> int:
         """Bytes of picture that this frame keeps alive."""
-        beside = [picture.nbytes for picture in (self.source, self.seen) if picture is not None]
+        beside = [p.nbytes for p in (self.source, self.seen, self.alpha) if p is not None]
         return self.pixels.nbytes + sum(beside)
 
 
@@ -147,7 +149,7 @@ class StreamInfo:
     where subsampled chroma sits, as in `YuvFormat`; `decoder` FFmpeg's name for the codec. `field_order`:
     "tff" or "bff" where frames hold two fields, by the one shown first. `mastering_display` and
     `light_levels`: HDR10 metadata as `media.video.tags.read_hdr` gives it. `alpha_beside`: WebM keeps alpha
-    in a second picture beside each frame, which is not decoded.
+    in a second picture beside each frame, of which `pixel_format` tells nothing.
     """
 
     width: int

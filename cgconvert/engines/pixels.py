@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -83,7 +84,7 @@ class PixelFrames:
         height, width = frame.pixels.shape[:2]
         pixels = stored[0][index].numpy()[:height, :width]
         seen = frame.pixels if self.keep_seen else None
-        return Frame(pixels, frame.pts, frame.duration, frame.source, seen)
+        return replace(frame, pixels=pixels, seen=seen)
 
 
 def convert_pixels(job: EngineJob, pixels: np.ndarray, clock: StageClock | None = None) -> np.ndarray:

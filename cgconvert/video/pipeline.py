@@ -287,13 +287,13 @@ def run_video(
                 with clock.busy("steady"):
                     pixels = steadier.step(item.seen, item.pixels)
                     state = steadier.checkpoint() if ends_segment else None
-                item = Frame(pixels, item.pts, item.duration, item.source, state=state)
+                item = replace(item, pixels=pixels, seen=None, state=state)
             steadied.put(item)
         steadied.close()
 
     def trial_encoder() -> PacketEncoder:
         """For the size of the result, which the run's own encoder tells dozens of frames later."""
-        return PacketEncoder(FrameEncoder(plan.result_info, plan.encoding), plan.muxer, source.stream)
+        return PacketEncoder(FrameEncoder(plan.result_info, plan.encoding), plan.muxer)
 
     def encode() -> None:
         """Results and packets into the file, which is ended and read back."""
@@ -427,6 +427,7 @@ def _open_source(plan: VideoPlan, kept: ResumableRun | None = None, joining: boo
         after=kept.last_pts if kept is not None else None,
         earlier=Damage(**kept.segments[-1].damage) if kept is not None and kept.segments else None,
         deinterlacing=plan.deinterlacing,
+        alpha_size=plan.size if plan.keeps_alpha else None,
     )
 
 
@@ -437,7 +438,6 @@ def _open_segments(plan: VideoPlan, source: VideoSource, kept: ResumableRun) -> 
     return SegmentEncoder(
         kept,
         plan.muxer,
-        source.stream,
         lambda: FrameEncoder(plan.result_info, plan.encoding, card),
         source.damage,
     )

@@ -13,7 +13,14 @@ from cgconvert.card import ModelCard
 from cgconvert.errors import InputError, ModelError, UsageError
 from cgconvert.finish import Finish, lacks_detail
 from cgconvert.frames import StreamInfo
-from cgconvert.media.video.codecs import VideoCodec, container_of, find_codec, held_by, pixel_format_for
+from cgconvert.media.video.alpha import PROFILES, source_has_alpha, why_not_alpha
+from cgconvert.media.video.codecs import (
+    VideoCodec,
+    container_of,
+    find_codec,
+    held_by,
+    pixel_format_for,
+)
 from cgconvert.media.video.encoder import Encoding
 from cgconvert.media.video.fields import MODES as DEINTERLACE_MODES
 from cgconvert.media.video.fields import Deinterlacing, choose_deinterlacing
@@ -38,7 +45,8 @@ DECODERS = ("auto", "cpu", "nvdec")
 class VideoPlan:
     """One video's conversion. Only the engine is still chosen by the run, which measures for it.
 
-    `size` is the result's (width, height), `work_size` that of what the network sees.
+    `size` is the result's (width, height), `work_size` that of what the network sees. `keeps_alpha`: frames
+    carry the source's transparency.
     """
 
     source: Path
@@ -59,6 +67,7 @@ class VideoPlan:
     steadiness: Steadiness | None = None
     deinterlacing: Deinterlacing | None = None
     hdr: HdrPlan | None = None
+    keeps_alpha: bool = False
     notes: Sequence[str] = field(default_factory=tuple)
 
     @property
@@ -170,7 +179,10 @@ def plan_video(
         if options.size:
             size = parse_size(options.size, info.width, info.height, "size")
         work_size = network_size(options.work_size, options.stroke, card, size, (info.width, info.height))
-        encoding = _encoding(codec, info, size, options)
+        is_transparent = source_has_alpha(info)
+        alpha_lost = why_not_alpha(codec, muxer, options) if is_transparent else None
+        keeps_alpha = is_transparent and alpha_lost is None
+        encoding = _encoding(codec, info, size, options, keeps_alpha)
         as_stored = size == work_size == (info.width, info.height) and not (info.rotation or options.compare)
         tags, dropped = tag_options(result, codec.encoder, as_stored)
         encoding = replace(encoding, tags=tags)
@@ -185,6 +197,8 @@ def plan_video(
                 f"{size[0]}x{size[1]} has another shape than the source: its pixels are marked as "
                 f"{aspect.numerator}:{aspect.denominator}, so that players show the source's shape"
             )
+        if alpha_lost is not None:
+            joined.append(f"the video's transparency (alpha) is lost: {alpha_lost}")
         notes += [*joined, *dropped_metadata(video, target, muxer, encoding, streams), *dropped]
     plan = VideoPlan(
         source=source,
@@ -205,6 +219,7 @@ def plan_video(
         steadiness=choose_steadiness(options.steady, card),
         deinterlacing=deinterlacing,
         hdr=hdr,
+        keeps_alpha=keeps_alpha,
         notes=tuple(notes),
     )
     # A card may decode, and may replace the encoder planned so far. Both are tried on one frame.
@@ -227,7 +242,9 @@ def find_video_model(model: str | Path) -> tuple[Path, ModelCard]:
     return path, card
 
 
-def _encoding(codec: VideoCodec, info: StreamInfo, size: tuple[int, int], options: VideoOptions) -> Encoding:
+def _encoding(
+    codec: VideoCodec, info: StreamInfo, size: tuple[int, int], options: VideoOptions, with_alpha: bool
+) -> Encoding:
     """Return how frames of the result are encoded, twice as wide side by side. Raises `UsageError`."""
     encoded = (size[0] * 2, size[1]) if options.compare == "side" else size
     if encoded[0] < codec.least_width:
@@ -238,9 +255,9 @@ def _encoding(codec: VideoCodec, info: StreamInfo, size: tuple[int, int], option
     return Encoding(
         codec,
         *encoded,
-        pixel_format_for(codec, info, options.pix_fmt, encoded),
+        pixel_format_for(codec, info, options.pix_fmt, encoded, with_alpha),
         options.crf if options.crf is not None else codec.quality,
-        options.preset if options.preset is not None else codec.preset,
+        options.preset or (PROFILES[0] if with_alpha and codec.encoder == "prores_ks" else codec.preset),
     )
 
 

@@ -23,7 +23,7 @@ from cgconvert.host.parts import STATE, part_folder, remove_folder
 SEGMENT_FRAMES = 250
 """Frames in a segment: the distance of keyframes that x264 and x265 choose by themselves."""
 
-FORMAT = 1
+FORMAT = 2
 LOCK = "lock"
 
 

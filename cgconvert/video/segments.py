@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from fractions import Fraction
-from typing import Any
 
 from cgconvert.errors import OutputError
 from cgconvert.frames import Frame, PlaneFrame
@@ -32,9 +31,9 @@ class SegmentEncoder:
     """
 
     def __init__(
-        self, run: ResumableRun, muxer: str, template: Any, create: Callable[[], FrameEncoder], damage: Damage
+        self, run: ResumableRun, muxer: str, create: Callable[[], FrameEncoder], damage: Damage
     ) -> None:
-        self.run, self.muxer, self.template, self.create, self.damage = run, muxer, template, create, damage
+        self.run, self.muxer, self.create, self.damage = run, muxer, create, damage
         self.frames = run.frames
         """Frames in finished segments and in the one that is being encoded."""
         self._encoder: PacketEncoder | None = None
@@ -46,7 +45,7 @@ class SegmentEncoder:
         """Encode one frame. Raises `OutputError`."""
         try:
             if self._encoder is None:
-                self._encoder = PacketEncoder(self.create(), self.muxer, self.template)
+                self._encoder = PacketEncoder(self.create(), self.muxer)
             self._packets += self._encoder.encode(frame)
             self._in_segment += 1
             self._state = frame.state

@@ -141,11 +141,10 @@ def dropped_metadata(
     """Say in words what of the source the result cannot keep, apart from whole streams."""
     info = video.info
     notes: list[str] = []
-    if has_alpha(info.pixel_format) or info.alpha_beside:
-        notes.append("the video's transparency (alpha) is lost: networks and most codecs know only RGB")
     depth = sample_depth(encoding.pixel_format)
+    encoder = encoding.codec.encoder + (" with alpha" if has_alpha(encoding.pixel_format) else "")
     if depth < info.bit_depth:
-        notes.append(f"{info.bit_depth} bits a channel become {depth}: {encoding.codec.encoder} has no more")
+        notes.append(f"{info.bit_depth} bits a channel become {depth}: {encoder} has no more")
     if muxer in ("matroska", "webm"):
         kept = {plan.index for plan in streams if plan.action in ("copied", "converted")}
         early = -video.first_time(kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import signal
@@ -192,7 +193,7 @@ def test_two_processes_do_not_convert_into_one_result(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", json.dumps({"format": 1, "identity": {}})])
+@pytest.mark.parametrize("text", ["", "{", "[]", json.dumps({"format": resume.FORMAT, "identity": {}})])
 def test_a_state_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
     folder = part_folder(tmp_path / "out.mp4")
     folder.mkdir()
@@ -264,11 +265,9 @@ class Work:
         size = (self.info.width, self.info.height)
         with resumable_run(self.output, IDENTITY, {}) as run:
             with VideoSource(self.source, self.info, size, after=run.last_pts) as source:
-                template = source.container.streams[source.stream.index]
                 encoder = SegmentEncoder(
                     run,
                     self.muxer,
-                    template,
                     lambda: FrameEncoder(self.info, self.encoding),
                     source.damage,
                 )
@@ -524,3 +523,24 @@ def test_the_state_is_removed_before_the_segments(
     with resumable_run(output, {}, {}, restart=restart) as run:
         assert len(run.segments) == (0 if restart else 1)
     assert seen == ([False, False] if restart else [False])
+
+
+def test_encoders_of_finished_segments_are_given_back_at_once(
+    tmp_path: Path, exact: EngineOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An encoder in a container was part of a circle, which Python looked for after minutes: a long video
+    took hundreds of MiB more."""
+    monkeypatch.setattr(resume, "SEGMENT_FRAMES", 2)
+    clip = make_clip(tmp_path / "in.mkv", Clip(frames=12))
+
+    def encoders() -> int:
+        return sum(type(one) is av.VideoCodecContext and one.is_encoder for one in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = encoders()
+        convert_video(clip, tmp_path / "out.mkv", "identity", engine_options=exact)
+        assert encoders() - before <= 1  # that of the joined file, which has encoded nothing
+    finally:
+        gc.enable()

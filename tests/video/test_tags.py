@@ -14,7 +14,6 @@ from cgconvert.video.pipeline import convert_video
 from cgconvert.video.plan import plan_video
 from tests.video.clips import Clip, make_clip
 
-ALPHA = "the video's transparency (alpha) is lost: networks and most codecs know only RGB"
 MASTERING = (34000, 16000, 13250, 34500, 7500, 3000, 15635, 16450)
 HDR = Clip(
     frames=3,
@@ -96,10 +95,3 @@ def test_fields_that_cannot_stay_marked_are_named(
     assert plan.notes == (
         f"the mark that frames are interlaced is lost: {reason}; both fields stay in each picture",
     )
-
-
-def test_alpha_beside_the_pictures_of_a_webm_is_named(tmp_path: Path, exact: EngineOptions) -> None:
-    """The decoder of FFmpeg gives pictures without it, so that their format tells nothing."""
-    source = make_clip(tmp_path / "in.webm", Clip(frames=2, codec="libvpx-vp9", pix_fmt="yuva420p"))
-    plan = plan_video(source, tmp_path / "out.webm", "identity", VideoOptions(), exact)
-    assert (plan.info.pixel_format, plan.notes) == ("yuv420p", (ALPHA,))

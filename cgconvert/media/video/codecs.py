@@ -22,7 +22,8 @@ class VideoCodec:
     the encoder's option that the parameter `crf` sets, within `quality_range`; "" means that it has none.
     `quality` and `preset` are defaults at which results are hard to tell from their source. `presets` lists
     all presets. With `odd_sizes` the encoder takes subsampled chroma even if a side is odd.
-    `least_width` is the fewest pixels that a frame must have in width.
+    `least_width` is the fewest pixels that a frame must have in width. `alpha_formats` are the pixel formats
+    with transparency that are read back as they were written, where not all are.
     """
 
     encoder: str
@@ -35,6 +36,7 @@ class VideoCodec:
     presets: tuple[str, ...] = ()
     odd_sizes: bool = False
     least_width: int = 1
+    alpha_formats: tuple[str, ...] = ()
     options: dict[str, str] = field(default_factory=dict)
 
 
@@ -62,7 +64,13 @@ VIDEO_CODECS: dict[str, VideoCodec] = {
         options={"x265-params": "log-level=error"},
     ),
     "av1": VideoCodec(
-        "libsvtav1", "av1", quality=26, quality_range=(1, 63), preset="8", presets=tuple(map(str, range(14)))
+        "libsvtav1",
+        "av1",
+        quality=26,
+        quality_range=(1, 63),
+        preset="8",
+        presets=tuple(map(str, range(14))),
+        options={"g": "250"},  # key frames as in x264: where segments begin, so that these cost nothing
     ),
     "vp9": VideoCodec(
         "libvpx-vp9",
@@ -73,6 +81,7 @@ VIDEO_CODECS: dict[str, VideoCodec] = {
         preset="4",
         presets=tuple(map(str, range(9))),
         odd_sizes=True,
+        alpha_formats=("yuva420p",),
         options={"b": "0", "row-mt": "1", "deadline": "good"},
     ),
     "prores": VideoCodec(
@@ -146,11 +155,14 @@ def _canonical(name: str) -> str:
         return name
 
 
-def pixel_format_for(codec: VideoCodec, info: StreamInfo, asked: str | None, size: tuple[int, int]) -> str:
+def pixel_format_for(
+    codec: VideoCodec, info: StreamInfo, asked: str | None, size: tuple[int, int], with_alpha: bool = False
+) -> str:
     """Return the encoder's pixel format: as asked, or that of its formats which is nearest to the source's.
 
     The nearest keeps bit depth first, then chroma. If a side of `size` is odd, encoders that need even sides
-    for subsampled chroma get a format without it. Raises `UsageError` if `asked` is not supported.
+    for subsampled chroma get a format without it. Only `with_alpha` it has transparency, in a plane of its
+    own. Raises `UsageError` if `asked` is not supported.
     """
     supported = [video_format.name for video_format in av.codec.Codec(codec.encoder, "w").video_formats or []]
     if asked is not None:
@@ -159,6 +171,9 @@ def pixel_format_for(codec: VideoCodec, info: StreamInfo, asked: str | None, siz
                 f"{codec.encoder} has no pixel format {asked!r} (it has: {', '.join(supported)})"
             )
         return asked
+    supported = [name for name in supported if has_alpha(name) == with_alpha]
+    if with_alpha:
+        supported = [name for name in supported if takes_alpha(codec, name)]
     wanted = info.pixel_format.replace("yuvj", "yuv")
     if not codec.odd_sizes:
         supported = [name for name in supported if _divides(av.VideoFormat(name, 16, 16), size)] or supported
@@ -178,7 +193,6 @@ def _distance(source: av.VideoFormat, target: av.VideoFormat) -> tuple[int, ...]
         int(source.is_rgb != target.is_rgb),
         max(0, sample_depth(target) - depth),
         max(0, _chroma(target) - chroma),
-        int(len(target.components) > 3),
         int(not target.is_planar),
         int(target.is_big_endian),
     )
@@ -201,6 +215,13 @@ def sample_depth(video_format: str | av.VideoFormat) -> int:
 def has_alpha(pixel_format: str) -> bool:
     """Whether a pixel format has a channel of transparency."""
     return any(component.is_alpha for component in av.VideoFormat(pixel_format, 16, 16).components)
+
+
+def takes_alpha(codec: VideoCodec, pixel_format: str) -> bool:
+    """Whether transparency can be given to a codec in this format: in the fourth of four planes."""
+    found = av.VideoFormat(pixel_format, 16, 16)
+    has_four_planes = found.is_planar and len(found.components) == 4
+    return has_four_planes and (not codec.alpha_formats or pixel_format in codec.alpha_formats)
 
 
 def _chroma(video_format: av.VideoFormat) -> int:

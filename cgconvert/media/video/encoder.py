@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +13,16 @@ from av.codec.hwaccel import HWAccel
 from av.container import OutputContainer
 
 from cgconvert.frames import Frame, PlaneFrame, StreamInfo
-from cgconvert.media.video.codecs import VideoCodec
+from cgconvert.media.video.alpha import set_alpha
+from cgconvert.media.video.codecs import VideoCodec, has_alpha
 from cgconvert.media.video.colour import FromPixels
 from cgconvert.media.video.packets import EncodedPacket
 from cgconvert.media.video.planes import FromPlanes
 
-OWN_TAGS = {"encoder", "duration", "major_brand", "minor_version", "compatible_brands", "vendor_id", "bps"}
+OWN_TAGS = {
+    *("encoder", "duration", "major_brand", "minor_version", "compatible_brands", "vendor_id", "bps"),
+    "alpha_mode",
+}
 """Metadata that describes the old file rather than its content."""
 
 ENCODING_ERRORS = (av.error.FFmpegError, OSError)
@@ -48,6 +51,9 @@ class Encoding:
             options[self.codec.quality_option] = f"{self.quality:g}"
         if self.preset is not None:
             options[self.codec.preset_option] = self.preset
+        if self.codec.encoder == "libvpx-vp9" and has_alpha(self.pixel_format):
+            # Its alternate reference frames are hidden packets, which the picture beside has at other places.
+            options["auto-alt-ref"] = "0"
         for name, value in self.tags.items():
             options[name] = f"{options[name]}:{value}" if name in options else value
         return options
@@ -69,8 +75,8 @@ LEAST_FOR_X265 = 3
 class FrameEncoder:
     """Encodes frames with the source's time base, tags and durations.
 
-    Use: `add_to` a container, which decides how headers are laid out, then `encode` frames in order of pts,
-    then `encode(None)` once to drain it. With `card` the encoder takes frames from the memory of that card.
+    Use: `add_to` a container or `stand_alone`, then `encode` frames in order of pts, then `encode(None)` once
+    to drain it. With `card` the encoder takes frames from the memory of that card.
     """
 
     def __init__(self, info: StreamInfo, encoding: Encoding, card: HWAccel | None = None) -> None:
@@ -78,7 +84,7 @@ class FrameEncoder:
         self.from_planes = FromPlanes(info, encoding.pixel_format)
         self.from_pixels = FromPixels(info, encoding.width, encoding.height, encoding.pixel_format)
         self._durations: dict[int, int] = {}
-        self.stream: av.VideoStream | None = None
+        self._encode: Callable[[av.VideoFrame | None], list[av.Packet[Any]]] | None = None
         self.frames = 0
         """The frames that went in. An encoder that has seen none cannot be drained."""
 
@@ -92,20 +98,40 @@ class FrameEncoder:
             hwaccel=self.card,
         )
         assert isinstance(stream, av.VideoStream)
-        context = stream.codec_context
+        self._set_up(stream.codec_context)
+        stream.time_base = self.info.time_base
+        stream.metadata.update(video_metadata(template.metadata))
+        stream.disposition = template.disposition
+        self._encode = stream.encode
+        return stream
+
+    def stand_alone(self, muxer: str) -> None:
+        """Encode packets that are kept, with headers laid out as `muxer` wants them.
+
+        A container and its streams hold each other, so that an encoder within them would stay in memory, with
+        all its frames, until Python looks for such circles: after minutes.
+        """
+        os.environ.setdefault("SVT_LOG", "1")
+        context = av.CodecContext.create(self.encoding.codec.encoder, "w", self.card)
+        assert isinstance(context, av.VideoCodecContext)
+        context.options = self.encoding.options()
+        # As containers set up the encoders of their streams.
+        context.framerate, context.bit_rate, context.bit_rate_tolerance = self.info.rate, 0, 128000
+        if av.format.Flags.global_header in av.format.Flags(av.ContainerFormat(muxer, "w").flags):
+            context.flags |= av.codec.context.Flags.global_header
+        self._set_up(context)
+        self._encode = context.encode
+
+    def _set_up(self, context: av.VideoCodecContext) -> None:
         context.width, context.height = self.encoding.width, self.encoding.height
         context.pix_fmt = self.encoding.pixel_format
         # The source's own units of time, since with any other the encoder would round the time stamps.
-        context.time_base = stream.time_base = self.info.time_base
+        context.time_base = self.info.time_base
         if self.info.sample_aspect_ratio:
             context.sample_aspect_ratio = self.info.sample_aspect_ratio
         sample = self.from_pixels(np.zeros((16, 16, 3), np.uint8), 0, self.info.time_base, 0)
         context.colorspace, context.color_range = sample.colorspace, sample.color_range
         context.color_primaries, context.color_trc = sample.color_primaries, sample.color_trc
-        stream.metadata.update(video_metadata(template.metadata))
-        stream.disposition = template.disposition
-        self.stream = stream
-        return stream
 
     def encode(self, frame: Frame | PlaneFrame | None) -> list[av.Packet[Any]]:
         """Encode a frame and return the packets that are ready. None drains the encoder.
@@ -117,11 +143,13 @@ class FrameEncoder:
             picture = self.from_planes(frame, self.info.time_base)
         elif frame is not None:
             picture = self.from_pixels(frame.pixels, frame.pts, self.info.time_base, frame.duration)
+            if frame.alpha is not None:
+                set_alpha(picture, frame.alpha)
         if frame is not None and frame.duration:
             self._durations[frame.pts] = frame.duration
-        assert self.stream is not None
+        assert self._encode is not None
         self.frames += frame is not None
-        packets = self.stream.encode(picture)
+        packets = self._encode(picture)
         if self.encoding.codec.encoder == "libx265" and frame is None and self.frames < LEAST_FOR_X265:
             for packet in packets:
                 packet.dts = packet.pts
@@ -136,20 +164,14 @@ class FrameEncoder:
 class PacketEncoder:
     """A `FrameEncoder` whose packets are given instead of written, with headers as `muxer` wants them."""
 
-    def __init__(self, encoder: FrameEncoder, muxer: str, template: Any) -> None:
+    def __init__(self, encoder: FrameEncoder, muxer: str) -> None:
         self._encoder = encoder
-        # It is never written but decides on headers. It is kept, since the encoder lies in its memory.
-        self._container = av.open(io.BytesIO(), "w", format=muxer)
-        encoder.add_to(self._container, template)
+        encoder.stand_alone(muxer)
 
     def encode(self, frame: Frame | PlaneFrame | None) -> list[EncodedPacket]:
         """The packets that are ready after this frame; None drains the encoder. Raises `ENCODING_ERRORS`."""
         packets = []
         for packet in self._encoder.encode(frame):
             assert packet.pts is not None
-            packets.append(
-                EncodedPacket(
-                    bytes(packet), packet.pts, packet.dts, packet.duration or 0, bool(packet.is_keyframe)
-                )
-            )
+            packets.append(EncodedPacket.of(packet))
         return packets

@@ -3,9 +3,9 @@
 A container would round times or drop durations. This file keeps what an encoder gave, so that packets
 that were encoded earlier can be written into the result as if they came from the encoder now.
 
-Layout, little-endian: the magic line, then for each packet pts, dts, duration (int64), flags (uint32),
-number of bytes (uint32), CRC-32 of these fields and the bytes (uint32), the bytes. Times count in the time
-base that the reader is given.
+Layout, little-endian: the magic line, then for each packet pts, dts, duration (int64), flags, numbers of
+bytes in the packet and beside it (uint32), CRC-32 of these fields and all bytes (uint32), the bytes. Times
+count in the time base that the reader is given.
 """
 
 from __future__ import annotations
@@ -19,29 +19,45 @@ from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import av
+from av.packet import PacketSideData, packet_sidedata_type_from_literal
 
 from cgconvert.errors import InputError
 from cgconvert.host.files import flush_to_disk
 
-MAGIC = b"cgconvert packets 1\n"
-_FIELDS = struct.Struct("<qqqII")
+MAGIC = b"cgconvert packets 2\n"
+_FIELDS = struct.Struct("<qqqIII")
 _CHECKSUM = struct.Struct("<I")
 _KEYFRAME = 1
 _NO_TIME = -(2**63)
 
+BESIDE: Literal["matroska_block_additional"] = "matroska_block_additional"
+
 
 @dataclass(frozen=True)
 class EncodedPacket:
-    """What an encoder gave for one frame; times in units of the stream's time base, `dts` None if unknown."""
+    """What an encoder gave for one frame; times in units of the stream's time base, `dts` None if unknown.
+
+    `beside` is what Matroska and WebM store beside a packet (BlockAdditional): the alpha of VP9.
+    """
 
     data: bytes
     pts: int
     dts: int | None
     duration: int
     keyframe: bool
+    beside: bytes = b""
+
+    @classmethod
+    def of(cls, packet: av.Packet[Any]) -> EncodedPacket:
+        """Keep a packet of an encoder, which has a pts."""
+        assert packet.pts is not None
+        beside = bytes(packet.get_sidedata(BESIDE)) if packet.has_sidedata(BESIDE) else b""
+        return cls(
+            bytes(packet), packet.pts, packet.dts, packet.duration or 0, bool(packet.is_keyframe), beside
+        )
 
     def to_packet(self, dts: int, time_base: Fraction, stream: Any) -> av.Packet[Any]:
         """The packet for a muxer's `stream`, to be decoded at `dts`."""
@@ -49,6 +65,10 @@ class EncodedPacket:
         packet.stream, packet.time_base = stream, time_base
         packet.pts, packet.dts, packet.duration = self.pts, dts, self.duration
         packet.is_keyframe = self.keyframe
+        if self.beside:
+            data = PacketSideData(packet_sidedata_type_from_literal(BESIDE), len(self.beside))  # type: ignore[call-arg]
+            data.update(self.beside)
+            packet.set_sidedata(data, move=True)
         return packet
 
 
@@ -68,9 +88,11 @@ class PacketWriter:
             packet.duration,
             _KEYFRAME if packet.keyframe else 0,
             len(packet.data),
+            len(packet.beside),
         )
-        self._file.write(fields + _CHECKSUM.pack(zlib.crc32(packet.data, zlib.crc32(fields))))
-        self._file.write(packet.data)
+        data = packet.data + packet.beside
+        self._file.write(fields + _CHECKSUM.pack(zlib.crc32(data, zlib.crc32(fields))))
+        self._file.write(data)
 
     def __enter__(self) -> PacketWriter:
         return self
@@ -95,14 +117,13 @@ def read_packets(path: Path) -> Iterator[EncodedPacket]:
             if len(head) < _FIELDS.size + _CHECKSUM.size:
                 raise InputError(f"{path}: ends within a packet")
             fields = head[: _FIELDS.size]
-            pts, dts, duration, flags, size = _FIELDS.unpack(fields)
+            pts, dts, duration, flags, size, beside = _FIELDS.unpack(fields)
             (checksum,) = _CHECKSUM.unpack_from(head, _FIELDS.size)
-            data = file.read(size)
-            if len(data) < size or zlib.crc32(data, zlib.crc32(fields)) != checksum:
+            data = file.read(size + beside)
+            if len(data) < size + beside or zlib.crc32(data, zlib.crc32(fields)) != checksum:
                 raise InputError(f"{path}: a packet is damaged")
-            yield EncodedPacket(
-                data, pts, None if dts == _NO_TIME else dts, duration, bool(flags & _KEYFRAME)
-            )
+            known = None if dts == _NO_TIME else dts
+            yield EncodedPacket(data[:size], pts, known, duration, bool(flags & _KEYFRAME), data[size:])
 
 
 def decoding_times(presented: Iterable[int], delay: int) -> Iterator[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from av.codec.hwaccel import HWAccel
 
 from cgconvert.errors import InputError
 from cgconvert.frames import Frame, PlaneFrame, StreamInfo
+from cgconvert.media.video.alpha import ToAlpha, decoder_with_alpha
 from cgconvert.media.video.colour import ToPixels
 from cgconvert.media.video.fields import Deinterlacer, Deinterlacing
 from cgconvert.media.video.finish import ToEncoded
@@ -99,8 +100,8 @@ class VideoSource:
     that pixel format. With `as_planes` pictures come as `PlaneFrame`s of
     the stored size, decoded on `card` if it can decode them, from whose memory `take_over` copies a plane.
     With `after` the frames are those that follow the one with this pts, and `damage` continues from
-    `earlier`. With `deinterlacing` pictures are made of fields, and `info` describes these. `damage` counts
-    what was wrong.
+    `earlier`. With `deinterlacing` pictures are made of fields, and `info` describes these. With `alpha_size`
+    each frame keeps its transparency at that size. `damage` counts what was wrong.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class VideoSource:
         after: int | None = None,
         earlier: Damage | None = None,
         deinterlacing: Deinterlacing | None = None,
+        alpha_size: tuple[int, int] | None = None,
     ) -> None:
         self.path, self.info, self.copied = path, info, copied
         self.earlier = earlier or Damage()
@@ -137,6 +139,9 @@ class VideoSource:
             self.to_source = ToEncoded(info, *source_size, source_format)
         elif source_size is not None and source_size != size:
             self.to_source = ToPixels(info, *source_size)
+        self.to_alpha = ToAlpha(info, *alpha_size) if alpha_size is not None else None
+        self.decoder: av.VideoCodecContext | None = None
+        """Decodes instead of the stream's own decoder, which does not know alpha."""
         self.units = deinterlacing.pictures if deinterlacing else 1
         """Units of `info.time_base` in one of the stream's own."""
         self.deinterlacer = (
@@ -189,6 +194,8 @@ class VideoSource:
 
     def _read(self) -> Iterator[Frame | PlaneFrame | CopiedPacket]:
         """Yield frames and packets from here to the end of the cut or of the file."""
+        if self.to_alpha is not None:
+            self.decoder = decoder_with_alpha(self.stream, self.info)
         streams = [s for s in self.container.streams if s == self.stream or s.index in self.copied]
         finished: set[int] = set()
         for packet in self._packets(streams):
@@ -237,7 +244,7 @@ class VideoSource:
 
     def _frames(self, packet: av.Packet[Any], finished: set[int]) -> Iterator[Frame | PlaneFrame]:
         try:
-            decoded = packet.decode()
+            decoded: Any = packet.decode() if self.decoder is None else self.decoder.decode(packet)
         except av.error.EOFError:
             return
         except av.error.FFmpegError as error:
@@ -292,7 +299,8 @@ class VideoSource:
         if size != stored_size(self.info):
             bars = False
             if picture.sw_format is None:  # frames on a card are scaled there
-                self.fitting = self.fitting or Fitting(self.info)
+                info = self.info if self.decoder is None else replace(self.info, pixel_format="yuva420p")
+                self.fitting = self.fitting or Fitting(info)
                 picture, bars = self.fitting(picture)
             self.damage.note(
                 f"pictures of {size[0]}x{size[1]} in mid-video, scaled to the size of the first"
@@ -304,7 +312,8 @@ class VideoSource:
         source: np.ndarray | PlaneFrame | None = None
         if self.keep_source:
             source = self.to_source(picture) if self.to_source else pixels
-        return Frame(pixels, pts, duration, source)
+        alpha = self.to_alpha(picture) if self.to_alpha is not None else None
+        return Frame(pixels, pts, duration, source, alpha=alpha)
 
     def _copy(self, packet: av.Packet[Any], finished: set[int]) -> Iterator[CopiedPacket]:
         """Yield the packet, moved if the video is cut at its start. Subtitles that span a cut end at it."""
