@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -312,9 +314,23 @@ def test_a_video_that_is_interrupted_continues(
     upload_one = bucket / "a.mp4"
     upload_one.write(tmp_path / "a.mp4", False)
 
+    two_segments, told = threading.Event(), threading.Event()
+    add = resume.ResumableRun.add
+
+    def add_and_wait(self: resume.ResumableRun, segment: resume.Segment) -> None:
+        """The third segment is begun after the interrupt: otherwise the run may end before anyone is told."""
+        add(self, segment)
+        if len(self.segments) == 2 and not told.is_set():
+            two_segments.set()
+            told.wait(60)
+            time.sleep(0.5)
+
+    monkeypatch.setattr(resume.ResumableRun, "add", add_and_wait)
+
     class Impatient(Silent):
         def advance(self, done: int, busiest: str | None = None) -> None:
-            if done >= 10:
+            if two_segments.is_set():
+                told.set()
                 raise KeyboardInterrupt
 
     with pytest.raises(Interrupted):
@@ -326,7 +342,7 @@ def test_a_video_that_is_interrupted_continues(
     monkeypatch.setattr(ObjectPath, "download", lambda *given: downloads.append(given) or download(*given))
     done = convert_videos([upload_one], bucket / "out", "identity", VideoOptions(), EXACT)
     assert downloads == []
-    assert done.videos[0].resumed_frames >= 5
+    assert done.videos[0].resumed_frames == 10
     assert done.videos[0].frames_out == 20
     assert done.videos[0].output == f"{bucket.bucket}/out/a.identity.mp4"
     assert list((own_home / "staging").rglob("*")) == []
