@@ -19,11 +19,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## draw a short video, convert it, show both side by side
 	OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py demo
 
+# Two processes, a file in one of them: most machines have two cores, and fixtures are made once for a file.
+PYTEST := OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+
 test: $(INSTALLED)  ## the tests that take minutes
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(INSTALLED)  ## all of them
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q
+	$(PYTEST)
 
 check: $(INSTALLED)  ## style and types
 	$(BIN)/ruff check .

@@ -108,10 +108,10 @@ def test_folders_and_videos_take_the_same_batch(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(network, "transfers_for", lambda device: HostTransfers())
     given = []
 
-    def create(model: Any, asked: Any, pixels: np.ndarray, *more: Any) -> EngineJob:
-        given.append((pixels.shape, more[-1]))
+    def create(model: Any, asked: Any, frames: np.ndarray, *more: Any, pixels: float) -> EngineJob:
+        given.append((frames.shape, more[-1], pixels))
         engine.device = torch.device("cuda")
-        job.batch = choose_batch(job, *pixels.shape[1:3])
+        job.batch = choose_batch(job, *frames.shape[1:3])
         return job
 
     monkeypatch.setattr(network, "create_job", create)
@@ -124,7 +124,7 @@ def test_folders_and_videos_take_the_same_batch(monkeypatch: pytest.MonkeyPatch)
     )
     clock = StageClock({"prepare": "", "build": ""})
     own: Network[Any] = Network(plan, np.zeros((1080, 1920, 3), np.uint8), Silent(), clock, "cpu")
-    assert given == [((1, 1080, 1920, 3), 1024)]
+    assert given == [((1, 1080, 1920, 3), 1024, 9 * 1080 * 1920)]
     for size in ((1080, 1920), (720, 1280), (256, 256), (2160, 3840)):
         assert own.batch_for(*size) == choose_batch(job, *size)
     assert own.batch_for(1080, 1920) == job.batch == 5

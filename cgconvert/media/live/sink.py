@@ -123,7 +123,8 @@ class StreamSink:
             self.url,
             "w",
             format=self.place.format,
-            options=dict(self.place.options),
+            # What is shown is on the disk or on its way at once, whatever happens next.
+            options={"flush_packets": "1", **self.place.options},
             timeout=None if self.place.kind == "file" else (WAIT, WAIT),
         )
         try:
