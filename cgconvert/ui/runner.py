@@ -150,6 +150,9 @@ def run_job(queue: Queue, job: QueuedJob) -> None:
 
 def _record(queue: Queue, job: QueuedJob, code: int, wish: str, told: Told) -> None:
     """Write down how a job has ended. While the disk is full, this waits until there is room again."""
+    from cgconvert.video.jobs import read_job
+
+    more: dict[str, Any] = {}
     if code == 0:
         state, why = "done", told.outcome or "done"
     elif wish == "cancel":
@@ -157,6 +160,9 @@ def _record(queue: Queue, job: QueuedJob, code: int, wish: str, told: Told) -> N
         state = why = "cancelled"
     elif wish == "pause" or code in (130, -signal.SIGINT):
         state = why = "paused"
+        if job.kind == "video":  # a segment that was begun is made again
+            kept = read_job(Path(job.output))
+            more = {"done": kept.frames if kept is not None else 0}
     else:
         state = "failed"
         why = told.error or (
@@ -166,7 +172,9 @@ def _record(queue: Queue, job: QueuedJob, code: int, wish: str, told: Told) -> N
         )
     while True:
         try:
-            queue.change(job.id, state=state, text=why, ended=time.time(), pid=None, rate=None, wish="")
+            queue.change(
+                job.id, state=state, text=why, ended=time.time(), pid=None, rate=None, wish="", **more
+            )
             return
         except sqlite3.OperationalError:
             time.sleep(1)

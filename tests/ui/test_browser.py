@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +61,16 @@ def jobs_say(tab: Any, word: str) -> None:
     until(tab, f"document.getElementById('jobs').innerText.includes('{word}')")
 
 
+def power_off(server: Server) -> None:
+    """Kill the server, the runner and the job at once, as a machine does that loses its power."""
+    pid = Queue().jobs()[0].pid
+    assert pid is not None
+    runner = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])  # the job's parent
+    server.kill()
+    for one in (runner, pid):
+        os.kill(one, signal.SIGKILL)
+
+
 def test_from_a_video_to_its_result_over_a_killed_server(
     tab: Any, server: Server, media: Path, small_model: str
 ) -> None:
@@ -103,6 +115,9 @@ def test_from_a_video_to_its_result_over_a_killed_server(
     jobs_say(tab, "Paused")
     other.close()
     tab.click("#jobs button:has-text('Resume')")
+    jobs_say(tab, " left")
+    power_off(server)
+    tab.goto(server.start())
     jobs_say(tab, "Done")
     tab.click("#jobs button:has-text('Report')")
     until(tab, "document.getElementById('report').open")

@@ -71,6 +71,8 @@ def test_pause_resume_and_a_killed_runner_give_the_same_result(
     until(lambda: queue.get(job.id).state == "paused")
     until(lambda: not queue.has_runner())
     assert not Path(job.output).exists()
+    assert queue.get(job.id).done % resume.SEGMENT_FRAMES == 0  # what is kept of it
+    assert queue.get(job.id).done >= resume.SEGMENT_FRAMES
     queue.resume(job.id)
     runner = subprocess.Popen([sys.executable, "-m", "cgconvert.ui.runner", str(queue.folder)])
     until(lambda: queue.get(job.id).state == "running" and queue.get(job.id).done > 0)
