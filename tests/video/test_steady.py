@@ -118,6 +118,35 @@ def test_a_fade_is_followed() -> None:
     assert steady[-1].mean() < 1
 
 
+def test_a_dissolve_leaves_nothing_of_the_scene_before() -> None:
+    """Twelve frames from one scene to another, both with structure everywhere and no flat light."""
+    scenes = background(1), background(7)
+
+    def source(number: int) -> np.ndarray:
+        share = min(max((number - 4) / 12, 0), 1)
+        return (1 - share) * scenes[0] + share * scenes[1]
+
+    results, steady = steadied(source, 22)
+    gone = smooth(scenes[0]) - smooth(scenes[1])
+    left = [
+        ((smooth(got) - smooth(wanted)) * gone).sum() / (gone**2).sum()
+        for got, wanted in zip(steady, results, strict=True)
+    ]
+    # A third was left before whole pictures that change were looked for.
+    assert max(left) < 0.2
+    assert left[-1] < 0.12
+    assert flicker(steady[-3:]) < 0.1 * flicker(results[-3:]), "and strokes stand still again"
+
+
+def test_a_scene_that_comes_out_of_black_is_seen_at_once() -> None:
+    """There is nothing that could be made lighter, and little change in levels."""
+    results, steady = steadied(lambda number: background() * max(0.0, (number - 3) / 120), 12)
+    assert steady[2].mean() < 1
+    for number in range(4, 12):
+        assert 0.9 < steady[number].mean() / results[number].mean() < 1.1
+        assert strength(steady[number]) > 0.9 * strength(results[number])
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_a_run_that_goes_on_makes_the_same(dtype: type) -> None:
     picture = background()

@@ -53,6 +53,11 @@ REACH, MARGIN = 13, 4.0
 LIGHT_AREA, LIGHT_MOST, LIGHT_LEAST, LIGHT_NOISE = 32, 16.0, 4.0, 1.0
 """A change of light is a mean over squares of so many pixels, of at most so many levels a frame. It is a
 factor, damped where the source has few levels, and nothing at all below the last number of levels."""
+SWEEP, SWEEP_ALL = (3.0, 0.06), (6.0, 0.12)
+"""Mean change of the source in one way, in levels and over its own level, from which the whole picture is in
+doubt, and from which it is taken over as it is: a dissolve, or a fade in from black."""
+SWEEP_DARK = 8.0
+"""Levels that are added to the source's own, so that the noise of black is no change."""
 CUT = 22.0
 """Mean change of the source after all motion, in levels, that is a cut or a flash: nothing is kept."""
 
@@ -114,8 +119,9 @@ class Steadier:
         small = (cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in (new, moved))
         difference = cv2.blur(_distance(*small), around)
         share = self.share * (1 + (change / TURN) ** 2) * change / np.maximum(difference, 1e-3)
-        doubt = np.maximum(doubt * DOUBT_MEMORY, bent)
-        share = np.clip(np.maximum(share, DOUBT_SHARE * doubt), LEAST_SHARE, 1)
+        sweep = _sweep(one_way, source)
+        doubt = np.maximum(np.maximum(doubt * DOUBT_MEMORY, bent), sweep)
+        share = np.clip(np.maximum(share, DOUBT_SHARE * doubt), max(LEAST_SHARE, sweep), 1)
 
         mixed = _mixed(new, moved, cv2.resize(share, luma.shape[::-1], interpolation=cv2.INTER_LINEAR))
         there = _mixed(source, there, share)
@@ -214,6 +220,17 @@ def _light(source: np.ndarray, before: np.ndarray) -> np.ndarray:
     more, level = (cv2.resize(part, grid, interpolation=cv2.INTER_AREA) for part in (change, before))
     more = np.sign(more) * np.maximum(np.abs(more) - LIGHT_NOISE, 0)
     return 1 + more / (np.maximum(level, 0) + LIGHT_LEAST)
+
+
+def _sweep(one_way: np.ndarray, source: np.ndarray) -> float:
+    """How far the whole picture changes to another one, from 0 to 1.
+
+    `one_way` is the change of the source at each place (h, w) without its noise, after motion and light.
+    """
+    change, level = cv2.mean(one_way)[0], sum(cv2.mean(source)[:3]) / 3
+    found = (change, change / (level + SWEEP_DARK))
+    shares = [(it - least) / (most - least) for it, least, most in zip(found, SWEEP, SWEEP_ALL, strict=True)]
+    return min(max(0.0, *shares), 1.0)
 
 
 def _distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
