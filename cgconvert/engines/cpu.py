@@ -6,6 +6,8 @@ Each was measured before it was kept; `docs/engines.md` has the figures.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -164,7 +166,7 @@ class H2OnCpu(nn.Module):
         y = relu_(_normed(own.up_norm, _filtered(own.up_blur, y))).add_(skip)
         y = relu_(_normed(own.fuse_norm, _convolved(own.fuse, y)))
         y = tanh(_narrowly_filtered(own.blur, self._shuffled(_convolved(own.tail, y))))
-        return own.finished(x, _narrowly_filtered(own.blur, y).clamp_(-1, 1))
+        return own.finished(x, y, partial(_narrowly_filtered, own.blur))
 
     def _shuffled(self, x: Tensor) -> Tensor:
         """(N, 4 out, H, W), phase by phase, as (N, out, 2H, 2W); two neighbours move as 32-bit integers."""

@@ -35,15 +35,21 @@ class InstanceNorm2d(nn.InstanceNorm2d):
 BLACK, NOT_BLACK = 4, 32
 
 
-def keep_black(images: Tensor, results: Tensor) -> Tensor:
-    """`results`, but black places of `images` as they are; both float NCHW in [-1, 1], of as many channels.
+def black_share(images: Tensor) -> Tensor:
+    """The share (N, 1, H, W) of a change that pictures keep so that black stays black; float NCHW in [-1, 1].
 
-    The light of a pixel is that of its brightest channel. Between `BLACK` and `NOT_BLACK` source and result
-    are blended, so that a fade to black has no step.
+    The light of a pixel is that of its brightest channel, as a mean over three pixels of its row or of its
+    column, whichever is darker. So a bar ends exactly where it ends, and single dark pixels are not held,
+    which would cut a grid of period two into the result. The share is 0 up to a light of `BLACK` and 1 from
+    `NOT_BLACK` on. It rises evenly between them, so that a fade to black has no step.
     """
-    light = (images.amax(dim=1, keepdim=True) + 1) * 127.5
-    share = ((light - BLACK) * (1 / (NOT_BLACK - BLACK))).clamp(0, 1)
-    return images + share * (results - images)
+    light = F.pad(images.amax(dim=1, keepdim=True), (1, 1, 1, 1), mode="reflect")
+    rows, columns = light[:, :, 1:-1], light[..., 1:-1]
+    across = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
+    down = columns[:, :, :-2] + columns[:, :, 1:-1] + columns[:, :, 2:]
+    # From sums over three pixels in [-1, 1] to levels of 255, and to shares, in one step.
+    rise = 127.5 / (NOT_BLACK - BLACK)
+    return (torch.minimum(across, down) * (rise / 3) + (rise - BLACK / (NOT_BLACK - BLACK))).clamp(0, 1)
 
 
 class GridFilter(nn.Module):

@@ -74,6 +74,7 @@ def make_learned(seed: int = 0) -> Model:
         "blocks": 2,
         "in_channels": 5,
         "keep_black": True,
+        "keep_detail": True,
     }
     torch.manual_seed(seed)
     network = init_weights(build_generator("h2", {**arguments, "norm": "batch"}), "identity", 0.02)

@@ -16,7 +16,10 @@ from cgconvert.generators import build_generator, size_rule
 
 NETWORKS = {
     "h2": ("h2", {"half_channels": 8, "channels": 16, "blocks": 2}),
-    "h2-black": ("h2", {"half_channels": 8, "channels": 16, "blocks": 2, "keep_black": True}),
+    "h2-kept": (
+        "h2",
+        {"half_channels": 8, "channels": 16, "blocks": 2, "keep_black": True, "keep_detail": True},
+    ),
     "resnet": ("resnet", {"ngf": 8, "blocks": 2}),
     "resnet affine": (
         "resnet",

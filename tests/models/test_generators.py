@@ -165,24 +165,59 @@ def test_h2_leaves_no_grid_of_period_two_however_wild_its_weights() -> None:
     assert (result * grid).mean().abs() < 2e-3
 
 
-def test_h2_keeps_black_where_it_is_asked_to() -> None:
-    """Up to a light of 4 the picture as it is, from 32 on the result, and half of both between them."""
-    arguments = small("h2") | {"in_channels": 5}
+def kept_and_plain(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Results of one H2 generator with black kept and without."""
+    arguments = small("h2") | {"in_channels": images.shape[1]}
     network = reference.randomised(build_generator("h2", {**arguments, "keep_black": True}))
     plain = reference.randomised(build_generator("h2", arguments))
     plain.load_state_dict(network.state_dict())
-    images = torch.full((1, 5, 16, 16), -1.0)
-    images[:, 3:] = torch.rand(1, 2, 16, 16)
-    for column, light in enumerate((0, 4, 18, 32, 255)):
-        images[:, 1, :, 3 * column : 3 * column + 3] = light / 127.5 - 1
     with torch.inference_mode():
-        result, look = network(images), plain(images)
+        return network(images), plain(images)
+
+
+def test_h2_keeps_black_where_it_is_asked_to() -> None:
+    """Up to a light of 4 the picture as it is, from 32 on the result, and half of both between them."""
+    images = torch.full((1, 5, 16, 20), -1.0)
+    images[:, 3:] = torch.rand(1, 2, 16, 20)
+    for column, light in enumerate((0, 4, 18, 32, 255)):
+        images[:, 1, :, 4 * column : 4 * column + 4] = light / 127.5 - 1
+    result, look = kept_and_plain(images)
     source = images[:, :3]
-    expected = torch.cat([source[..., :6], (source + look)[..., 6:9] / 2, look[..., 9:15]], 3)
-    assert torch.allclose(result[..., :15], expected, atol=1e-5)
-    assert (look[..., :6] - source[..., :6]).abs().max() > 0.1
+    expected = torch.cat([source[..., :8], (source + look)[..., 8:12] / 2, look[..., 12:]], 3)
+    inner = [column for column in range(20) if column % 4 in (1, 2)]  # a step darkens the pixels beside it
+    assert torch.allclose(result[..., inner], expected[..., inner], atol=1e-5)
+    assert (look[..., :8] - source[..., :8]).abs().max() > 0.1
 
 
-def test_black_cannot_be_kept_of_colours_that_are_not_there() -> None:
-    with pytest.raises(ModelError, match="keep_black needs as many channels in as out"):
-        build_generator("h2", {"in_channels": 1, "out_channels": 3, "keep_black": True})
+def test_a_bar_ends_exactly_where_it_ends() -> None:
+    images = torch.full((1, 3, 32, 16), 0.5)
+    images[:, :, :8] = -1
+    result, look = kept_and_plain(images)
+    assert torch.equal(result[:, :, :8], images[:, :, :8])
+    assert torch.allclose(result[:, :, 8:], look[:, :, 8:], atol=1e-6)
+    assert (look[:, :, 7] + 1).abs().max() > 0.1
+
+
+def test_a_dark_pixel_is_not_cut_out_of_a_lighter_place() -> None:
+    """Black is kept where a place is black: single pixels would leave a grid in the result."""
+    images = torch.zeros(1, 3, 16, 16)
+    images[:, :, 8, 8] = -1
+    result, look = kept_and_plain(images)
+    assert torch.allclose(result, look, atol=1e-6)
+
+
+def test_h2_keeps_the_finest_detail_where_it_is_asked_to() -> None:
+    """A pattern of period two, which the filter takes out of every result, comes through as it was."""
+    network = reference.randomised(build_generator("h2", small("h2") | {"keep_detail": True}))
+    y, x = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    grid = 0.2 * torch.tensor([1.0, -1.0])[(x + y) % 2]
+    with torch.inference_mode():
+        network.get_submodule("tail").weight.mul_(0.01)  # nothing near the clamp
+        result = network(grid.expand(1, 3, 32, 32))
+    assert (result * grid.sign()).mean() == pytest.approx(0.2, abs=1e-3)
+
+
+@pytest.mark.parametrize("kept", ["keep_black", "keep_detail"])
+def test_nothing_can_be_kept_of_colours_that_are_not_there(kept: str) -> None:
+    with pytest.raises(ModelError, match=f"{kept} needs as many channels in as out"):
+        build_generator("h2", {"in_channels": 1, "out_channels": 3, kept: True})

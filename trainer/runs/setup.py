@@ -54,7 +54,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "data.scale_min": 0.6,
         "data.scale_max": 1.4,
         "network.generator": "h2",
-        "network.arguments": SMALL | {"norm": "batch", "keep_black": True},
+        "network.arguments": SMALL | {"norm": "batch", "keep_black": True, "keep_detail": True},
         "network.noise": 2,
         "network.norm_frozen": 0.4,
         "network.init": "identity",
