@@ -100,7 +100,18 @@ def tasks(candidates: Iterable[str]) -> list[Task]:
         *[Task(f"contract/{name}", 150) for name in found],
         *[
             Task(name, 90)
-            for name in ("memory", "graphs", "auto", "norms", "wide", "conversions", "steps", "hardware")
+            for name in (
+                "memory",
+                "graphs",
+                "auto",
+                "norms",
+                "wide",
+                "forms",
+                "filters",
+                "conversions",
+                "steps",
+                "hardware",
+            )
         ],
         *[Task(f"{h2} {size} {name}", 120) for size in ("1080p", "720p", "256") for name in found],
         *[Task(f"{resnet} {size} {name}", 120) for size in ("1080p", "720p", "256") for name in found],

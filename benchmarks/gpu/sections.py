@@ -24,6 +24,7 @@ from cgconvert.engines.eager import EagerEngine
 from cgconvert.engines.fastest import MARGIN, WORTH_MEASURING
 from cgconvert.engines.fuse import operate
 from cgconvert.engines.job import EngineJob
+from cgconvert.engines.on_card import forms_of, measured_forms, with_shifted_sums
 from cgconvert.engines.pixels import convert_pixels
 from cgconvert.engines.ready import create_job
 from cgconvert.engines.toolkit import cuda_home, why_not_ahead
@@ -178,6 +179,45 @@ def wide(bench: Bench, what: str) -> Rows:
         yield name, {"milliseconds": 1000 * seconds}
 
 
+def forms(bench: Bench, what: str) -> Rows:
+    """Milliseconds of the layers of ResNet-9 that can take other forms, by form; half precision, 720p."""
+    network = operate(bench.model("resnet9-ngf64").generator).to(bench.device, torch.float16)
+    network = network.to(memory_format=torch.channels_last)
+    height, width = bench.sizes["720p"]
+    x = torch.randn(1, 3, height, width, device=bench.device, dtype=torch.float16)
+    x = x.contiguous(memory_format=torch.channels_last)
+    times: list[float] = []
+
+    def seconds(work: Callable[[], object]) -> float:
+        times.append(best_seconds(work, bench.device))
+        return times[-1]
+
+    with torch.inference_mode():
+        chosen = measured_forms(network, x, seconds)
+    for name, layer in network.named_modules():
+        if found := forms_of(layer):
+            named = {form: round(1000 * times.pop(0), 4) for form in ("as it is", *found)}
+            yield name, {"milliseconds": named, "taken": chosen.get(name, "as it is")}
+
+
+def filters(bench: Bench, what: str) -> Rows:
+    """Milliseconds of the fixed filters of H2 at 1080p in half precision: convolutions, and shifted sums."""
+    height, width = bench.sizes["1080p"]
+    cases = {"up_blur": (24, height // 2, width // 2), "blur": (3, height, width)}
+    network = bench.model("h2-24-64-6").generator
+    summed = with_shifted_sums(network)
+    for name, shape in cases.items():
+        channels = shape[0] if name == "blur" else network.get_submodule("up").out_channels
+        x = torch.randn(1, channels, *shape[1:], device=bench.device, dtype=torch.float16)
+        x = x.contiguous(memory_format=torch.channels_last)
+        for form, owner in (("convolution", network), ("shifted sums", summed)):
+            layer = owner.get_submodule(name).to(bench.device, torch.float16)
+            compiled = torch.compile(layer, dynamic=False)
+            with torch.inference_mode():
+                seconds = best_seconds(lambda run=compiled, x=x: run(x), bench.device)  # type: ignore[misc]
+            yield f"{name}, {form}", {"milliseconds": 1000 * seconds}
+
+
 def memory(bench: Bench, what: str) -> Rows:
     """With most of the card taken, a batch that does not fit is halved and every picture comes back."""
     if bench.device.type != "cuda":
@@ -253,6 +293,8 @@ SECTIONS: dict[str, Callable[[Bench, str], Rows]] = {
     "norms": norms,
     "graphs": graphs,
     "wide": wide,
+    "forms": forms,
+    "filters": filters,
     "memory": memory,
     "conversions": conversions,
     "hardware": hardware,

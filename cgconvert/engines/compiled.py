@@ -21,18 +21,21 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 
 from cgconvert.engines import toolkit
 from cgconvert.engines.building import COMPILERS_FOLDERS
 from cgconvert.engines.eager import exact_float32
+from cgconvert.engines.on_card import measured_forms, seconds_on, with_forms, with_shifted_sums
 from cgconvert.engines.shaped import Runner, ShapedEngine
 from cgconvert.engines.through import Passage, Through, graph_of
 from cgconvert.models.loading import Model
 from cgconvert.progress import Progress
 from cgconvert.tensors.dtypes import DTYPES
+from cgconvert.tensors.images import padded_size
 
 PACKAGE = "network.pt2"
-CACHES, SHAPE = "compiled.bin", "shape.json"
+CACHES, RECIPE = "compiled.bin", "recipe.json"
 MOST_TRACES = 64
 """Sizes that torch traces one function for. Beyond its own 8 it gives up; a process may have many engines."""
 
@@ -88,8 +91,10 @@ class CompileEngine(ShapedEngine):
     ) -> None:
         """As `ShapedEngine.write`, or with `passage` (`Passage.to_dict`) for batches of shape[0] frames."""
         _quieten()
+        asked = {"shape": list(shape), "any_size": any_size, "passage": passage}
+        recipe = {**asked, "forms": self._forms(shape, passage) if self.changes_layers else {}}
         if self.why_traced is not None:
-            self._write_traced(folder, shape, any_size, passage)
+            self._write_traced(folder, recipe)
             return
         if self.device.type == "cuda" and (home := toolkit.cuda_home()) is not None:
             os.environ["CUDA_HOME"] = str(home)  # without it torch finds the toolkit, but no libcuda.so in it
@@ -98,22 +103,43 @@ class CompileEngine(ShapedEngine):
         # Frozen weights can be packed for the processor's own layout; cards have no such layout.
         configs: dict[str, Any] = {"freezing": self.device.type == "cpu"}
         with torch.no_grad(), exact_float32(self.device):
-            program = self._program(shape, any_size, passage)
+            program = self._program(recipe)
             # In memory first: torch's own writer ends the process where the disk is full.
             package = io.BytesIO()
             inductor.aoti_compile_and_package(program, package_path=package, inductor_configs=configs)
         (folder / PACKAGE).write_bytes(package.getbuffer())
 
-    def _program(
-        self, shape: Sequence[int], any_size: bool, passage: Mapping[str, Any] | None
-    ) -> torch.export.ExportedProgram:
-        """The operations that are compiled: those of the network, or of all from planes to planes."""
+    @property
+    def changes_layers(self) -> bool:
+        """Whether layers take other forms for the device (`cgconvert.engines.on_card`)."""
+        return self.device.type == "cuda"
+
+    def _forms(self, shape: Sequence[int], passage: Mapping[str, Any] | None) -> dict[str, str]:
+        """The forms of layers that are faster on this card, measured on one picture of the size."""
         assert self.network is not None
+        height, width = shape[1:] if passage is None else self._seen_size(passage)
+        with torch.inference_mode(), exact_float32(self.device):
+            return measured_forms(self.network, self.example((1, height, width)), seconds_on(self.device))
+
+    def _seen_size(self, passage: Mapping[str, Any]) -> tuple[int, int]:
+        width, height = Passage.from_dict(passage).target.work_size
+        return padded_size(height, width, self.model.card)
+
+    def _changed(self, recipe: Mapping[str, Any]) -> nn.Module:
+        """The network as it is compiled."""
+        assert self.network is not None
+        if not self.changes_layers:
+            return self.network
+        return with_shifted_sums(with_forms(self.network, recipe["forms"]))
+
+    def _program(self, recipe: Mapping[str, Any]) -> torch.export.ExportedProgram:
+        """The operations that are compiled: those of the network, or of all from planes to planes."""
+        network, shape, passage = self._changed(recipe), recipe["shape"], recipe["passage"]
         if passage is not None:
             way = Passage.from_dict(passage)
-            return graph_of(Through(self.network, self.model.card, way), way.examples(shape[0], self.device))
-        shapes = self.varied() if any_size else None
-        return torch.export.export(self.network, (self.example(shape),), dynamic_shapes=shapes)
+            return graph_of(Through(network, self.model.card, way), way.examples(shape[0], self.device))
+        shapes = self.varied() if recipe["any_size"] else None
+        return torch.export.export(network, (self.example(shape),), dynamic_shapes=shapes)
 
     def through_planes(self, passage: Passage, batch: int, progress: Progress) -> Callable[..., Any]:
         """What makes planes of planes, as `Through` does, for exactly `batch` frames.
@@ -160,15 +186,13 @@ class CompileEngine(ShapedEngine):
                 device_index=self.device.index if on_cuda else -1,
             )
 
-    def _write_traced(
-        self, folder: Path, shape: Sequence[int], any_size: bool, passage: Mapping[str, Any] | None
-    ) -> None:
-        self._trace(shape, any_size, passage)
+    def _write_traced(self, folder: Path, recipe: Mapping[str, Any]) -> None:
+        self._trace(recipe)
         kept = torch.compiler.save_cache_artifacts()
         if kept is None:
             raise RuntimeError("torch has kept nothing of what it compiled")
         (folder / CACHES).write_bytes(kept[0])
-        (folder / SHAPE).write_text(json.dumps([list(shape), any_size, passage]))
+        (folder / RECIPE).write_text(json.dumps(recipe))
 
     def _load_traced(self, folder: Path) -> Runner:
         """Run once, since only then is everything in memory that was compiled."""
@@ -179,27 +203,21 @@ class CompileEngine(ShapedEngine):
 
                 torch.compiler.load_cache_artifacts((folder / CACHES).read_bytes())
                 with inductor.patch(compile_threads=1):  # in this process alone
-                    return self._trace(*json.loads((folder / SHAPE).read_text()))
+                    return self._trace(json.loads((folder / RECIPE).read_text()))
         finally:
             shutil.rmtree(place, ignore_errors=True)
 
-    def _trace(
-        self, shape: Sequence[int], any_size: bool = False, passage: Mapping[str, Any] | None = None
-    ) -> Callable[..., Any]:
-        """The network compiled for a shape (batch, height, width), or for any size, after its first run.
-
-        With `passage` it is compiled from planes to planes.
-        """
+    def _trace(self, recipe: Mapping[str, Any]) -> Callable[..., Any]:
+        """What a recipe of `write` is about, compiled, after its first run."""
         import torch._dynamo.config as tracing
 
-        assert self.network is not None
-        if passage is None:
-            network, examples = self.network, [self.example(shape)]
+        if recipe["passage"] is None:
+            network, examples = self._changed(recipe), [self.example(recipe["shape"])]
         else:
             # torch.compile does not trace what makes the filters; the graph holds them as they are.
-            network = self._program(shape, any_size, passage).module()
-            examples = Passage.from_dict(passage).examples(shape[0], self.device)
-        compiled = torch.compile(network, dynamic=any_size, fullgraph=True)
+            network = self._program(recipe).module()
+            examples = Passage.from_dict(recipe["passage"]).examples(recipe["shape"][0], self.device)
+        compiled = torch.compile(network, dynamic=recipe["any_size"], fullgraph=True)
         limit = tracing.patch(recompile_limit=MOST_TRACES)
         with limit, torch.inference_mode(), exact_float32(self.device):
             compiled(*examples)

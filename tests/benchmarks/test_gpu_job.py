@@ -287,6 +287,15 @@ def test_speed_steps_and_conversions_are_measured() -> None:
         assert len(found) >= 2 and all(row["milliseconds"] > 0 for row in found.values())
 
 
+def test_forms_of_layers_are_measured() -> None:
+    found = rows("forms")
+    assert [list(row["milliseconds"]) for row in found.values()] == [
+        ["as it is", "padded"],
+        ["as it is", "plain", "padded", "wide and padded"],
+    ]
+    assert all(row["taken"] in row["milliseconds"] for row in found.values())
+
+
 def test_what_auto_takes_is_told() -> None:
     (row,) = rows("auto").values()
     assert row["passed"] and (not row["rates"] or row["engine"] in row["rates"])

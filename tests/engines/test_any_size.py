@@ -43,7 +43,7 @@ def test_what_is_traced_takes_all_further_sizes_too() -> None:
     engine = CompileEngine(make_model("h2"), CPU, "fp32")
     engine.why_traced = "there is no CUDA toolkit (CUDA_HOME)"
     traces: list[int] = []
-    run = engine._trace((2, 32, 40), True)
+    run = engine._trace({"shape": [2, 32, 40], "any_size": True, "passage": None})
     for height, width in [(32, 40), (48, 64), (64, 24)]:
         images = engine.example((2, height, width)).uniform_(-1, 1)
         with torch.inference_mode():
