@@ -105,6 +105,7 @@ async function choose(path, kind) {
   problem(null);
   const asked = state.asked = {};
   let media;
+  await looksLoaded;
   try { media = await askJson(`/api/media?path=${encodeURIComponent(path)}`); } catch (error) {
     if (asked !== state.asked) return;
     state.media = null;
@@ -616,6 +617,6 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
   });
 }
 
-loadLooks().catch(problem);
+const looksLoaded = loadLooks().catch(problem);
 open("");
 listen();
