@@ -61,6 +61,13 @@ def transcribed(state: dict[str, Tensor], images: Tensor) -> tuple[list[Tensor],
     return results, F.linear(y.mean((2, 3)), state["_fc.weight"], state["_fc.bias"])
 
 
+def test_reading_the_network_takes_no_random_numbers() -> None:
+    state = torch.get_rng_state()
+    load_efficientnet.cache_clear()
+    load_efficientnet(CPU)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_the_folded_network_is_the_published_one() -> None:
     state = {name: t.double() for name, t in read_published_weights().items()}
     images = torch.rand(2, 3, 96, 80, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1

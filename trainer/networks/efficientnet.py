@@ -158,6 +158,10 @@ def load_efficientnet(device: torch.device, dtype: torch.dtype = torch.float32) 
 
     In channels_last memory, which depthwise convolutions are faster in everywhere. Raises `UnavailableError`.
     """
-    network = EfficientNetLite0().double()  # folded exactly, rounded once
+    # Random weights would take numbers from the training's generator, and a run that goes on in another
+    # process, where the network is read anew, would draw others than one that was never stopped.
+    with torch.device("meta"):
+        network = EfficientNetLite0().double()  # folded exactly, rounded once
+    network.to_empty(device="cpu")
     fill_weights(network, read_published_weights())
     return network.to(device, dtype, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
