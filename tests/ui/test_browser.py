@@ -175,6 +175,44 @@ def test_a_look_is_learned_paused_resumed_and_cancelled(tab: Any, server: Server
     assert tab.thrown == []
 
 
+def test_a_look_that_is_learned_over_a_lost_machine_is_installed_and_chosen(
+    tab: Any, server: Server, media: Path
+) -> None:
+    make_domain(media / "paintings", True, 20, (96, 80))
+    tab.goto(server.start())
+    tab.click("#tab-learn")
+    tab.click("#files button:has-text('paintings')")
+    tab.click("#take-paintings")
+    tab.click("#crumbs button")
+    tab.click("#files button:has-text('in.mp4')")
+    tab.fill("#name", "warm")
+    tab.fill("#minutes", "1")
+    tab.click("#learn-start")
+    folder = data_folder() / "learn" / "warm"
+    until(tab, "document.getElementById('growing-image').naturalWidth > 0")
+    tab.click("#jobs button:has-text('Pause')")  # a checkpoint is there
+    jobs_say(tab, "Paused")
+    assert (folder / "checkpoint.pt").is_file()
+    tab.click("#jobs button:has-text('Resume')")
+    jobs_say(tab, "Running: ")
+    power_off(server)
+    tab.goto(server.start())
+    jobs_say(tab, "Done")
+    assert (data_folder() / "models" / "warm.safetensors").is_file()
+    tab.click("#tab-convert")
+    tab.click("#files button:has-text('in.mp4')")
+    until(tab, "document.getElementById('after').src.startsWith('blob:')")
+    tab.click("#jobs button:has-text('Use this look')")
+    until(tab, "document.querySelector('#looks :checked').value === 'warm'")
+    tab.click("#start")
+    until(tab, "document.querySelectorAll('#jobs .state.done').length === 2")
+    tab.click("#jobs button:has-text('Report')")
+    until(tab, "document.getElementById('report').open")
+    assert "warm" in tab.inner_text("#report-facts")
+    assert "20 of 20" in tab.inner_text("#report-facts")
+    assert tab.thrown == []
+
+
 def test_a_learned_look_is_used_and_old_results_are_not_shown(
     tab: Any, server: Server, media: Path, small_model: str
 ) -> None:
