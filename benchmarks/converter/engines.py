@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> Path:
     figures: dict[str, Any] = {
         "limits": {"macs_per_second": limits.macs, "copy_bytes_per_second": limits.copy_bytes},
         "macs_at_256x256": {
-            name: count_macs(model.generator, model.card.in_channels, 256, 256)
+            name: count_macs(model.generator, model.card.network_channels, 256, 256)
             for name, model in models.items()
         },
         "results": [],
