@@ -16,15 +16,6 @@ def _description() -> str:
         return ""
 
 
-@cache
-def has_avx512() -> bool:
-    """Whether it has AVX-512, on every system: OpenCV marks what the processor lacks with a question mark."""
-    import cv2
-
-    names = (name.lstrip("*") for name in cv2.getCPUFeaturesLine().split())
-    return any(name.startswith("AVX512") and not name.endswith("?") for name in names)
-
-
 def processor_name() -> str:
     """The processor's name, or its architecture where the system does not say it."""
     lines = _description().splitlines()

@@ -12,6 +12,8 @@ from typing import Any
 import av
 import numpy as np
 
+from cgconvert.media.video.encoder import repeatable
+
 NTSC = Fraction(30000, 1001)
 
 
@@ -61,7 +63,7 @@ def make_clip(path: Path, clip: Clip) -> Path:
     """Write the clip with PyAV, interleaved as a camera would."""
     with av.open(str(path), "w") as container:
         container.metadata.update(clip.metadata)
-        video = container.add_stream(clip.codec, rate=25, options=dict(clip.options))
+        video = container.add_stream(clip.codec, rate=25, options=repeatable(clip.codec, clip.options))
         video.width, video.height, video.pix_fmt = clip.width, clip.height, clip.pix_fmt
         video.codec_context.time_base = video.time_base = clip.time_base
         for key, value in clip.tags.items():

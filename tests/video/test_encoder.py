@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from cgconvert.frames import Frame, StreamInfo
-from cgconvert.host.cpu import has_avx512
 from cgconvert.media.video.codecs import find_codec
-from cgconvert.media.video.encoder import Encoding, FrameEncoder, PacketEncoder
+from cgconvert.media.video.encoder import Encoding, FrameEncoder, PacketEncoder, has_avx512
 
 SIZES = ((96, 64), (178, 100), (320, 192))
 FRAMES = 40

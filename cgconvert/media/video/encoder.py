@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 from av.codec.hwaccel import HWAccel
 from av.container import OutputContainer
 
 from cgconvert.frames import Frame, PlaneFrame, StreamInfo
-from cgconvert.host.cpu import has_avx512
 from cgconvert.media.video.alpha import set_alpha
 from cgconvert.media.video.codecs import VideoCodec, has_alpha
 from cgconvert.media.video.colour import FromPixels
@@ -59,16 +60,24 @@ class Encoding:
             options[name] = f"{options[name]}:{value}" if name in options else value
         return options
 
-    def options_here(self) -> dict[str, str]:
-        """Return the options with what makes the encoder's packets the same in every run on this machine.
 
-        With AVX-512 the macroblock tree of libx264 (core 165) reads memory that it never wrote, so that the
-        same frames give other packets from run to run. With AVX2 it does not, and is as fast.
-        """
-        options = self.options()
-        if self.codec.encoder == "libx264" and has_avx512():
-            options["x264-params"] = ":".join(filter(None, [options.get("x264-params"), "asm=avx2"]))
-        return options
+@cache
+def has_avx512() -> bool:
+    """Whether the processor has AVX-512. OpenCV marks what it lacks with a question mark."""
+    names = (name.lstrip("*") for name in cv2.getCPUFeaturesLine().split())
+    return any(name.startswith("AVX512") and not name.endswith("?") for name in names)
+
+
+def repeatable(encoder: str, options: Mapping[str, str]) -> dict[str, str]:
+    """Return an encoder's options with what makes its packets the same in every run on this machine.
+
+    With AVX-512 the macroblock tree of libx264 (core 165) reads memory that it never wrote, so that the same
+    frames give other packets from run to run. With AVX2 it does not, and is as fast.
+    """
+    if encoder != "libx264" or not has_avx512():
+        return dict(options)
+    told = filter(None, [options.get("x264-params"), "asm=avx2"])
+    return {**options, "x264-params": ":".join(told)}
 
 
 def video_metadata(metadata: dict[str, str]) -> dict[str, str]:
@@ -106,7 +115,7 @@ class FrameEncoder:
         stream = container.add_stream(
             self.encoding.codec.encoder,
             rate=self.info.rate,
-            options=self.encoding.options_here(),
+            options=repeatable(self.encoding.codec.encoder, self.encoding.options()),
             hwaccel=self.card,
         )
         assert isinstance(stream, av.VideoStream)
@@ -126,7 +135,7 @@ class FrameEncoder:
         os.environ.setdefault("SVT_LOG", "1")
         context = av.CodecContext.create(self.encoding.codec.encoder, "w", self.card)
         assert isinstance(context, av.VideoCodecContext)
-        context.options = self.encoding.options_here()
+        context.options = repeatable(self.encoding.codec.encoder, self.encoding.options())
         # As containers set up the encoders of their streams.
         context.framerate, context.bit_rate, context.bit_rate_tolerance = self.info.rate, 0, 128000
         if av.format.Flags.global_header in av.format.Flags(av.ContainerFormat(muxer, "w").flags):
