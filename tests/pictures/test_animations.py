@@ -18,7 +18,7 @@ from cgconvert.host.files import TEMPORARY_PREFIX
 from cgconvert.media.picture import codec, sequences
 from cgconvert.models.loading import load_model
 from cgconvert.options import EngineOptions, ImageOptions
-from cgconvert.pictures import pipeline
+from cgconvert.pictures import items
 from tests.pictures.animations import Part, apng, avif, gif, plays, shown, times, webp
 from tests.pictures.pictures import XMP, chunk, exif, noise, png, png_chunks, profile, read_rgb, upright
 from tests.pictures.runs import fill, names, run
@@ -356,7 +356,7 @@ def test_memory_is_that_of_a_few_frames(
         most = max(most, self.taken)
 
     monkeypatch.setattr(Budget, "take", watching)
-    monkeypatch.setattr(pipeline, "PIXEL_MEMORY", 1)
+    monkeypatch.setattr("cgconvert.pictures.run.PIXEL_MEMORY", 1)
     fill(tmp_path / "in", 3)
     data = apng((30, 20), [Part(noise(20, 30, seed=i)) for i in range(9)], 2)
     for name in ("a.png", "b.png"):
@@ -375,15 +375,15 @@ def test_a_slow_writer_holds_the_reader_back(
 ) -> None:
     """However long an animation is, only so many of its frames are on their way."""
     most = 0
-    prepare = pipeline.FrameResults.wait_to_read
+    prepare = items.FrameResults.wait_to_read
 
-    def watching(self: pipeline.FrameResults, number: int) -> None:
+    def watching(self: items.FrameResults, number: int) -> None:
         nonlocal most
         prepare(self, number)
         most = max(most, number - self.taken + 1)
 
-    monkeypatch.setattr(pipeline.FrameResults, "wait_to_read", watching)
-    monkeypatch.setattr(pipeline, "FRAMES_AHEAD", 3)
+    monkeypatch.setattr(items.FrameResults, "wait_to_read", watching)
+    monkeypatch.setattr(items, "FRAMES_AHEAD", 3)
     data = apng((30, 20), [Part(noise(20, 30, seed=i), i + 1) for i in range(40)], 2)
     out, result = convert(tmp_path, "a.png", data, exact)
     assert result.frames == 40 and times(out) == [Fraction(i + 1, 1000) for i in range(40)]

@@ -18,7 +18,7 @@ from cgconvert.host.channels import Budget
 from cgconvert.host.files import TEMPORARY_PREFIX
 from cgconvert.models.loading import load_model
 from cgconvert.options import EngineOptions, ImageOptions
-from cgconvert.pictures import network, pipeline
+from cgconvert.pictures import finding, network, writing
 from cgconvert.pictures.pipeline import convert_dir
 from cgconvert.pictures.plan import plan_dir
 from cgconvert.progress import Silent
@@ -214,7 +214,7 @@ def test_a_bug_keeps_its_traceback(
         raise ZeroDivisionError("ours")
 
     fill(tmp_path / "in", 3)
-    monkeypatch.setattr(pipeline, "encode_picture", broken)
+    monkeypatch.setattr(writing, "encode_picture", broken)
     with pytest.raises(ZeroDivisionError) as caught:
         run(tmp_path / "in", tmp_path / "out", same, exact)
     assert any(entry.name == "broken" for entry in caught.traceback)
@@ -224,7 +224,7 @@ def test_what_is_under_way_stays_bounded(tmp_path: Path, same: str, monkeypatch:
     """Decoding is far ahead of a slow network, but not farther than the memory goes."""
     fill(tmp_path / "in", 40, (64, 64))
     one = 64 * 64 * 24 + 20_000
-    monkeypatch.setattr(pipeline, "PIXEL_MEMORY", 4 * one)
+    monkeypatch.setattr("cgconvert.pictures.run.PIXEL_MEMORY", 4 * one)
     budgets: list[Budget] = []
     most: list[int] = []
 
@@ -237,7 +237,7 @@ def test_what_is_under_way_stays_bounded(tmp_path: Path, same: str, monkeypatch:
             super().take(count)
             most.append(self.taken)
 
-    monkeypatch.setattr(pipeline, "Budget", Watched)
+    monkeypatch.setattr("cgconvert.pictures.run.Budget", Watched)
     plan_options = EngineOptions("cpu", "eager", "fp32", 1)
     assert run(tmp_path / "in", tmp_path / "out", same, plan_options, 4).converted == 40
     assert len(most) == 40 and one < max(most) <= 4 * one
@@ -248,7 +248,7 @@ def test_pictures_larger_than_the_memory_limit_go_one_by_one(
     tmp_path: Path, same: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(tmp_path / "in", 9)
-    monkeypatch.setattr(pipeline, "PIXEL_MEMORY", 10)
+    monkeypatch.setattr("cgconvert.pictures.run.PIXEL_MEMORY", 10)
     result = run(tmp_path / "in", tmp_path / "out", same, EngineOptions("cpu", "eager", "fp32", 4), 3)
     assert result.converted == 9 and not result.failures
 
@@ -267,7 +267,7 @@ def test_an_interrupt_in_python(
     tmp_path: Path, same: str, exact: EngineOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is there is counted, what is not is done by the next run."""
-    write = pipeline.write_atomically
+    write = writing.write_atomically
 
     def slow(*arguments: Any) -> None:
         time.sleep(0.02)
@@ -278,7 +278,7 @@ def test_an_interrupt_in_python(
             if done == 5:
                 signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(pipeline, "write_atomically", slow)
+    monkeypatch.setattr(writing, "write_atomically", slow)
     fill(tmp_path / "in", 30)
     started = time.monotonic()
     with pytest.raises(Interrupted) as caught:
@@ -298,7 +298,7 @@ def test_an_interrupt_before_anything_is_found(
     tmp_path: Path, same: str, exact: EngineOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A million finished pictures are looked through without a thing to wait at."""
-    monkeypatch.setattr(pipeline, "is_finished", lambda *_: time.sleep(0.01) or True)
+    monkeypatch.setattr(finding, "is_finished", lambda *_: time.sleep(0.01) or True)
     fill(tmp_path / "in", 400, (1, 1))
 
     class Impatient(Silent):

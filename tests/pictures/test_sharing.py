@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cgconvert.options import EngineOptions
-from cgconvert.pictures import pipeline
+from cgconvert.pictures import decoding
 from cgconvert.pictures.claims import Claims, Elsewhere, state_of
 from cgconvert.pictures.files import ImageJob
 from tests.pictures.runs import fill, names, run
@@ -100,7 +100,7 @@ def test_a_run_that_fails_gives_back_what_it_took(
         raise RuntimeError("a bug")
 
     fill(tmp_path / "in", 3)
-    monkeypatch.setattr(pipeline, "checked_header", broken)
+    monkeypatch.setattr(decoding, "checked_header", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         run(tmp_path / "in", tmp_path / "out", same, exact)
     assert names(tmp_path / "out") == []

@@ -18,7 +18,7 @@ from cgconvert.engines.tiles.geometry import Tile
 from cgconvert.errors import UsageError
 from cgconvert.media.picture.codec import read_picture
 from cgconvert.options import EngineOptions, ImageOptions
-from cgconvert.pictures import pipeline
+from cgconvert.pictures import decoding
 from cgconvert.pictures.pipeline import convert_images
 from cgconvert.progress import Silent
 from tests.pictures.pictures import exif, jpeg_with, noise, png
@@ -32,8 +32,8 @@ WHOLE = ImageOptions(work_size="1x")
 @pytest.fixture
 def by_strips(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Pictures of these tests are large; the names of those that went by strips."""
-    monkeypatch.setattr(pipeline, "PIXEL_MEMORY", 1000)
-    monkeypatch.setattr(pipeline, "LEAST_LARGE", 0)
+    monkeypatch.setattr("cgconvert.pictures.run.PIXEL_MEMORY", 1000)
+    monkeypatch.setattr(decoding, "LEAST_LARGE", 0)
     monkeypatch.setattr("cgconvert.media.picture.strips.STRIP_BYTES", 5000)
     seen: list[str] = []
 
@@ -41,8 +41,8 @@ def by_strips(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(large.path.name)  # type: ignore[attr-defined]
         original(large, *rest)  # type: ignore[arg-type]
 
-    original = pipeline.read_pixels
-    monkeypatch.setattr(pipeline, "read_pixels", read_pixels)
+    original = decoding.read_pixels
+    monkeypatch.setattr(decoding, "read_pixels", read_pixels)
     return seen
 
 

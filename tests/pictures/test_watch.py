@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cgconvert.options import EngineOptions, ImageOptions
-from cgconvert.pictures import pipeline
+from cgconvert.pictures import finding, pipeline
 from cgconvert.pictures.files import ImageJob
 from cgconvert.pictures.plan import plan_dir
 from cgconvert.pictures.watch import watched
@@ -111,7 +111,7 @@ def test_the_pipeline_in_watch(
     folder: Path, tmp_path: Path, exact: EngineOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One picture is there, one arrives, one is caught half-written and completed; then it is stopped."""
-    monkeypatch.setattr(pipeline, "watched", lambda *arguments: watched(*arguments, interval=0.02))
+    monkeypatch.setattr(finding, "watched", lambda *arguments: watched(*arguments, interval=0.02))
     first, later, whole = noise(20, 30), noise(16, 16, seed=1), noise(18, 18, seed=2)
     (folder / "first.png").write_bytes(png(first, 2))
     steps: list[Callable[[], object]] = [
