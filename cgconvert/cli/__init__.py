@@ -102,8 +102,10 @@ def main(args: list[str] | None = None) -> NoReturn:
     wait_without_spinning()
     keep_freed_memory()
     hear_termination()
-    log_as("text")
-    run(cgconvert, "cgconvert", args)
+    try:
+        run(cgconvert, "cgconvert", args)
+    finally:
+        log_as("text")  # a program that calls this is told in lines for people afterwards
 
 
 def run(command: click.Command, name: str, args: list[str] | None = None) -> NoReturn:

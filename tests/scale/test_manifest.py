@@ -11,6 +11,7 @@ import cv2
 import pytest
 
 from cgconvert.cli import main
+from cgconvert.cli.wording import logs_json
 from cgconvert.errors import OutputError, UsageError
 from cgconvert.options import EngineOptions, ImageOptions
 from cgconvert.pictures.rows import plan_rows
@@ -244,3 +245,4 @@ def test_everything_is_told_in_json(tmp_path: Path, capsys: pytest.CaptureFixtur
     error = json.loads(err)
     assert (error["event"], error["exit_code"]) == ("error", 2)
     assert error["text"] == f"no such folder: {tmp_path}/no"
+    assert not logs_json()  # it was left so, and whatever the process told next was JSON
