@@ -39,7 +39,7 @@ from cgconvert.media.video.source import Damage, VideoSource
 from cgconvert.media.video.streams import plan_streams
 from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.progress import Silent
-from cgconvert.video import pipeline, resume
+from cgconvert.video import resume
 from cgconvert.video.jobs import list_jobs
 from cgconvert.video.pipeline import convert_video, run_video
 from cgconvert.video.plan import VideoPlan, plan_video
@@ -384,7 +384,7 @@ def interrupted(plan: VideoPlan, after: int, as_planes: bool | None = None) -> I
 
     with pytest.MonkeyPatch.context() as patch:
         # A few frames are on their way, so the network is not at the end before so many are encoded.
-        patch.setattr(pipeline, "CHANNEL_BYTES", 3 * 96 * 64)
+        patch.setattr("cgconvert.video.run.CHANNEL_BYTES", 3 * 96 * 64)
         with pytest.raises(Interrupted) as caught:
             run_video(choose_route(plan, "cpu", as_planes), Pressing())
     return caught.value
@@ -396,7 +396,9 @@ def test_a_video_that_was_interrupted_goes_on(
     tmp_path: Path, small_model: str, exact: EngineOptions, as_planes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The result of three runs is packet for packet that of one, sound and all."""
-    monkeypatch.setattr(pipeline, "CHANNEL_BYTES", 3 * 96 * 64)  # so that a few frames are on their way
+    monkeypatch.setattr(
+        "cgconvert.video.run.CHANNEL_BYTES", 3 * 96 * 64
+    )  # so that a few frames are on their way
     source = make_clip(tmp_path / "in.mp4", Clip(frames=60, audio="aac", options={"bf": "2", "g": "24"}))
     one, other = tmp_path / "one.mp4", tmp_path / "other.mp4"
     engine = replace(exact, batch=3)
