@@ -3,9 +3,10 @@
     python benchmarks/training/gallery.py MODEL... --pictures PHOTO... --sheet docs/looks.jpg
     python benchmarks/training/gallery.py MODEL... --clip CLIP --loop docs/looks.webp
 
-The sheet has a row for each photograph: the photograph, then each look of it. Photographs are cut to the
-sheet's proportions and reduced, and every look is made of that by `cgconvert.convert_video`'s or
-`load_model`'s defaults. The loop shows the clip and its looks in a grid, each converted at full size.
+The sheet has a row for each photograph: the photograph, then each look of it. Of a video the frame number
+`--frame` is shown. Photographs are cut to the sheet's proportions and reduced, and every look is made of that
+by `cgconvert.convert_video`'s or `load_model`'s defaults. The loop shows the clip and its looks in a grid,
+each converted at full size.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from cgconvert import VideoOptions, convert_video, load_model
 from cgconvert.media.picture.codec import to_8_bit
+from cgconvert.media.picture.formats import VIDEO_SUFFIXES
 from trainer.data.pictures import video_frames
 
 Pixels = NDArray[np.uint8]
@@ -61,11 +63,21 @@ def joined(rows: list[list[Image.Image]]) -> Image.Image:
     return sheet
 
 
-def draw_sheet(models: list[str], pictures: list[Path], size: tuple[int, int], output: Path) -> None:
+def opened(path: Path, frame: int) -> Image.Image:
+    """A picture file, or that frame of a video."""
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        return Image.open(path).convert("RGB")
+    ((_, pixels),) = video_frames(path).read([frame])
+    return Image.fromarray(to_8_bit(pixels))
+
+
+def draw_sheet(
+    models: list[str], pictures: list[Path], frame: int, size: tuple[int, int], output: Path
+) -> None:
     networks = [load_model(model) for model in models]
     rows = []
     for picture in pictures:
-        photograph = fitted(Image.open(picture).convert("RGB"), *size)
+        photograph = fitted(opened(picture, frame), *size)
         looks = [Image.fromarray(network.convert(np.asarray(photograph))) for network in networks]
         names = ["photograph", *(network.card.name for network in networks)]
         row = [photograph, *looks]
@@ -113,12 +125,14 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--clip", type=Path)
     parser.add_argument("--loop", type=Path)
+    parser.add_argument("--frame", type=int, default=30, help="of videos among the pictures")
     parser.add_argument("--size", type=int, nargs=2, default=(480, 270), help="of each picture")
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--rate", type=float, default=10.0, help="pictures a second of the loop")
     arguments = parser.parse_args()
     if arguments.sheet:
-        draw_sheet(arguments.models, arguments.pictures, tuple(arguments.size), arguments.sheet)
+        size = tuple(arguments.size)
+        draw_sheet(arguments.models, arguments.pictures, arguments.frame, size, arguments.sheet)
     if arguments.loop:
         draw_loop(arguments.models, arguments.clip, arguments, arguments.loop)
 

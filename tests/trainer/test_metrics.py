@@ -130,6 +130,22 @@ def test_warp_error_sees_flicker_but_not_motion() -> None:
         warp_error(source[:1], source[:1])
 
 
+def test_strokes_that_stay_on_the_canvas_are_steady_where_nothing_moves() -> None:
+    """The upper half is still and the lower half pans, with grain; the same canvas lies over all results."""
+    random = np.random.default_rng(8)
+    pan = video()
+    source = [np.concatenate([pan[0][:64], frame[64:]]) for frame in pan]
+    source = [np.clip(f + random.normal(0, 3, f.shape), 0, 255).astype(np.uint8) for f in source]
+    canvas = cv2.GaussianBlur(random.normal(0, 120, source[0].shape), (0, 0), 1.5)
+    painted = [np.clip(f + canvas, 0, 255).astype(np.uint8) for f in source]
+    error = warp_error(source, painted)
+    assert error.still is not None
+    assert error.still == pytest.approx(1, abs=0.2)
+    assert error.ratio > 3
+    moving = warp_error(video(), video())
+    assert moving.still is None, "no place of a pan is still"
+
+
 def test_ghosting_is_seen_behind_what_moves_and_not_elsewhere() -> None:
     """A square crosses a picture; half of it stays behind for a frame in one result."""
     random = np.random.default_rng(5)

@@ -16,6 +16,8 @@ from trainer.losses.temporal import warp
 
 SQUARE = 8
 """Edge, in pixels, of the squares in which results are compared where strokes are not to count."""
+STILL = 0.15
+"""Pixels from frame to frame below which a place counts as still."""
 SHIFT = (3, 5)  # pixels down and right; odd, so that no stride divides them
 
 
@@ -25,12 +27,15 @@ class WarpError:
 
     `source` is the figure of the video itself (what flow and noise alone give), `result` that of the
     converted video.
-    `sharpness` is the mean gradient of the result over the source's, or a blur would win.
+    `sharpness` is the mean gradient of the result over the source's, or a blur would win. `still` is the
+    ratio over the places that move by less than `STILL`, or None where there are none: strokes that stay
+    where they are on the canvas count in `ratio` where the picture moves below them, and not in `still`.
     """
 
     source: float
     result: float
     sharpness: float
+    still: float | None
 
     @property
     def ratio(self) -> float:
@@ -58,22 +63,29 @@ def warp_error(source: Sequence[Pixels], result: Sequence[Pixels]) -> WarpError:
     if len(source) < 2 or len(source) != len(result):
         raise UsageError("the warp error needs at least two frames, and as many results as sources")
     errors: list[tuple[float, float]] = []
+    still = np.zeros(2)
     for index in range(1, len(source)):
         forward = optical_flow(source[index], source[index - 1])
         backward = optical_flow(source[index - 1], source[index])
         seen = _visible(forward, backward)
         if not seen.any():
             continue
-        pair = []
+        calm = seen & ((forward**2).sum(-1) < STILL**2)
+        pair, calm_pair = [], []
         for video in (source, result):
             now, before = (video[i].astype(np.float32) / 255 for i in (index, index - 1))
-            pair.append(float(((now - _moved(before, forward)[0]) ** 2)[seen].mean()))
+            squares = (now - _moved(before, forward)[0]) ** 2
+            pair.append(float(squares[seen].mean()))
+            calm_pair.append(float(squares[calm].sum(dtype=np.float64)))
         errors.append((pair[0], pair[1]))
+        still += calm_pair
     if not errors:
         raise UsageError("no two frames show the same scene: the warp error is not defined")
     own, converted = np.mean(errors, axis=0)
     sharpness = sum(map(mean_gradient, result)) / max(sum(map(mean_gradient, source)), 1e-12)
-    return WarpError(float(own), float(converted), sharpness)
+    return WarpError(
+        float(own), float(converted), sharpness, float(still[1] / still[0]) if still[0] > 0 else None
+    )
 
 
 def ghosting(
