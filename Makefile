@@ -13,7 +13,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@test "$$(uname)" != Linux || command -v nvidia-smi >/dev/null || $(BIN)/python -c 'import torch' 2>/dev/null || \
 	  echo "There is no NVIDIA GPU here, and pip may fetch PyTorch with gigabytes of CUDA: docs/install.md avoids that."
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,openvino,onnx,train,cloud,ui,preview,large]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,openvino,onnx,train,cloud,ray,ui,preview,large]'
 	@touch $@
 
 demo: $(INSTALLED)  ## draw a short video, convert it, show both side by side

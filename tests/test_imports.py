@@ -21,7 +21,7 @@ LEVELS = [
     {"cgconvert.scale"},
     {"cgconvert.engines"},
     {"cgconvert.video", "cgconvert.pictures", "cgconvert.doctor", "cgconvert.arrays", "cgconvert.live"},
-    {"cgconvert.preview"},
+    {"cgconvert.preview", "cgconvert.cluster"},
     {"cgconvert.ui"},
     {"cgconvert"},
     {"cgconvert.cli"},
@@ -42,6 +42,7 @@ LEVELS = [
 ONLY_IN = {
     "av": ("cgconvert/media/",),
     "cv2": ("cgconvert/media/",),
+    "ray": ("cgconvert/cluster/",),
     "torch_tensorrt": ("cgconvert/engines/tensorrt",),
     "openvino": ("cgconvert/engines/openvino",),
     "onnxruntime": ("cgconvert/generators/foreign", "cgconvert/engines/exporting"),

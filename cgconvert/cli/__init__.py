@@ -29,6 +29,7 @@ COMMANDS = {
     "video": ("cgconvert.cli.video:video", "Convert videos; sound, subtitles and timestamps are kept."),
     "dir": ("cgconvert.cli.images:directory", "Convert a folder of pictures with all its subfolders."),
     "image": ("cgconvert.cli.images:image", "Convert single pictures."),
+    "ray": ("cgconvert.cli.ray:ray", "Convert on many machines, with Ray."),
     "live": ("cgconvert.cli.live:live", "Convert a camera, a screen or a stream as it comes."),
     "preview": ("cgconvert.cli.preview:preview", "Show frames or pictures in several looks, on one sheet."),
     "ui": ("cgconvert.cli.ui:ui", "Open a page to see and convert videos and pictures."),

@@ -35,6 +35,7 @@ from cgconvert.progress import counted, seconds_as_clock
 from cgconvert.scale.shards import parse_shard
 
 if TYPE_CHECKING:
+    from cgconvert.cluster.connection import ClusterOptions
     from cgconvert.pictures.result import ImagesResult
     from cgconvert.scale.results import ResultLines
 
@@ -99,6 +100,24 @@ def image_options(function: Callable[..., Any]) -> Callable[..., Any]:
     "--watch", is_flag=True, help="Wait for more pictures in DIR and convert them too, until Ctrl-C."
 )
 def directory(
+    dry_run: bool, report: Path | None, quiet: bool, videos: bool, results: Path | None, **asked: Any
+) -> int:
+    """Convert every picture in the folder DIR and its subfolders to another look.
+
+    JPEG, PNG, WebP, GIF, TIFF, AVIF and BMP files are read, and OUT has the same subfolders as DIR.
+    Animations are converted frame by frame, and TIFFs page by page. Pictures that already have a result are
+    skipped, so the same command continues a run that was interrupted.
+    """
+    plan = plan_directory(videos=videos, **asked)
+    with result_lines(None if dry_run else results) as lines:
+        if not (videos and plan.videos):
+            return run_pictures(plan, dry_run, RunReport(report), quiet, lines)
+        parts = RunReport(report, ("pictures", "videos"))
+        code = run_pictures(plan, dry_run, parts, quiet, lines) if plan.found else 0
+        return max(code, _run_videos(plan, dry_run, parts, quiet, lines))
+
+
+def plan_directory(
     folder: AnyPath | None,
     output: AnyPath | None,
     model: str,
@@ -115,21 +134,12 @@ def directory(
     quality: int | None,
     pixel_limit: int,
     overwrite: bool,
-    dry_run: bool,
-    report: Path | None,
-    quiet: bool,
-    videos: bool,
     shard: str | None,
     manifest: Path | None,
-    results: Path | None,
-    watch: bool,
-) -> int:
-    """Convert every picture in the folder DIR and its subfolders to another look.
-
-    JPEG, PNG, WebP, GIF, TIFF, AVIF and BMP files are read, and OUT has the same subfolders as DIR.
-    Animations are converted frame by frame, and TIFFs page by page. Pictures that already have a result are
-    skipped, so the same command continues a run that was interrupted.
-    """
+    videos: bool = False,
+    watch: bool = False,
+) -> ImagePlan:
+    """Plan what the options of a folder ask for. Raises as `plan_dir`."""
     options = ImageOptions(
         kind, quality, overwrite, watch, work_size, stroke, strength, keep_colours, pixel_limit
     )
@@ -144,16 +154,9 @@ def directory(
     if manifest is not None:
         if videos:
             raise UsageError("--videos is for folders: `cgconvert video --manifest` takes a list of videos")
-        plan = plan_rows(manifest, output, model, options, choice, part)
-    else:
-        assert folder is not None
-        plan = plan_dir(folder, output, model, options, choice, part, videos)
-    with result_lines(None if dry_run else results) as lines:
-        if not (videos and plan.videos):
-            return _run(plan, dry_run, RunReport(report), quiet, lines)
-        parts = RunReport(report, ("pictures", "videos"))
-        code = _run(plan, dry_run, parts, quiet, lines) if plan.found else 0
-        return max(code, _run_videos(plan, dry_run, parts, quiet, lines))
+        return plan_rows(manifest, output, model, options, choice, part)
+    assert folder is not None
+    return plan_dir(folder, output, model, options, choice, part, videos)
 
 
 @click.command(name="image", short_help="Convert single pictures.")
@@ -195,7 +198,7 @@ def image(
         kind, quality, overwrite, False, work_size, stroke, strength, keep_colours, pixel_limit
     )
     choice = read_engine_options(device, engine, precision, batch, tile)
-    return _run(plan_images(files, output, model, options, choice), dry_run, RunReport(report), quiet)
+    return run_pictures(plan_images(files, output, model, options, choice), dry_run, RunReport(report), quiet)
 
 
 def _run_videos(
@@ -219,22 +222,31 @@ def _run_videos(
     return run_several(videos, dry_run, report, quiet, lines)
 
 
-def _run(
-    plan: ImagePlan, dry_run: bool, report: RunReport, quiet: bool, lines: ResultLines | None = None
+def run_pictures(
+    plan: ImagePlan,
+    dry_run: bool,
+    report: RunReport,
+    quiet: bool,
+    lines: ResultLines | None = None,
+    cluster: ClusterOptions | None = None,
 ) -> int:
-    """Carry a plan out and return the exit code, which is 1 if a picture failed."""
+    """Carry a plan out, here or on a cluster, and return the exit code, which is 1 if a picture failed."""
     if dry_run:
         for line in plan.describe():
             click.echo(worded(line))
         return 0
     check_report_path(report.path, plan.model)
     with deferring():
+        from cgconvert.cluster.images import run_images_on_cluster
         from cgconvert.pictures.pipeline import run_images
         from cgconvert.pictures.result import Tally
 
-    tally = Tally(plan, lines)
+    tally, progress = Tally(plan, lines), create_progress(quiet)
     try:
-        result = run_images(plan, create_progress(quiet), tally)
+        if cluster is None:
+            result = run_images(plan, progress, tally)
+        else:
+            result = run_images_on_cluster(plan, cluster, progress, tally)
     except CgconvertError:
         try:
             report.save("pictures", tally.result().to_dict(), "the run has stopped")

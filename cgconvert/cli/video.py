@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -35,6 +35,7 @@ from cgconvert.scale.shards import parse_shard
 from cgconvert.video.steadiness import parse_steady
 
 if TYPE_CHECKING:
+    from cgconvert.cluster.connection import ClusterOptions
     from cgconvert.engines.kept import KeptEngine
     from cgconvert.scale.results import ResultLines
     from cgconvert.video.estimate import Estimate
@@ -162,6 +163,65 @@ def parse_time(text: str | None, option: str) -> float | None:
 def video(
     sources: tuple[AnyPath, ...],
     output: AnyPath | None,
+    shard: str | None,
+    manifest: Path | None,
+    results: Path | None,
+    dry_run: bool,
+    estimate: bool,
+    report: Path | None,
+    quiet: bool,
+    **asked: Any,
+) -> int:
+    """Convert the video IN to another look, or each of several files, folders and patterns.
+
+    Every frame, every timestamp, sound, subtitles and chapters are kept. The result appears at OUT when it
+    is complete, and not before. The tree of a folder is mirrored in OUT. Of several videos, those that have
+    a result are skipped, and one that fails does not stop the others.
+    """
+    with deferring():
+        from cgconvert.video.folder import only_video
+
+    check_sources(sources, manifest)
+    only = only_video(sources, output) if parse_shard(shard) is None and results is None else None
+    if only is not None:
+        assert not isinstance(output, ObjectPath)
+        model, options, engine = read_video_options(**asked)
+        _run(only, output, model, options, engine, dry_run, estimate, report, quiet)
+        return 0
+    plan = plan_several(sources, output, shard, manifest, **asked)
+    if estimate and not dry_run:
+        return _estimate_several(plan, quiet)
+    with result_lines(None if dry_run else results) as lines:
+        return run_several(plan, dry_run, RunReport(report), quiet, lines)
+
+
+def check_sources(sources: tuple[AnyPath, ...], manifest: Path | None) -> None:
+    """Raise `click.UsageError` unless there are either sources or a manifest."""
+    if bool(sources) == (manifest is not None):
+        raise click.UsageError(
+            "Missing argument 'IN...'." if not sources else "Give IN or --manifest, not both."
+        )
+
+
+def plan_several(
+    sources: tuple[AnyPath, ...],
+    output: AnyPath | None,
+    shard: str | None,
+    manifest: Path | None,
+    **asked: Any,
+) -> VideosPlan:
+    """Plan several videos by the options of the command line. Raises as `plan_videos`."""
+    with deferring():
+        from cgconvert.video.folder import plan_video_rows, plan_videos
+
+    model, options, engine = read_video_options(**asked)
+    part = parse_shard(shard)
+    if manifest is not None:
+        return plan_video_rows(manifest, output, model, options, engine, part)
+    return plan_videos(sources, output, model, options, engine, part)
+
+
+def read_video_options(
     model: str,
     strength: float,
     keep_colours: bool,
@@ -188,20 +248,8 @@ def video(
     resume: bool,
     restart: bool,
     strict: bool,
-    shard: str | None,
-    manifest: Path | None,
-    results: Path | None,
-    dry_run: bool,
-    estimate: bool,
-    report: Path | None,
-    quiet: bool,
-) -> int:
-    """Convert the video IN to another look, or each of several files, folders and patterns.
-
-    Every frame, every timestamp, sound, subtitles and chapters are kept. The result appears at OUT when it
-    is complete, and not before. The tree of a folder is mirrored in OUT. Of several videos, those that have
-    a result are skipped, and one that fails does not stop the others.
-    """
+) -> tuple[str, VideoOptions, EngineOptions]:
+    """Return the model and what is asked of results and of the engine. Raises `UsageError`."""
     options = VideoOptions(
         codec=codec,
         crf=crf,
@@ -224,28 +272,7 @@ def video(
         hdr=hdr,
         steady=parse_steady(steady),
     )
-    engine_choice = read_engine_options(device, engine, precision, batch, tile)
-    with deferring():
-        from cgconvert.video.folder import only_video, plan_video_rows, plan_videos
-
-    if bool(sources) == (manifest is not None):
-        raise click.UsageError(
-            "Missing argument 'IN...'." if not sources else "Give IN or --manifest, not both."
-        )
-    part = parse_shard(shard)
-    only = only_video(sources, output) if part is None and results is None else None
-    if only is not None:
-        assert not isinstance(output, ObjectPath)
-        _run(only, output, model, options, engine_choice, dry_run, estimate, report, quiet)
-        return 0
-    if manifest is not None:
-        plan = plan_video_rows(manifest, output, model, options, engine_choice, part)
-    else:
-        plan = plan_videos(sources, output, model, options, engine_choice, part)
-    if estimate and not dry_run:
-        return _estimate_several(plan, quiet)
-    with result_lines(None if dry_run else results) as lines:
-        return run_several(plan, dry_run, RunReport(report), quiet, lines)
+    return model, options, read_engine_options(device, engine, precision, batch, tile)
 
 
 def _run(
@@ -338,9 +365,17 @@ def summary(result: VideoReport) -> str:
 
 
 def run_several(
-    plan: VideosPlan, dry_run: bool, report: RunReport, quiet: bool, lines: ResultLines | None = None
+    plan: VideosPlan,
+    dry_run: bool,
+    report: RunReport,
+    quiet: bool,
+    lines: ResultLines | None = None,
+    cluster: ClusterOptions | None = None,
 ) -> int:
-    """Carry out a plan of several videos and return the exit code, which is 1 if one failed."""
+    """Carry out a plan of several videos, here or on a cluster.
+
+    Returns the exit code, which is 1 if one failed.
+    """
     if dry_run:
         for line in plan.describe():
             click.echo(worded(line))
@@ -350,11 +385,15 @@ def run_several(
     )
     wait_without_spinning()  # before the imports below bring torch in
     with deferring():
+        from cgconvert.cluster.videos import run_videos_on_cluster
         from cgconvert.video.series import VideosTally, run_videos
 
-    tally = VideosTally(plan, lines)
+    tally, progress = VideosTally(plan, lines), create_progress(quiet)
     try:
-        result = run_videos(plan, create_progress(quiet), tally)
+        if cluster is None:
+            result = run_videos(plan, progress, tally)
+        else:
+            result = run_videos_on_cluster(plan, cluster, progress, tally)
     except CgconvertError:
         try:
             report.save("videos", tally.result().to_dict(), "the run has stopped")

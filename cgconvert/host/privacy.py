@@ -9,6 +9,7 @@ OFF = {
     # ONNX Runtime from 1.29 on sends a description of every session that is created, on Linux too. It asks
     # for one of these two names, depending on its version, when it is imported.
     "ORT_DISABLE_TELEMETRY": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
     "ORT_TELEMETRY_DISABLED": "1",
 }
 """Environment variables that stop telemetry; processes that this one starts inherit them."""

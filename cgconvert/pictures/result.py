@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,15 @@ class Tally:
             for what in dropped:
                 known = self.dropped.get(what, Dropped(what, 0, job.source))
                 self.dropped[what] = Dropped(what, known.images + 1, known.first)
+
+    def add(self, dropped: Sequence[Dropped], stage_seconds: Mapping[str, float]) -> None:
+        """What another process, which did a part of this run, did not keep, and what its stages took."""
+        with self.lock:
+            for part in dropped:
+                known = self.dropped.get(part.what, Dropped(part.what, 0, part.first))
+                self.dropped[part.what] = replace(known, images=known.images + part.images)
+        for stage, seconds in stage_seconds.items():
+            self.clock.add(stage, seconds)
 
     def tell_engine(self, number: int, told: dict[str, Any], share: dict[str, Any]) -> None:
         """How the engine of a device did, and a row of what the device has done."""

@@ -32,6 +32,7 @@ def translate(run: ImageRun, number: int) -> None:
         device = device_of(run.plan, number) if run.devices > 1 else run.plan.engine.device
         network: Network[Item] = Network(run.plan, item.pixels, run.progress, run.clock, device)
         own = DeviceRun(run, network, device)
+        run.tally.tell_engine(number, network.job.describe(), own.share())  # for who looks before the end
         try:
             own.translate_all(item)
         except Exception as error:  # whatever a driver or a library makes of a device that is lost

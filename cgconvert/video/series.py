@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -147,17 +147,23 @@ class VideosTally:
         )
 
 
-def run_videos(plan: VideosPlan, progress: Progress, tally: VideosTally | None = None) -> VideosResult:
+def run_videos(
+    plan: VideosPlan,
+    progress: Progress,
+    tally: VideosTally | None = None,
+    kept: KeptEngine | None = None,
+) -> VideosResult:
     """Convert every video of the plan that has no result yet, with one engine.
 
-    `tally` tells what has happened also where this raises. Raises `Interrupted`, `OutputError`, `ModelError`
-    and `UnavailableError` for what would stop every video; a single one that fails is in the result.
+    `tally` tells what has happened also where this raises. `kept` is an engine that stays the caller's.
+    Raises `Interrupted`, `OutputError`, `ModelError` and `UnavailableError` for what would stop every video;
+    a single one that fails is in the result.
     """
     tally = tally or VideosTally(plan)
     tally.failures += plan.failures
     pace = _Pace()
     elsewhere: list[VideoJob] = []
-    left = _unfinished(plan, tally)
+    left = unfinished(plan, tally)
     total = len(plan.jobs)
     sizes = {job.key: _size(job.source) for job in left}
 
@@ -221,7 +227,8 @@ def run_videos(plan: VideosPlan, progress: Progress, tally: VideosTally | None =
         return True
 
     try:
-        with listening() as stop, KeptEngine(_calibration(plan)) as engines:
+        owned = nullcontext(kept) if kept is not None else KeptEngine(calibration(plan))
+        with listening() as stop, owned as engines:
             for job in left:
                 _check(stop)
                 if job.finished_as(plan.options) is not None:  # another process has made it meanwhile
@@ -241,11 +248,11 @@ def run_videos(plan: VideosPlan, progress: Progress, tally: VideosTally | None =
             progress.series(total, total, None)
         tally.complete = True
     except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; {_finished_so_far(tally)}") from None
+        raise Interrupted(f"interrupted; {finished_so_far(tally)}") from None
     except Interrupted as error:
-        raise Interrupted(f"{error}; {_finished_so_far(tally)}") from None
+        raise Interrupted(f"{error}; {finished_so_far(tally)}") from None
     except OutputError as error:
-        raise OutputError(f"{error}; {_finished_so_far(tally)}") from error
+        raise OutputError(f"{error}; {finished_so_far(tally)}") from error
     finally:
         progress.finish()
     return tally.result()
@@ -259,7 +266,7 @@ class _OfOne(CgconvertError):
         self.error = error
 
 
-def _unfinished(plan: VideosPlan, tally: VideosTally) -> list[VideoJob]:
+def unfinished(plan: VideosPlan, tally: VideosTally) -> list[VideoJob]:
     """The videos without a result; the others are counted as skipped."""
     left = []
     for job in plan.jobs:
@@ -280,7 +287,7 @@ def _skip(job: VideoJob, plan: VideosPlan, tally: VideosTally) -> None:
             tally.stale += job.source.stat().st_mtime > result.stat().st_mtime
 
 
-def _finished_so_far(tally: VideosTally) -> str:
+def finished_so_far(tally: VideosTally) -> str:
     done = len(tally.videos) + tally.skipped
     return f"{done} of {len(tally.plan.jobs)} videos are finished, the same command goes on from here"
 
@@ -326,7 +333,7 @@ class _Pace:
         return self.seconds * size / self.bytes if self.bytes else None
 
 
-def _calibration(plan: VideosPlan) -> Callable[[int], list[np.ndarray]] | None:
+def calibration(plan: VideosPlan) -> Callable[[int], list[np.ndarray]] | None:
     """Pictures from all over the videos of all shards, so that every process calibrates int8 alike.
 
     None if they are in a bucket: then it is calibrated on the first one.

@@ -1,0 +1,1 @@
+"""Conversions on many machines: the same plans, in workers that Ray starts."""
