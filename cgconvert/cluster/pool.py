@@ -103,6 +103,10 @@ class Pool(Generic[Work]):
         finally:
             self.close()
 
+    def add(self, work: Work) -> None:
+        """Give out more work, before what has not been begun. For who takes the outcomes of `run`."""
+        self.again.append(Task(work))
+
     def _fill_up(self, more_comes: bool) -> None:
         """Start workers, as many as are wanted, but no more than there is work for."""
         busy = sum(len(worker.tasks) for worker in self.workers) + len(self.again)

@@ -22,14 +22,10 @@ from cgconvert.video.plan import VideoPlan, encoding_as_dict
 from cgconvert.video.resume import LOCK, ResumableRun, resumable_run
 
 
-@contextmanager
-def kept_segments(plan: VideoPlan) -> Iterator[ResumableRun]:
-    """The segments of a plan's result, those that are kept already among them, and its place on the list.
-
-    Raises as `resumable_run`.
-    """
+def identity_of(plan: VideoPlan) -> dict[str, Any]:
+    """All that the frames of a plan's result depend on. Raises `OSError`."""
     options = asdict(plan.options)
-    identity = {
+    return {
         "source": source_identity(plan.source),
         "model": {"name": plan.card.name, "weights": plan.card.weights_sha256},
         "network size": list(plan.work_size),
@@ -42,16 +38,29 @@ def kept_segments(plan: VideoPlan) -> Iterator[ResumableRun]:
         "versions": {name: package_version(name) for name in ("cgconvert", "av", "torch")},
         "segment frames": resume.SEGMENT_FRAMES,
     }
-    request = {
+
+
+def request_of(plan: VideoPlan) -> dict[str, Any]:
+    """What the user asked for, as the list of unfinished conversions tells it."""
+    return {
         "source": str(plan.source.absolute()),
         "model": str(plan.model),
-        "options": options,
+        "options": asdict(plan.options),
         "engine": asdict(plan.engine),
         "frames": plan.info.frames,
     }
+
+
+@contextmanager
+def kept_segments(plan: VideoPlan, keep: bool = False) -> Iterator[ResumableRun]:
+    """The segments of a plan's result, those that are kept already among them, and its place on the list.
+
+    `keep`: they stay when the block ends well. Raises as `resumable_run`.
+    """
+    identity, request = identity_of(plan), request_of(plan)
     remember(plan.output)
     try:
-        with resumable_run(plan.output, identity, request, plan.options.restart) as run:
+        with resumable_run(plan.output, identity, request, plan.options.restart, keep) as run:
             yield run
     finally:
         if not part_folder(plan.output).exists():

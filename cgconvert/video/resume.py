@@ -174,13 +174,17 @@ class ResumableRun:
 
 @contextmanager
 def resumable_run(
-    output: Path, identity: Mapping[str, Any], request: Mapping[str, Any], restart: bool = False
+    output: Path,
+    identity: Mapping[str, Any],
+    request: Mapping[str, Any],
+    restart: bool = False,
+    keep: bool = False,
 ) -> Iterator[ResumableRun]:
     """The run of a result, begun or to go on; its folder is removed when the block ends well.
 
-    When the block fails the folder stays, unless no segment was finished. `identity` is all that the frames
-    depend on, `request` what the user asked for. `restart` drops what is there. Raises `UsageError` where
-    what is there belongs to another request, `OutputError` if another process works on it.
+    With `keep` it stays, and also when the block fails, unless no segment was finished. `identity` is all
+    that the frames depend on, `request` what the user asked for. `restart` drops what is there. Raises
+    `UsageError` where what is there belongs to another request, `OutputError` if another process works on it.
     """
     run = ResumableRun(output, identity, request)
     try:
@@ -199,8 +203,9 @@ def resumable_run(
                 if not run.segments:
                     shutil.rmtree(run.folder, ignore_errors=True)
                 raise
-            with suppress(OSError):
-                remove_folder(run.folder)
+            if not keep:
+                with suppress(OSError):
+                    remove_folder(run.folder)
     except OSError as error:
         with suppress(OSError):
             run.folder.rmdir()  # if it is empty: nothing was begun

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 from cgconvert.cluster.images import BlockResult, ImageWorker
-from cgconvert.cluster.videos import VideoOutcome, VideoWorker
+from cgconvert.cluster.models import ModelFile
+from cgconvert.cluster.videos import VideoOutcome, VideoWork, VideoWorker
 from cgconvert.pictures.files import ImageJob
-from cgconvert.video.folder import VideoJob
+from cgconvert.video import resume
+from cgconvert.video.folder import VideosPlan
 
 
 def _die_at(source: Any) -> None:
@@ -32,9 +35,25 @@ class DyingImageWorker(ImageWorker):
 
 
 class DyingVideoWorker(VideoWorker):
-    def convert(self, job: VideoJob, again: bool) -> VideoOutcome:
-        _die_at(job.source)
-        return super().convert(job, again)
+    def convert(self, work: VideoWork, again: bool) -> VideoOutcome:
+        _die_at(work.job.source)
+        return super().convert(work, again)
+
+
+class ShortVideoWorker(VideoWorker):
+    """One whose segments are short, and that dies once in the middle of a chunk."""
+
+    def __init__(self, plan: VideosPlan, model: ModelFile) -> None:
+        resume.SEGMENT_FRAMES = 5
+        super().__init__(plan, model)
+
+    def convert(self, work: VideoWork, again: bool) -> VideoOutcome:
+        if work.one is not None and work.one.number == 1:
+            mark = Path(str(work.job.source)).with_suffix(".died")
+            if not mark.exists():
+                mark.touch()
+                threading.Timer(0.3, lambda: os._exit(1)).start()
+        return super().convert(work, again)
 
 
 class NeverReadyWorker(ImageWorker):

@@ -23,11 +23,15 @@ from cgconvert.pictures.pipeline import convert_dir
 from cgconvert.pictures.plan import plan_dir
 from cgconvert.pictures.result import ImagesResult
 from cgconvert.progress import Silent
+from cgconvert.video import resume
+from cgconvert.video.chunks import Chunk, chunks_of
 from cgconvert.video.folder import plan_videos
+from cgconvert.video.pipeline import convert_video
+from cgconvert.video.plan import plan_video
 from cgconvert.video.series import VideosResult, convert_videos
-from tests.cluster.actors import DyingImageWorker, DyingVideoWorker, NeverReadyWorker
+from tests.cluster.actors import DyingImageWorker, DyingVideoWorker, NeverReadyWorker, ShortVideoWorker
 from tests.pictures.runs import fill, names
-from tests.video.clips import Clip, make_clip
+from tests.video.clips import Clip, make_clip, read_facts
 
 TWO = ClusterOptions(workers=2)
 OPTIONS = ["--model", "identity", "--engine", "eager", "--precision", "fp32", "--device", "cpu"]
@@ -80,6 +84,14 @@ def outcome(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int
     told = capsys.readouterr()
     assert isinstance(leave.value.code, int)
     return leave.value.code, told.out, told.err
+
+
+class Noting(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
 
 
 class Killer:
@@ -196,6 +208,48 @@ def test_workers_are_lost_over_videos(
     reasons = {Path(str(failure.file)).name: failure.reason for failure in result.failures}
     assert reasons["poison.mp4"].startswith("3 workers died over it, the last with: ")
     assert (tmp_path / "out" / "once.mp4").read_bytes() == (tmp_path / "one" / "a.mp4").read_bytes()
+
+
+def test_a_long_video_goes_to_several_workers(
+    tmp_path: Path, exact: EngineOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three chunks of four segments, and a worker dies over one: the bytes are those of one process."""
+    monkeypatch.setattr(resume, "SEGMENT_FRAMES", 5)
+    monkeypatch.setattr(videos, "VideoWorker", ShortVideoWorker)
+    (tmp_path / "in").mkdir()
+    source = make_clip(tmp_path / "in" / "long.mp4", Clip(frames=53, audio="aac", width=192, height=128))
+    model, options = "photo2monet-fast", VideoOptions(steady="off")
+    whole = convert_video(source, tmp_path / "one.mp4", model, options, exact)
+    plan = plan_videos([source.parent], tmp_path / "out", model, options, exact)
+    told = Noting()
+    result = run_videos_on_cluster(plan, TWO, told)
+    assert (result.converted, result.failed, result.frames) == (1, 0, 53)
+    assert f"{source}: 3 chunks" in told.lines
+    assert any(line.endswith("is gone, and another takes over its work") for line in told.lines)
+    assert result.videos[0].resumed_frames == 53  # they were laid together, and none was made again
+    assert (tmp_path / "out" / "long.mp4").read_bytes() == Path(whole.output).read_bytes()
+    assert names(tmp_path / "out") == ["long.mp4"]
+
+
+def test_which_videos_are_parted(
+    tmp_path: Path, exact: EngineOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resume, "SEGMENT_FRAMES", 5)
+    source = make_clip(tmp_path / "long.mp4", Clip(frames=53))
+    times = read_facts(source).pts
+
+    def parts(**options: Any) -> list[Chunk]:
+        return chunks_of(plan_video(source, None, "identity", VideoOptions(**options), exact))
+
+    chunks = parts(steady="off")
+    base = plan_video(source, None, "identity", VideoOptions(), exact).info.time_base
+    assert [(chunk.number, chunk.frames) for chunk in chunks] == [(0, 20), (1, 20), (2, 13)]
+    assert [chunk.after and chunk.after * base for chunk in chunks] == [None, times[19], times[39]]
+    assert [end * base for end in chunks[2].ends] == [times[44], times[49], times[52]]
+    for other in ({"steady": 0.5}, {"steady": "off", "resume": False}, {"steady": "off", "start": 0.1}):
+        assert parts(**other) == []
+    monkeypatch.setattr(resume, "SEGMENT_FRAMES", 14)
+    assert parts(steady="off") == []
 
 
 def test_workers_that_never_are_ready(

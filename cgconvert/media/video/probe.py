@@ -75,6 +75,23 @@ def probe(path: Path) -> StreamInfo:
         return video.info
 
 
+def frame_times(path: Path) -> list[int] | None:
+    """The pts of all frames of the main stream in ascending order, read from its packets without decoding.
+
+    None if a packet has none or two have the same, or if the file cannot be read to its end: then only a
+    decoder can tell. Raises `UsageError`, `InputError`.
+    """
+    with open_video(path) as container:
+        stream = main_video_stream(container, path)
+        times: list[int | None] = []
+        try:
+            times = [packet.pts for packet in container.demux(stream) if packet.size]
+        except (av.error.FFmpegError, OSError):
+            return None
+    known = sorted({time for time in times if time is not None})
+    return known if len(known) == len(times) else None
+
+
 def _read_beginning(
     container: InputContainer, main: av.VideoStream, path: Path
 ) -> tuple[av.VideoFrame, dict[int, Fraction]]:
