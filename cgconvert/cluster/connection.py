@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,8 +58,11 @@ def connected(options: ClusterOptions) -> Iterator[Cluster]:
     if options.address is None and not os.environ.get("RAY_ADDRESS"):
         cores = max(os.cpu_count() or 1, round((options.workers or 1) * options.cpus))
         here = {"num_cpus": cores, "include_dashboard": False, "object_store_memory": STORE_BYTES}
+    heard = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=options.address, log_to_driver=False, logging_level=logging.ERROR, **here)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, heard)  # Ray takes it, and would end the run at once
     except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
         where = options.address or os.environ.get("RAY_ADDRESS") or "this machine"
         raise UnavailableError(f"no Ray cluster at {where}: {first_line(error)}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 def cluster() -> Iterator[None]:
     """Ray on this machine. `connected` uses a connection that is there."""
     ray = pytest.importorskip("ray")
+    heard = signal.getsignal(signal.SIGTERM)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)
+    signal.signal(signal.SIGTERM, heard)
     yield
     ray.shutdown()

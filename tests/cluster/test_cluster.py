@@ -6,6 +6,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -284,6 +286,23 @@ def test_without_ray(
     assert err.splitlines()[-1] == (
         "Error: this needs Ray, which is not installed: pip install 'cgconvert[ray]'"
     )
+
+
+def test_termination_is_heard_as_an_interrupt(pictures: Path, tmp_path: Path) -> None:
+    """Of a cluster of its own: Ray took the signal, and the run ended without a word."""
+    command = [sys.executable, "-m", "cgconvert", "ray", "dir", str(pictures), "-o", str(tmp_path / "out")]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    running = subprocess.Popen(
+        [*command, *OPTIONS, "--workers", "1"], stderr=subprocess.PIPE, text=True, env=environment
+    )
+    assert running.stderr is not None
+    for line in running.stderr:
+        if line.startswith("1 worker on a cluster"):
+            running.send_signal(signal.SIGTERM)
+            break
+    rest = running.stderr.read()
+    assert running.wait(30) == 130
+    assert rest.splitlines()[-1].endswith("nothing half-written is left, the same command goes on from here")
 
 
 @pytest.mark.parametrize(
