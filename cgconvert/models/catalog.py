@@ -11,6 +11,7 @@ from cgconvert.card import NAME_PATTERN, ModelCard, check_name
 from cgconvert.errors import ModelError, UsageError
 from cgconvert.host.files import output_error
 from cgconvert.host.folders import data_folder
+from cgconvert.models.fetching import fetched, is_url
 from cgconvert.models.files import SUFFIX, expanded, is_regular_file, read_card
 
 SHIPPED_FOLDER = Path(__file__).parent / "shipped"
@@ -59,12 +60,16 @@ def is_path(text: str) -> bool:
 
 
 def find_model(name_or_path: str | Path) -> Path:
-    """The file of a model named by path (`is_path`; the suffix may be left out), or by a name.
+    """The file of a model named by path (`is_path`; the suffix may be left out), by URL, or by a name.
+
+    Of a URL such as s3://bucket/look.safetensors it is a copy, which `models.fetching` keeps.
 
     The user's models come before the shipped ones, and those before former names (`renamed_note`).
     Raises `ModelError` that lists what is known and the nearest name.
     """
     text = str(name_or_path)
+    if is_url(text):
+        return fetched(text)
     if is_path(text):
         return _model_at(expanded(text))
     for folder in (models_folder(), SHIPPED_FOLDER):

@@ -18,8 +18,10 @@ from cgconvert.cli import main
 from cgconvert.cluster import connection, images, videos
 from cgconvert.cluster.connection import Cluster, ClusterOptions
 from cgconvert.cluster.images import run_images_on_cluster
+from cgconvert.cluster.models import ModelFile
 from cgconvert.cluster.videos import run_videos_on_cluster
 from cgconvert.errors import UnavailableError, UsageError
+from cgconvert.models.catalog import find_model
 from cgconvert.options import EngineOptions, ImageOptions, VideoOptions
 from cgconvert.pictures.pipeline import convert_dir
 from cgconvert.pictures.plan import plan_dir
@@ -33,6 +35,7 @@ from cgconvert.video.plan import plan_video
 from cgconvert.video.series import VideosResult, convert_videos
 from tests.cluster.actors import DyingImageWorker, DyingVideoWorker, NeverReadyWorker, ShortVideoWorker
 from tests.pictures.runs import fill, names
+from tests.scale.s3 import s3_server
 from tests.video.clips import Clip, make_clip, read_facts
 
 TWO = ClusterOptions(workers=2)
@@ -266,9 +269,6 @@ def test_a_model_that_is_elsewhere_goes_with_the_work(
     pictures: Path, tmp_path: Path, exact: EngineOptions
 ) -> None:
     """A worker that does not find the driver's file, or finds another there, gets its bytes."""
-    from cgconvert.cluster.models import ModelFile
-    from cgconvert.models.catalog import find_model
-
     path = tmp_path / "mine.safetensors"
     path.write_bytes(find_model("identity").read_bytes())
     sent = ModelFile.of(path)
@@ -316,3 +316,32 @@ def test_termination_is_heard_as_an_interrupt(pictures: Path, tmp_path: Path) ->
 def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         ClusterOptions(**options)
+
+
+def test_from_bucket_to_bucket(pictures: Path, tmp_path: Path) -> None:
+    """As docs/scale.md has it: workers find the credentials in the environment that Ray was started in."""
+    pytest.importorskip("obstore")
+    pytest.importorskip("moto.server")
+    boto3 = pytest.importorskip("boto3")
+    with s3_server() as port:
+        endpoint = f"http://127.0.0.1:{port}"
+        keys = {"aws_access_key_id": "user", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+        client = boto3.client("s3", endpoint_url=endpoint, **keys)
+        client.create_bucket(Bucket="films")
+        client.put_object(Bucket="films", Key="look.safetensors", Body=find_model("identity").read_bytes())
+        for name in names(pictures):
+            client.put_object(Bucket="films", Key=f"in/{name}", Body=(pictures / name).read_bytes())
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        environment |= {name.upper(): value for name, value in keys.items() if name != "region_name"}
+        environment |= {"AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": "true"}
+        command = [sys.executable, "-m", "cgconvert", "ray", "dir", "s3://films/in", "-o", "s3://films/out"]
+        options = ["--model", "s3://films/look.safetensors", *OPTIONS[2:], "--workers", "2"]
+        done = subprocess.run(
+            [*command, *options], env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 1, done.stderr
+        assert done.stdout.startswith("Converted 70 pictures (1 failed) in ")
+        made = client.list_objects_v2(Bucket="films", Prefix="out/sub/")["Contents"]
+        assert len(made) == 70
+        one = client.get_object(Bucket="films", Key="out/sub/007.png")["Body"].read()
+        assert one == (tmp_path / "one" / "sub" / "007.png").read_bytes()

@@ -17,6 +17,7 @@ from cgconvert.cli import main
 from cgconvert.errors import InputError, Interrupted, OutputError, UsageError
 from cgconvert.host import objects
 from cgconvert.host.objects import Names, ObjectPath, parse_place, store_of
+from cgconvert.models.catalog import find_model
 from cgconvert.options import EngineOptions, VideoOptions
 from cgconvert.pictures.pipeline import convert_dir
 from cgconvert.progress import Silent
@@ -346,3 +347,53 @@ def test_a_video_that_is_interrupted_continues(
     assert done.videos[0].frames_out == 20
     assert done.videos[0].output == f"{bucket.bucket}/out/a.identity.mp4"
     assert list((own_home / "staging").rglob("*")) == []
+
+
+def test_a_model_in_a_bucket(
+    bucket: ObjectPath, tmp_path: Path, capsys: pytest.CaptureFixture[str], own_home: Path
+) -> None:
+    """It converts as the file does, is fetched once for each version, and is used under its own name."""
+    fill(tmp_path / "in", 2)
+    place = bucket / "looks" / "mine.safetensors"
+    place.write(find_model("identity").read_bytes(), False)
+    options = [*OPTIONS[2:], "--model", place]
+    code, out, _ = outcome(capsys, "dir", tmp_path / "in", "-o", tmp_path / "out", *options)
+    assert code == 0 and out.startswith("Converted 2 pictures in ")
+    convert_dir(tmp_path / "in", tmp_path / "one", "identity", engine_options=EXACT)
+    assert [(tmp_path / "out" / name).read_bytes() for name in names(tmp_path / "in")] == [
+        (tmp_path / "one" / name).read_bytes() for name in names(tmp_path / "in")
+    ]
+    first = find_model(str(place))
+    before = first.stat().st_mtime_ns
+    assert find_model(str(place)) == first and first.stat().st_mtime_ns == before
+    assert first.is_relative_to(own_home) and first.name == "mine.safetensors"
+    place.write(find_model("photo2monet-fast").read_bytes(), True)
+    second = find_model(str(place))
+    assert second != first and second.read_bytes() == find_model("photo2monet-fast").read_bytes()
+    assert find_model(f"file://{first}") == first
+
+
+def test_models_that_cannot_be_fetched(
+    bucket: ObjectPath, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(tmp_path / "in", 1)
+    options = ["dir", tmp_path / "in", "-o", tmp_path / "out", *OPTIONS[2:], "--model"]
+    code, _, err = outcome(capsys, *options, bucket / "no.safetensors")
+    assert (code, err) == (3, f"Error: {bucket / 'no.safetensors'}: no such object\n")
+    code, _, err = outcome(capsys, *options, bucket / "look.pth")
+    assert code == 3
+    assert err == f"Error: {bucket / 'look.pth'} is no model: the name of one ends with .safetensors\n"
+    code, _, err = outcome(capsys, *options, "s3://user:secret@bucket/look.safetensors")
+    assert code == 2 and "secret" not in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_through_a_network_that_fails(
+    server: int, bucket: ObjectPath, connect: Connect, tmp_path: Path
+) -> None:
+    place = bucket / "mine.safetensors"
+    data = find_model("photo2monet").read_bytes()
+    place.write(data, False)
+    with faulty_proxy(server, Faults(2)) as port:
+        connect(port)
+        assert find_model(str(place)).read_bytes() == data
