@@ -54,9 +54,10 @@ def fading(clip: Path, target: Path) -> list[float]:
     light = [1 - index / FADE for index in range(FADE)] + [0.0] * FADE
     with av.open(str(clip)) as source, av.open(str(target), "w") as container:
         stream: Any = container.add_stream("libx264", rate=25, options={"crf": "12"})
+        first = source.streams.video[0]
+        stream.width, stream.height, stream.pix_fmt = first.width, first.height, "yuv420p"
         for index, frame in zip(range(2 * FADE), source.decode(video=0), strict=False):
             pixels = np.rint(frame.to_ndarray(format="rgb24") * light[index]).astype(np.uint8)
-            stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, "yuv420p"
             made = av.VideoFrame.from_ndarray(pixels, "rgb24")
             made.pts, made.time_base = index, Fraction(1, 25)
             container.mux(stream.encode(made))
