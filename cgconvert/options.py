@@ -105,6 +105,8 @@ class VideoOptions:
     result changes only where its source does: "off", "auto", or from 0 (not at all) to 1. `hdr` is for videos
     of high dynamic range (PQ, HLG), of which the network always sees what a viewer of SDR sees: "tonemap"
     makes an SDR video, "keep" expands the result to the source's HDR, and "refuse" takes no such video.
+    `encoders` segments are encoded at once, with the same result. None: several where the network runs on a
+    GPU and there are cores for them, otherwise one.
     """
 
     codec: str | None = None
@@ -127,6 +129,7 @@ class VideoOptions:
     deinterlace: str = "auto"
     steady: str | float = "auto"
     hdr: str = "tonemap"
+    encoders: int | None = None
 
 
 @dataclass(frozen=True)

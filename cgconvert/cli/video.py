@@ -96,6 +96,13 @@ def parse_time(text: str | None, option: str) -> float | None:
 )
 @click.option("--preset", metavar="NAME", help="Speed against size, by the encoder's own names.")
 @click.option(
+    "--encoders",
+    type=int,
+    metavar="N",
+    help="Segments that are encoded at once, with the same result. Default: 1, or with the network on a GPU "
+    "one for each 8 cores, at most 4.",
+)
+@click.option(
     "--pix-fmt", metavar="NAME", help="Pixel format of the result. Default: the nearest to the source's."
 )
 @click.option(
@@ -235,6 +242,7 @@ def read_video_options(
     codec: str | None,
     crf: float | None,
     preset: str | None,
+    encoders: int | None,
     pix_fmt: str | None,
     decoder: str,
     deinterlace: str,
@@ -270,6 +278,7 @@ def read_video_options(
         decoder=decoder,
         deinterlace=deinterlace,
         hdr=hdr,
+        encoders=encoders,
         steady=parse_steady(steady),
     )
     return model, options, read_engine_options(device, engine, precision, batch, tile)

@@ -82,6 +82,7 @@ def open_segments(plan: VideoPlan, source: VideoSource, kept: ResumableRun) -> S
         plan.muxer,
         lambda: FrameEncoder(plan.result_info, plan.encoding, card),
         source.damage,
+        plan.encoders,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -39,6 +40,8 @@ from cgconvert.video.target import Place, choose_target, dropped_metadata, plan_
 
 COMPARE_MODES = ("side", "split")
 DECODERS = ("auto", "cpu", "nvdec")
+MOST_ENCODERS, AUTO_ENCODERS, CORES_OF_AN_ENCODER = 16, 4, 8
+"""Segments that may be encoded at once, by themselves at most, and the cores that each of them needs."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,16 @@ class VideoPlan:
             return None
         end = min(options.end, info.duration) if options.end is not None else info.duration
         return max(1, round((end - (options.start or 0)) * info.rate))
+
+    @property
+    def encoders(self) -> int:
+        """Segments that are encoded at once. On a card there is one encoder."""
+        if self.options.encoders is not None:
+            return self.options.encoders
+        is_the_limit = self.route.device.startswith("cuda") and self.route.encoding_card is None
+        if not is_the_limit or not self.options.resume:
+            return 1
+        return max(1, min(AUTO_ENCODERS, (os.cpu_count() or 1) // CORES_OF_AN_ENCODER))
 
     @property
     def warnings(self) -> list[str]:
@@ -288,6 +301,10 @@ def check_options(options: VideoOptions, engine: EngineOptions) -> None:
     Finish(options.strength, options.keep_colours)  # which checks them
     if options.decoder not in DECODERS:
         raise UsageError(f"`decoder={options.decoder!r}` is unknown: use {', '.join(DECODERS)}")
+    if options.encoders is not None and not 1 <= options.encoders <= MOST_ENCODERS:
+        raise UsageError(f"`encoders={options.encoders}` is not from 1 to {MOST_ENCODERS}")
+    if options.encoders not in (None, 1) and not options.resume:
+        raise UsageError(f"`encoders={options.encoders}` encodes several segments at once: use `resume` too")
     if options.decoder == "nvdec" and engine.device == "cpu":
         raise UsageError(
             '`decoder="nvdec"` decodes into the memory of a CUDA device: use `device="cuda"` with it'

@@ -163,7 +163,7 @@ class VideoRun:
             busiest=self.clock.busiest,
             busiest_seconds=round(self.clock.loads()[self.clock.busiest], 3),
             engine=outcome.engine,
-            encoding=encoding_as_dict(plan),
+            encoding={**encoding_as_dict(plan), "encoders": plan.encoders},
             size=plan.size,
             work_size=plan.work_size,
             streams=[asdict(stream) for stream in plan.streams],

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from fractions import Fraction
@@ -25,7 +26,7 @@ from cgconvert.frames import Frame
 from cgconvert.host import parts
 from cgconvert.host.parts import part_folder, source_identity
 from cgconvert.media.video.codecs import container_of, find_codec, pixel_format_for
-from cgconvert.media.video.encoder import Encoding, FrameEncoder
+from cgconvert.media.video.encoder import Encoding, FrameEncoder, PacketEncoder
 from cgconvert.media.video.packets import (
     EncodedPacket,
     PacketWriter,
@@ -260,7 +261,7 @@ class Work:
         self.muxer, self.plans = muxer, plan_streams(streams, muxer)
         self.copied = frozenset(plan.index for plan in self.plans if plan.action == "copied")
 
-    def convert(self, frames: int | None = None) -> None:
+    def convert(self, frames: int | None = None, encoders: int = 1) -> None:
         """Go on with what is there; stop as Ctrl-C would after so many frames of this call."""
         size = (self.info.width, self.info.height)
         with resumable_run(self.output, IDENTITY, {}) as run:
@@ -270,9 +271,11 @@ class Work:
                     self.muxer,
                     lambda: FrameEncoder(self.info, self.encoding),
                     source.damage,
+                    encoders,
                 )
                 for number, frame in enumerate(source):
                     if number == frames:
+                        encoder.abort()
                         raise KeyboardInterrupt
                     assert isinstance(frame, Frame)
                     encoder.write(frame)
@@ -546,3 +549,80 @@ def test_encoders_of_finished_segments_are_given_back_at_once(
         assert encoders() - before <= 1  # that of the joined file, which has encoded nothing
     finally:
         gc.enable()
+
+
+@pytest.mark.usefixtures("short_segments")
+@pytest.mark.parametrize("encoders", [2, 3, 9])
+def test_segments_that_are_encoded_at_once_are_the_same(tmp_path: Path, encoders: int) -> None:
+    """Also those of a run that goes on: what was not recorded is encoded anew."""
+    clip = Clip(frames=53, audio="aac")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one, several = Work(tmp_path / "a", clip), Work(tmp_path / "b", clip)
+    one.convert()
+    with pytest.raises(KeyboardInterrupt):
+        several.convert(29, encoders)
+    several.convert(encoders=encoders)
+    assert one.output.read_bytes() == several.output.read_bytes()
+    assert not part_folder(several.output).exists()
+    assert not [thread for thread in threading.enumerate() if thread.name == "cgconvert-encode-segment"]
+
+
+@pytest.mark.usefixtures("short_segments")
+def test_a_video_with_several_encoders(tmp_path: Path, exact: EngineOptions) -> None:
+    source = make_clip(tmp_path / "in.mp4", Clip(frames=30))
+    one = convert_video(source, tmp_path / "one.mp4", "identity", engine_options=exact)
+    options = VideoOptions(encoders=3)
+    several = convert_video(source, tmp_path / "several.mp4", "identity", options, exact)
+    assert (one.encoding["encoders"], several.encoding["encoders"]) == (1, 3)
+    assert Path(one.output).read_bytes() == Path(several.output).read_bytes()
+
+
+@pytest.mark.usefixtures("short_segments")
+def test_an_encoder_that_fails_beside_others_ends_the_run(
+    tmp_path: Path, exact: EngineOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many frames wait for it: there is memory for two."""
+    encode, seen = PacketEncoder.encode, list[int]()
+
+    def failing(self: PacketEncoder, frame: Any) -> list[EncodedPacket]:
+        seen.append(0)
+        if len(seen) > 12:
+            raise OSError(28, "No space left on device")
+        return encode(self, frame)
+
+    monkeypatch.setattr(PacketEncoder, "encode", failing)
+    monkeypatch.setattr("cgconvert.video.segments.WAITING_BYTES", 2 * 96 * 64 * 3)
+    source = make_clip(tmp_path / "in.mp4", Clip(frames=60))
+    with pytest.raises(OutputError, match="disk full"):
+        convert_video(source, tmp_path / "out.mp4", "identity", VideoOptions(encoders=3), exact)
+    assert not (tmp_path / "out.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"encoders": 0}, "`encoders=0` is not from 1 to 16"),
+        ({"encoders": 2, "resume": False}, "`encoders=2` encodes several segments at once: use `resume` too"),
+    ],
+)
+def test_numbers_of_encoders_that_make_no_sense(
+    tmp_path: Path, exact: EngineOptions, options: dict[str, Any], message: str
+) -> None:
+    source = make_clip(tmp_path / "in.mp4", Clip(frames=2))
+    with pytest.raises(UsageError, match=re.escape(message)):
+        plan_video(source, tmp_path / "out.mp4", "identity", VideoOptions(**options), exact)
+
+
+def test_encoders_by_default(tmp_path: Path, exact: EngineOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several only where a GPU converts and the processor, which has the cores for it, encodes."""
+    plan = plan_video(make_clip(tmp_path / "in.mp4", Clip(frames=2)), None, "identity", VideoOptions(), exact)
+    monkeypatch.setattr("os.cpu_count", lambda: 24)
+    assert plan.encoders == 1
+    on_card = replace(plan, route=replace(plan.route, device="cuda:0"))
+    assert on_card.encoders == 3
+    assert replace(on_card, route=replace(on_card.route, encoding_card=0)).encoders == 1
+    assert replace(on_card, options=VideoOptions(resume=False)).encoders == 1
+    assert replace(on_card, options=VideoOptions(encoders=7)).encoders == 7
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert on_card.encoders == 1
