@@ -16,8 +16,8 @@ from cgconvert.host.interrupts import deferring
 def doctor(as_json: bool) -> None:
     """Try every engine, codec, picture format and hardware decoder on a tiny input.
 
-    Shows GPUs, drivers, memory and library versions too, and where models and engines are kept. It takes
-    some seconds, and longer where a compiler has to run.
+    Shows GPUs, drivers, memory and library versions too, where models and engines are kept, and what is
+    missing for a machine that is one of many. It takes some seconds, and longer where a compiler has to run.
     """
     found = examine(tell=not as_json)
     if as_json:
@@ -28,6 +28,7 @@ def examine(tell: bool) -> dict[str, Any]:
     """Return the result of every trial. With `tell` each is printed when it is known."""
     with deferring():
         from cgconvert.doctor.engines import describe_machine, try_engines
+        from cgconvert.doctor.worker import try_worker
         from cgconvert.engines.cache import cache_is_on, engines_folder, list_entries
         from cgconvert.media.picture.trial import try_pictures
         from cgconvert.media.video.trial import try_codecs, try_hardware_decoders
@@ -56,6 +57,15 @@ def examine(tell: bool) -> dict[str, Any]:
         decoders[name] = reason
         if tell:
             _print_line(reason is None, name, reason or "h264 decoded")
+    if tell and not decoders:
+        click.echo("  none in this build of PyAV")
+    worker: dict[str, dict[str, Any]] = {}
+    if tell:
+        click.echo("as one of many machines")
+    for name, works, detail in try_worker():
+        worker[name] = {"works": works, "detail": detail}
+        if tell:
+            _print_line(works, name, detail)
     folders = {
         "models": str(models_folder()),
         "engines": str(engines_folder()),
@@ -63,14 +73,13 @@ def examine(tell: bool) -> dict[str, Any]:
         "cache": cache_is_on(),
     }
     if tell:
-        if not decoders:
-            click.echo("  none in this build of PyAV")
         click.echo(f"models in {folders['models']}, engines in {folders['engines']}")
     return {
         "machine": machine,
         "engines": engines,
         **formats,
         "hardware_decoders": decoders,
+        "worker": worker,
         "folders": folders,
     }
 
