@@ -120,7 +120,7 @@ def main() -> None:
             "minutes": arguments.minutes,
             "cores": 1,
             "seconds": seconds,
-            "told": done.stdout.splitlines(),
+            "told": [line for line in done.stdout.splitlines() if "/" not in line],
             "pictures": {"photographs": len(photos.pictures), "held_out": len(held_out.pictures)},
             "texture": {name: round(value, 2) for name, value in texture.items()},
             "texture_over_unchanged": round(texture["look"] / texture["unchanged"], 3),

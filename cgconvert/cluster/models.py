@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from cgconvert.host.files import file_sha256
+from cgconvert.host.files import file_sha256, write_atomically
+from cgconvert.models.fetching import kept_place
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,17 @@ class ModelFile:
         return cls(path.absolute(), path.read_bytes(), file_sha256(path))
 
     def here(self) -> Path:
-        """The same file on this machine: where the driver has it, or a copy that stays for this process."""
+        """The same file on this machine: where the driver has it, or a copy that is kept.
+
+        Raises `OutputError` if that cannot be written.
+        """
         try:
             if file_sha256(self.path) == self.sha256:
                 return self.path
         except OSError:
             pass
-        folder = Path(tempfile.mkdtemp(prefix="cgconvert-model-"))
-        path = folder / self.path.name
-        path.write_bytes(self.data)
+        path = kept_place(self.sha256, self.path.name)
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, self.data)
         return path

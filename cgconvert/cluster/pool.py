@@ -118,10 +118,16 @@ class Pool(Generic[Work]):
             self.calls[worker.handle.ready.remote()] = worker, None
 
     def _deal(self, upcoming: Task[Work] | None, fresh: Iterator[Task[Work]]) -> Task[Work] | None:
-        """Give out what can be; returns the task that waits."""
-        for worker in sorted(self.workers, key=lambda worker: len(worker.tasks)):
+        """Give out what can be; returns the task that waits.
+
+        The worker that will be free first gets nothing new while something waits that must be alone with one.
+        """
+        ready = sorted((one for one in self.workers if one.is_ready), key=lambda one: len(one.tasks))
+        for place, worker in enumerate(ready):
             if self.again and worker.takes(self.again[0], self.in_flight):
                 self._give(worker, self.again.popleft())
+            if self.again and not place:
+                continue
             while upcoming is not None and worker.takes(upcoming, self.in_flight):
                 self._give(worker, upcoming)
                 upcoming = next(fresh, None)

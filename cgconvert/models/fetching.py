@@ -18,6 +18,11 @@ def is_url(text: str) -> bool:
     return "://" in text
 
 
+def kept_place(key: str, name: str) -> Path:
+    """Where the copy of a model from elsewhere is kept, by the SHA-256 of what tells it from others."""
+    return data_folder() / "fetched" / key[:32] / name
+
+
 def fetched(url: str) -> Path:
     """The model file of a URL such as s3://bucket/look.safetensors; that of file:// is where it is.
 
@@ -34,8 +39,8 @@ def fetched(url: str) -> Path:
         version = place.version()
     except InputError as error:
         raise ModelError(f"{url}: {error}") from None
-    key = hashlib.sha256(json.dumps([url, version], sort_keys=True).encode()).hexdigest()[:32]
-    target = data_folder() / "fetched" / key / place.name
+    key = hashlib.sha256(json.dumps([url, version], sort_keys=True).encode()).hexdigest()
+    target = kept_place(key, place.name)
     if target.is_file():
         return target
     try:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from cgconvert.cluster import connection, images, videos
 from cgconvert.cluster.connection import Cluster, ClusterOptions
 from cgconvert.cluster.images import run_images_on_cluster
 from cgconvert.cluster.models import ModelFile
+from cgconvert.cluster.pool import Pool, Task, _Worker
 from cgconvert.cluster.videos import run_videos_on_cluster
 from cgconvert.errors import UnavailableError, UsageError
 from cgconvert.models.catalog import find_model
@@ -257,6 +259,35 @@ def test_which_videos_are_parted(
     assert parts(steady="off") == []
 
 
+class DealingPool(Pool[str]):
+    """Notes what is given to whom, without a cluster."""
+
+    def __init__(self) -> None:
+        self.in_flight, self.again = 2, deque()
+        self.workers = [_Worker(0, None, True), _Worker(1, None, True)]
+        self.given: list[tuple[int, str]] = []
+
+    def _give(self, worker: _Worker[str], task: Task[str]) -> None:
+        self.given.append((worker.number, task.work))
+        worker.tasks.append(task)
+
+
+def test_what_must_be_alone_with_a_worker_does_not_wait_for_the_end() -> None:
+    """It waited until nothing new was left to be given out."""
+    pool, fresh = DealingPool(), iter([Task(f"new {number}") for number in range(9)])
+    upcoming = pool._deal(next(fresh), fresh)
+    assert pool.given == [(0, "new 0"), (0, "new 1"), (1, "new 2"), (1, "new 3")]
+    pool.again.append(Task("again", 1))
+    del pool.workers[1].tasks[0]
+    upcoming = pool._deal(upcoming, fresh)
+    assert len(pool.given) == 4  # worker 1 will be free first, and worker 0 has all that it takes
+    del pool.workers[0].tasks[0]
+    del pool.workers[1].tasks[0]
+    upcoming = pool._deal(upcoming, fresh)
+    assert pool.given[4:] == [(1, "again"), (0, "new 4")]
+    assert upcoming is not None and upcoming.work == "new 5"
+
+
 def test_workers_that_never_are_ready(
     pictures: Path, tmp_path: Path, exact: EngineOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,15 +297,18 @@ def test_workers_that_never_are_ready(
 
 
 def test_a_model_that_is_elsewhere_goes_with_the_work(
-    pictures: Path, tmp_path: Path, exact: EngineOptions
+    pictures: Path, tmp_path: Path, exact: EngineOptions, own_home: Path
 ) -> None:
-    """A worker that does not find the driver's file, or finds another there, gets its bytes."""
+    """A worker that does not find the driver's file, or finds another there, keeps a copy of its bytes."""
     path = tmp_path / "mine.safetensors"
     path.write_bytes(find_model("identity").read_bytes())
     sent = ModelFile.of(path)
     assert sent.here() == path
     path.write_bytes(b"another")
-    assert sent.here().read_bytes() == find_model("identity").read_bytes()
+    copy = sent.here()
+    assert copy.is_relative_to(own_home) and copy.name == path.name
+    assert copy.read_bytes() == find_model("identity").read_bytes()
+    assert sent.here() == copy
 
 
 def test_without_ray(
