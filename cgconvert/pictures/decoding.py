@@ -32,6 +32,8 @@ from cgconvert.pictures.run import ImageRun
 
 PIXEL_BYTES = 4 * 2 * 3
 """Of memory for each pixel of a picture: source, result and what codecs need, in 16 bits with alpha."""
+PICTURES_AHEAD = 512
+"""Pictures that may be on their way, however small they are: each holds a lock, which is an open file."""
 LEAST_LARGE = 4_000_000
 """Pixels up to which a picture is taken into memory however little of that is free."""
 HUGE = 20_000
@@ -57,7 +59,8 @@ def decode(run: ImageRun) -> None:
                 check_holds(header, item.job.format)
                 decode_frames(run, item.job, data, header)
                 continue
-            item.charged = header.width * header.height * PIXEL_BYTES + len(data)
+            needed = header.width * header.height * PIXEL_BYTES + len(data)
+            item.charged = max(needed, run.memory.limit // PICTURES_AHEAD)
             item.source_bytes = len(data)
             run.memory.take(item.charged)
             with run.clock.busy("decode"):

@@ -19,8 +19,10 @@ from cgconvert.host.files import TEMPORARY_PREFIX
 from cgconvert.models.loading import load_model
 from cgconvert.options import EngineOptions, ImageOptions
 from cgconvert.pictures import finding, network, writing
+from cgconvert.pictures.claims import Claims
 from cgconvert.pictures.pipeline import convert_dir
 from cgconvert.pictures.plan import plan_dir
+from cgconvert.pictures.run import JOBS_AHEAD
 from cgconvert.progress import Silent
 from tests.pictures.pictures import encode, noise, png, read_rgb, smooth
 from tests.pictures.runs import fill, names, run
@@ -242,6 +244,30 @@ def test_what_is_under_way_stays_bounded(tmp_path: Path, same: str, monkeypatch:
     assert run(tmp_path / "in", tmp_path / "out", same, plan_options, 4).converted == 40
     assert len(most) == 40 and one < max(most) <= 4 * one
     assert [budget.taken for budget in budgets] == [0], "all is given back"
+
+
+def test_few_small_pictures_are_under_way(
+    tmp_path: Path, same: str, exact: EngineOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each holds an open file. Of thumbnails there were ten thousands, more than a process may have."""
+    fill(tmp_path / "in", 300, (8, 8))
+    most = 0
+    take = Claims.take
+
+    def counting(self: Claims, output: Path) -> bool:
+        nonlocal most
+        held = take(self, output)
+        most = max(most, len(self.held))
+        return held
+
+    translate = network.Network.translate
+    monkeypatch.setattr(Claims, "take", counting)
+    monkeypatch.setattr(
+        network.Network, "translate", lambda self, batch: time.sleep(0.01) or translate(self, batch)
+    )
+    monkeypatch.setattr("cgconvert.pictures.decoding.PICTURES_AHEAD", 10)
+    assert run(tmp_path / "in", tmp_path / "out", same, exact, 2).converted == 300
+    assert most <= 10 + JOBS_AHEAD + 2 + 1  # under way, found, with the threads that read, just taken
 
 
 def test_pictures_larger_than_the_memory_limit_go_one_by_one(
