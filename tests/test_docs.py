@@ -26,6 +26,8 @@ PAGES = [
 NOT_RUN = {
     "cgconvert doctor": "runs compilers; tests/doctor has it",
     "cgconvert dir ./inbox --watch": "ends with Ctrl-C only; tests/pictures has it",
+    "cgconvert dir s3://bucket/imgs -o s3://bucket/painted": "needs a server; tests/scale has it",
+    "cgconvert ray video ./clips -o ./videos": "starts a cluster; tests/cluster has it",
     "cgconvert learn ./paintings --for holiday.mp4 --name sketch": "ten minutes; tests/trainer has it",
     "cgconvert video holiday.mp4 --model sketch -o sketch.mp4": "needs what was learned",
     "cgconvert train run runs/mine": "a whole training; tests/trainer has it",
@@ -101,6 +103,8 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     # 1:20 long, a keyframe each five seconds; of one frame a second, or it would take minutes
     slow = Clip(80, 64, 48, Fraction(1, 12800), 12800, options={"crf": "30", "g": "5"}, audio="aac")
     make_clip(tmp_path / "holiday.mp4", slow)
+    (tmp_path / "clips").mkdir()
+    make_clip(tmp_path / "clips" / "day.mp4", Clip(frames=6))
     make_clip(tmp_path / "holiday.mkv", Clip(frames=6, time_base=Fraction(1, 1000), step=40))
     for name in ("a.jpg", "b.png"):
         save(tmp_path / name, smooth(40, 48))
@@ -133,7 +137,7 @@ def test_the_commands_of_the_readme_run(inputs: Path, capsys: pytest.CaptureFixt
         with pytest.raises(SystemExit) as left:
             run(cgconvert, "cgconvert", shlex.split(command)[1:])
         assert left.value.code == 0, f"{command}: {capsys.readouterr().err}"
-    made = ["holiday.photo2monet.mp4", "taste.mp4", "monet.mkv", "report.json", "night.mp4"]
+    made = ["holiday.photo2monet.mp4", "taste.mp4", "monet.mkv", "report.json", "night.mp4", "videos/day.mp4"]
     made += ["a.photo2monet.jpg", "b.photo2monet.png", "imgs.photo2monet/a.jpg", "runs/mine/config.toml"]
     for name in made:
         assert (inputs / name).stat().st_size > 0, name
