@@ -95,6 +95,9 @@ class H2Generator(nn.Module):
         if not (self.keeps_black or self.keeps_detail):
             return blur(y).clamp(-1, 1)
         source = x[:, : y.shape[1]]
-        change = blur(y - source) if self.keeps_detail else blur(y) - source
-        result = torch.addcmul(source, black_share(source), change) if self.keeps_black else source + change
-        return result.clamp(-1, 1)
+        # Away from the result, since OpenVINO computes a - b as a + (-b): it negates `y` as it is made, but
+        # `source` in a pass of its own.
+        away = blur(source - y) if self.keeps_detail else source - blur(y)
+        if self.keeps_black:
+            return torch.addcmul(source, black_share(source), away, value=-1).clamp(-1, 1)
+        return (source - away).clamp(-1, 1)
