@@ -166,7 +166,10 @@ class H2OnCpu(nn.Module):
         y = relu_(_normed(own.up_norm, _filtered(own.up_blur, y))).add_(skip)
         y = relu_(_normed(own.fuse_norm, _convolved(own.fuse, y)))
         y = tanh(_narrowly_filtered(own.blur, self._shuffled(_convolved(own.tail, y))))
-        return own.finished(x, y, partial(_narrowly_filtered, own.blur))
+        # A picture of its own: beside noise, or in another type than `y`, every step on it takes several times
+        # as long.
+        source = x[:, : self.out].contiguous(memory_format=torch.channels_last).to(y.dtype)
+        return own.finished(source, y, partial(_narrowly_filtered, own.blur))
 
     def _shuffled(self, x: Tensor) -> Tensor:
         """(N, 4 out, H, W), phase by phase, as (N, out, 2H, 2W); two neighbours move as 32-bit integers."""
