@@ -165,6 +165,18 @@ class LossConfig:
     tint: float = _setting(
         0.0, "one_sided: weight of keeping the tints of small squares; light is left free", minimum=0
     )
+    colour_move: float = _setting(
+        1.0,
+        "one_sided: how far colours are moved to the target domain's; 0: those of the source",
+        minimum=0,
+        maximum=1,
+    )
+    repaint: float = _setting(
+        0.0,
+        "one_sided: share of a batch's sources that are targets without their strokes",
+        minimum=0,
+        maximum=0.5,
+    )
     projected: float = _setting(
         0.0, "weight of discriminators on pretrained features (hinge loss), beside the other", minimum=0
     )

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from cgconvert.cli import cgconvert
 from cgconvert.cli.wording import worded
 from cgconvert.errors import Interrupted, ModelError, OutputError, UsageError
 from cgconvert.media.picture.codec import read_picture
@@ -20,7 +21,6 @@ from cgconvert.models.loading import load_model
 from cgconvert.progress import Silent
 from tests.trainer.conftest import H2_TINY, draw, make_domain, save
 from tests.video.clips import Clip, make_clip
-from trainer import cli_learn
 from trainer.config import Config
 from trainer.learn import plan as planning
 from trainer.learn import run as running
@@ -310,8 +310,8 @@ def test_light_is_measured_on_flat_pictures() -> None:
 
 
 def test_the_command_says_what_to_do_next(folders: tuple[Path, Path]) -> None:
-    words = [str(folders[0]), "--photos", str(folders[1]), "--minutes", "0.1", "--device", "cpu"]
-    result = CliRunner().invoke(cli_learn.learn, words)
+    words = ["learn", str(folders[0]), "--photos", str(folders[1]), "--minutes", "0.1", "--device", "cpu"]
+    result = CliRunner().invoke(cgconvert, words)
     assert result.exit_code == 0, (result.output, result.exception)
     lines = result.stdout.splitlines()
     assert lines[0].startswith("texture: ") and lines[1].startswith("light: ")

@@ -20,6 +20,7 @@ from trainer.exporting.export import export_model
 from trainer.exporting.folding import fold_batch_norms
 from trainer.losses.temporal import Change, draw_change
 from trainer.methods import build_method
+from trainer.methods.unpainting import unpainted
 from trainer.networks.diffaugment import augment_alike, diff_augment
 from trainer.runs.start import start
 from trainer.storage.folder import RunFolder
@@ -77,6 +78,49 @@ def test_a_step_has_every_loss_and_one_pass_of_the_generator() -> None:
 def test_parts_can_be_left_out(without: str, gone: set[str]) -> None:
     losses = make(**{without: 0.0}).train_step(batch())
     assert set(losses) == LOSSES - gone
+
+
+def test_a_share_of_the_sources_are_targets_without_strokes() -> None:
+    """They go through the generator smoothed; content and colours wanted of them are the targets' own."""
+    method = make(**{"loss.repaint": 0.5})
+    given: list[torch.Tensor] = []
+    wanted: list[torch.Tensor] = []
+    method.generator.register_forward_hook(lambda _, inputs, output: given.append(inputs[0]))
+    losses = method._generator_losses
+    method._generator_losses = lambda colours, *rest: wanted.append(colours) or losses(colours, *rest)
+    images = batch()
+    assert set(method.train_step(images)) == LOSSES
+    source, target = (method.images(images[name]) for name in "ab")
+    assert torch.equal(given[0][0, :3], source[0])
+    assert torch.equal(wanted[0][1], target[1])
+    repainted = given[0][1, :3]
+    # White noise has more contrast in a window than what counts as an edge, so that not all of it goes.
+    assert float(repainted.std()) < 0.8 * float(target[1].std())
+    assert abs(float(repainted.mean() - target[1].mean())) < 0.02
+
+
+def test_strokes_go_and_outlines_stay() -> None:
+    """A black and a white half with stripes of a fifth of the range: the stripes go, the step stays."""
+    columns = torch.arange(64)
+    step = torch.where(columns < 32, -0.8, 0.8)
+    stripes = torch.where(columns // 2 % 2 == 0, 0.1, -0.1)
+    images = (step + stripes).expand(1, 3, 64, 64)
+    smooth = unpainted(images)
+    assert smooth.shape == images.shape and smooth.dtype == images.dtype
+    left = smooth[0, :, :, 6:22].mean(dim=(0, 1))
+    assert float(left.std()) < 0.2 * 0.1, "a fifth of the stripes at most"
+    assert abs(float(left.mean()) + 0.8) < 0.02
+    edge = smooth[0, :, :, 31:33].mean(dim=(0, 1))
+    assert float(edge[1] - edge[0]) > 1.2, "three quarters of the step between two neighbours"
+
+
+@pytest.mark.parametrize(("move", "wanted"), [(0.0, -0.2), (1.0, 0.4), (0.5, 0.1)])
+def test_colours_move_as_far_as_is_asked_for(move: float, wanted: float) -> None:
+    method = make(**{"loss.colour_move": move, "loss.diffaugment": []})
+    random = torch.Generator().manual_seed(1)
+    source, target = (torch.randn(2, 3, 64, 64, generator=random) * 0.1 + mean for mean in (-0.2, 0.4))
+    colours = method._wanted_colours(source, target, 2)
+    assert abs(float(colours.mean()) - wanted) < 0.01
 
 
 def test_a_look_must_be_asked_for() -> None:

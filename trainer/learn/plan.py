@@ -30,6 +30,8 @@ SMALLEST_SCALE = 0.05  # the config's bound
 HEADER_BYTES = 2**20  # enough of a file for its size in pixels
 MOST_SOURCES = 300  # photographs, or frames of a video, that are looked at; more change nothing in minutes
 MOST_SIZES = 100  # pictures whose sizes are looked at
+REPAINT = 0.25  # of the sources are paintings without their strokes
+VIDEO_COLOUR_MOVE = 0.3  # of the way from a video's colours to those of the paintings
 DECAY = 0.4  # share of the images over which the learning rate falls to 0
 FEW, VERY_FEW = 20, 10  # paintings
 
@@ -168,6 +170,9 @@ def settings(plan: LearnPlan, paintings: int, on_gpu: bool) -> dict[str, Any]:
         "data.holdout": held,
         "data.frames_per_video": MOST_SOURCES,
         "data.pictures_per_folder": max(MOST_SOURCES, paintings),
+        "loss.repaint": REPAINT,
+        # A video shows few things: the mean colour of a sea is not that of all that was painted.
+        "loss.colour_move": VIDEO_COLOUR_MOVE if plan.is_video else 1.0,
         "loss.diffaugment": augment if paintings >= FEW else [*augment, "cutout"],
         "watch.samples": 4,
         "watch.metric_pictures": 16,

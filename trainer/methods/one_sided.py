@@ -3,6 +3,9 @@
 Nothing is learned but what is wanted. A source's content is held by features of a network that knows
 ordinary pictures, its colours by the colour loss; two discriminators ask for the target's look, one of
 patches and one of pretrained features (Sauer et al. 2021). Where strokes begin is decided by fixed noise.
+
+Some sources may be targets without their strokes (`loss.repaint`). What these show and their colours are
+those of paintings, so that nothing but paint is left for the discriminators to ask for.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from trainer.losses.temporal import Change, draw_change, masked_l1
 from trainer.methods.base import DISCRIMINATORS, GENERATORS, Losses
 from trainer.methods.domain_colours import DomainColours
 from trainer.methods.oneway import OneWay
+from trainer.methods.unpainting import unpainted
 from trainer.networks.building import generator_card, new_discriminator, new_generator, new_projected
 from trainer.networks.diffaugment import augment_alike, diff_augment
 
@@ -65,17 +69,21 @@ class OneSided(OneWay):
 
     def train_step(self, batch: Batch) -> Losses:
         source, target = self.images(batch[self.source]), self.images(batch[self.target])
-        if self.config.loss.colour > 0 or self.config.loss.tint > 0:
-            self.colours.update(self.source, source, self.distributed)
-            self.colours.update(self.target, target, self.distributed)
+        # The last sources are targets without their strokes, and what they show is the targets.
+        own = len(source) - round(self.config.loss.repaint * len(source))
+        shown = source
+        if own < len(source):
+            shown = torch.cat([source[:own], target[own:]])
+            source = torch.cat([source[:own], unpainted(target[own:])])
+        wanted = self._wanted_colours(shown, target, own)
         temporal = self._temporal_weight()
         change = draw_change(source[: self._changed(source)]) if temporal > 0 else None
         with self.precision.autocast():
             fake, again, mask = self.phases[GENERATORS](source, change)
             names = self.config.loss.diffaugment
-            seen_fake, seen_source = augment_alike([fake.to(source.dtype), source], names)
+            seen_fake, seen_shown = augment_alike([fake.to(source.dtype), shown], names)
             seen_target = diff_augment(target, names)
-            of_fake, of_source, of_target = self._features(seen_fake, seen_source, seen_target)
+            of_fake, of_shown, of_target = self._features(seen_fake, seen_shown, seen_target)
         for judge in self._judges:
             judge.requires_grad_(True)
         with self.precision.autocast():
@@ -86,12 +94,24 @@ class OneSided(OneWay):
         for judge in self._judges:
             judge.requires_grad_(False)
         with self.precision.autocast():
-            asked = self._generator_losses(source, fake, seen_fake, of_fake, of_source)
+            asked = self._generator_losses(wanted, fake, seen_fake, of_fake, of_shown)
             if change is not None:
                 asked["temporal"] = temporal * masked_l1(again, change.wanted(fake[: len(again)]), mask)
         self._lower(GENERATORS, asked)
         self._end_step(batch)
         return {name: value.detach() for name, value in (asked | judged).items()}
+
+    def _wanted_colours(self, shown: Tensor, target: Tensor, own: int) -> Tensor:
+        """The colours that results should have: the first `own` of what is shown come from the source."""
+        loss, sources = self.config.loss, shown[:own]
+        if loss.colour <= 0 and loss.tint <= 0:
+            return shown
+        self.colours.update(self.source, sources, self.distributed)
+        self.colours.update(self.target, target, self.distributed)
+        moved = self.colours.moved_but_black(sources, self.source, self.target)
+        if loss.colour_move < 1:
+            moved = torch.lerp(sources.to(moved.dtype), moved, loss.colour_move)
+        return torch.cat([moved, shown[own:].to(moved.dtype)]) if own < len(shown) else moved
 
     def _translate(self, source: Tensor, change: Change | None) -> tuple[Tensor, Tensor, Tensor]:
         """Results of the sources, those of the changed sources, and where the two can be compared."""
@@ -112,7 +132,7 @@ class OneSided(OneWay):
         return max(1, round(CHANGED * len(images)))
 
     def _features(self, *batches: Tensor) -> list[Sequence[Tensor]]:
-        """Pretrained features of the result, with its graph, and of sources and targets, without."""
+        """Pretrained features of the result, with its graph, and of what is shown and of targets, without."""
         loss, (fake, *others) = self.config.loss, batches
         if loss.projected <= 0 and loss.content <= 0:
             return [[] for _ in batches]
@@ -135,11 +155,11 @@ class OneSided(OneWay):
 
     def _generator_losses(
         self,
-        source: Tensor,
+        wanted: Tensor,
         fake: Tensor,
         seen: Tensor,
         of_fake: Sequence[Tensor],
-        of_source: Sequence[Tensor],
+        of_shown: Sequence[Tensor],
     ) -> Losses:
         loss, losses = self.config.loss, Losses()
         if "disc" in self.networks:
@@ -149,14 +169,12 @@ class OneSided(OneWay):
             logits = self.networks["disc_projected"](of_fake)
             losses["projected"] = loss.projected * gan_loss(logits, True, "hinge", for_generator=True)
         if loss.content > 0:
-            content = normalised_features_l1(of_fake[CONTENT], of_source[CONTENT])
+            content = normalised_features_l1(of_fake[CONTENT], of_shown[CONTENT])
             losses["content"] = loss.content * content
-        if loss.colour > 0 or loss.tint > 0:
-            wanted = self.colours.moved_but_black(source, self.source, self.target)
-            if loss.colour > 0:
-                losses["colour"] = loss.colour * colour_loss(fake, wanted)
-            if loss.tint > 0:
-                losses["tint"] = loss.tint * tint_loss(fake, wanted)
+        if loss.colour > 0:
+            losses["colour"] = loss.colour * colour_loss(fake, wanted)
+        if loss.tint > 0:
+            losses["tint"] = loss.tint * tint_loss(fake, wanted)
         return losses
 
     def state_dict(self) -> dict[str, Any]:
