@@ -22,6 +22,11 @@ RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("torch", "av", "opencv-python-headless", "numpy", "openvino", "onnxruntime", "torch-tensorrt")
 RESNET = "resnet9-ngf64"
 """The generator of the CycleGAN paper, with random weights: they do not change the speed."""
+NORMS = {
+    f"h2-{norm}": {"half_channels": 24, "channels": 64, "blocks": 6, "norm": norm}
+    for norm in ("instance", "none")
+}
+"""The generator of the shipped looks with and without instance norms, alike in all else; random weights."""
 
 
 def option_parser(doc: str | None, name: str) -> argparse.ArgumentParser:
@@ -47,9 +52,11 @@ def random_model(name: str, architecture: str, **arguments: Any) -> Model:
 
 
 def load(name: str) -> Model:
-    """A model by its name or path, or the ResNet-9 for `RESNET`."""
+    """A model by its name or path, or one with random weights: `RESNET`, or one of `NORMS`."""
     from cgconvert.models.loading import load_model
 
+    if name in NORMS:
+        return random_model(name, "h2", **NORMS[name])
     return random_model(RESNET, "resnet") if name == RESNET else load_model(name)
 
 
