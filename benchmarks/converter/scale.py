@@ -3,9 +3,9 @@
     python benchmarks/converter/scale.py [--parts pictures,objects,dispatch,simulation] [--counts 1000,100000]
 
 `pictures`: folders of small pictures are listed, planned and converted with a model that changes nothing, in
-a process for each count. `plan` is the cost of listing and planning, `convert` that between the first and the
-last result, and `again` that of a second run, which finds every result: seconds a picture. `memory` is the
-peak by the operating system's count, in MiB.
+a process for each count. `plan` is the cost of listing and planning, `convert` that of converting, `again`
+that of a second run, which finds every result: seconds a picture, less those of a run with one picture.
+`memory` is the peak by the operating system's count, in MiB.
 
 `objects`: the same pictures from a folder to a folder, and from a bucket to a bucket of a server on this
 machine (moto, which is written in Python and has this machine's cores to share): seconds a picture.
@@ -81,45 +81,37 @@ def draw(folder: Path, count: int) -> None:
         (below / f"{index:06}.png").write_bytes(data)
 
 
-class Moments(ResultLines):
-    """Notes when the first and the last result came, instead of writing lines."""
+class Count(ResultLines):
+    """Counts the results, instead of writing lines."""
 
     def __init__(self) -> None:
-        self.first = self.last = 0.0
         self.count = 0
 
     def write(self, *arguments: Any, **facts: Any) -> None:
-        self.last = time.perf_counter()
-        self.first = self.first or self.last
         self.count += 1
-
-    @property
-    def each(self) -> float:
-        """Seconds from one result to the next."""
-        return (self.last - self.first) / (self.count - 1)
 
 
 def convert_once(source: str, output: str) -> dict[str, float]:
-    """For a process of its own: plan and convert a folder, then once more."""
+    """For a process of its own: plan and convert a folder, then once more. Seconds of the whole."""
     figures = {}
     for name in ("convert", "again"):
         started = time.perf_counter()
         plan = plan_dir(Path(source), Path(output), "identity", ImageOptions(), EXACT)
-        planned = time.perf_counter() - started
-        moments = Moments()
-        result = run_images(plan, Silent(), Tally(plan, moments))
-        assert result.converted + result.skipped == moments.count == plan.total
-        figures[name] = moments.each
-        figures["plan"] = planned / plan.total
+        planned = time.perf_counter()
+        results = Count()
+        result = run_images(plan, Silent(), Tally(plan, results))
+        assert result.converted + result.skipped == results.count == plan.total
+        figures[name] = time.perf_counter() - planned
+        figures["plan"] = planned - started
     figures["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return figures
 
 
 def measure_pictures(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Cost and memory by count."""
-    found = []
-    counts = [int(count) for count in arguments.counts.split(",")]
-    for count in counts:
+    """Cost and memory by count; the cost of a run with one picture is that of starting."""
+    found: list[dict[str, Any]] = []
+    starting: dict[str, float] = {}
+    for count in [1, *(int(count) for count in arguments.counts.split(","))]:
         rounds = []
         for _ in range(3 if count <= 10_000 else 1):
             with tempfile.TemporaryDirectory() as work:
@@ -131,11 +123,17 @@ def measure_pictures(arguments: argparse.Namespace) -> dict[str, Any]:
                 command = [sys.executable, "-c", call, f"{work}/in", f"{work}/out"]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 rounds.append(json.loads(done.stdout.splitlines()[-1]))
-        row = {name: round(sorted(one[name] for one in rounds)[len(rounds) // 2], 7) for name in rounds[0]}
-        found.append({"pictures": count, **row})
+        row = {name: sorted(one[name] for one in rounds)[len(rounds) // 2] for name in rounds[0]}
+        if not starting:
+            starting = row
+            continue
+        memory = round(row.pop("memory"), 1)
+        each = {name: round((row[name] - starting[name]) / (count - 1), 7) for name in row}
+        found.append({"pictures": count, **each, "memory": memory})
         print(found[-1], flush=True)
     few, many = found[0], found[-1]
     return {
+        "starting_seconds": round(starting["convert"], 3),
         "rows": found,
         "cost_over_first": round(many["convert"] / few["convert"], 3),
         "memory_over_first": round(many["memory"] / few["memory"], 3),
@@ -168,9 +166,9 @@ def measure_objects(arguments: argparse.Namespace) -> dict[str, Any]:
             for name, place in (("folder", Path(work)), ("bucket", bucket)):
                 target = place / f"out{number}"
                 plan = plan_dir(place / "in", target, "identity", ImageOptions(), EXACT)
-                moments = Moments()
-                assert run_images(plan, Silent(), Tally(plan, moments)).converted == arguments.objects
-                seconds[name].append(round(moments.each, 6))
+                started = time.perf_counter()
+                assert run_images(plan, Silent(), Tally(plan, Count())).converted == arguments.objects
+                seconds[name].append(round((time.perf_counter() - started) / arguments.objects, 6))
     middle = {name: sorted(values)[1] for name, values in seconds.items()}
     return {
         "pictures": arguments.objects,

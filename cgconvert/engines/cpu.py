@@ -166,8 +166,8 @@ class H2OnCpu(nn.Module):
         y = relu_(_normed(own.up_norm, _filtered(own.up_blur, y))).add_(skip)
         y = relu_(_normed(own.fuse_norm, _convolved(own.fuse, y)))
         y = tanh(_narrowly_filtered(own.blur, self._shuffled(_convolved(own.tail, y))))
-        # A picture of its own: beside noise, or in another type than `y`, every step on it takes several times
-        # as long.
+        # A picture of its own: beside noise, or in another type than `y`, every step on it takes several
+        # times as long.
         source = x[:, : self.out].contiguous(memory_format=torch.channels_last).to(y.dtype)
         return own.finished(source, y, partial(_narrowly_filtered, own.blur))
 
