@@ -28,7 +28,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import cgconvert
 from benchmarks.common import option_parser, save
-from benchmarks.converter.scale import Moments
 from cgconvert.doctor.measure import example_pixels
 from cgconvert.engines.ready import create_job
 from cgconvert.models.loading import load_model
@@ -37,6 +36,7 @@ from cgconvert.pictures.pipeline import run_images
 from cgconvert.pictures.plan import plan_dir
 from cgconvert.pictures.result import Tally
 from cgconvert.progress import Silent
+from cgconvert.scale.results import ResultLines
 from cgconvert.tensors.images import pixels_to_images
 
 EDGE, BATCH = 256, 32
@@ -50,12 +50,22 @@ def milliseconds(work: Callable[[], object], count: int) -> float:
     return 1000 * (time.perf_counter() - started) / count
 
 
+class Moments(ResultLines):
+    """Notes when each result came, instead of writing lines."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def write(self, *arguments: Any, **facts: Any) -> None:
+        self.times.append(time.perf_counter())
+
+
 def folder(model: str, source: Path, target: Path) -> float:
     """Milliseconds from one result to the next."""
     plan = plan_dir(source, target, model, ImageOptions(), EngineOptions())
     moments = Moments()
     run_images(plan, Silent(), Tally(plan, moments))
-    return 1000 * moments.each
+    return 1000 * (moments.times[-1] - moments.times[0]) / (len(moments.times) - 1)
 
 
 def measure(model: str, pictures: int) -> dict[str, Any]:

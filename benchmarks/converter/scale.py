@@ -272,12 +272,14 @@ def measure_simulation(dispatch: dict[str, Any]) -> dict[str, Any]:
         "spread of a block's seconds (standard deviation over mean)": 0.2,
         "videos": 10_000,
         "seconds a video on a worker (median; log-normal with sigma 1)": 120.0,
+        "spread of seconds a byte, by which the largest are dealt first (log-normal, sigma)": 0.5,
         "failures of a worker in a day": 2.0,
         "not in it": "how fast storage and networks are; machines that come late",
     }
     draw = random.Random(1)
     blocks = [max(0.1, draw.gauss(0.05 * BLOCK, 0.2 * 0.05 * BLOCK)) for _ in range(10_000_000 // BLOCK)]
     videos = [120.0 * draw.lognormvariate(0, 1) for _ in range(10_000)]
+    videos.sort(key=lambda seconds: -seconds * draw.lognormvariate(0, 0.5))
     failures = 2.0 / 86400
     rows = []
     for workers in WORKERS:

@@ -29,7 +29,7 @@ from benchmarks.common import option_parser, save
 from benchmarks.converter.pipeline import draw
 from cgconvert.video import resume
 
-LENGTHS = (125, 250, 500)
+LENGTHS = (250, 500, 1000)
 EXACT = cgconvert.EngineOptions(device="cpu", engine="eager", precision="fp32")
 LIMIT = 1.0
 """Percent."""

@@ -1,8 +1,9 @@
-"""Videos on a cluster: each goes to a worker, a long one in chunks to several."""
+"""Videos on a cluster: each goes to a worker, a long one in chunks to several, the largest first."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from cgconvert.cluster.pool import Aside, Pool
 from cgconvert.errors import CgconvertError, Interrupted, OutputError
 from cgconvert.host.files import concerns_all
 from cgconvert.host.interrupts import listening
-from cgconvert.host.objects import AnyPath
+from cgconvert.host.objects import AnyPath, ObjectPath
 from cgconvert.progress import Progress, Silent
 from cgconvert.scale.files import Failure
 from cgconvert.scale.results import ResultLines
@@ -23,6 +24,9 @@ from cgconvert.video.report import VideoReport
 if TYPE_CHECKING:
     from cgconvert.video.chunks import Chunk
     from cgconvert.video.series import VideosResult, VideosTally
+
+LOOKS = 16
+"""Sources whose size is asked for at the same time."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,27 @@ def _overwriting(job: VideoJob, plan: VideosPlan) -> Any:
     return replace(job.options or plan.options, overwrite=True)
 
 
+def largest_first(jobs: list[VideoJob]) -> list[VideoJob]:
+    """The jobs by the size of their sources, so that none is left over for one worker at the end.
+
+    A large video that is dealt last keeps one worker busy while all others wait (Graham 1969). What cannot
+    be looked at comes last: the worker that gets it will say why.
+    """
+
+    def size(job: VideoJob) -> int:
+        try:
+            if isinstance(job.source, ObjectPath):
+                return int(job.source.version()["size"])
+            return job.source.stat().st_size
+        except (CgconvertError, OSError):
+            return 0
+
+    with ThreadPoolExecutor(LOOKS) as pool:  # a bucket takes its time to answer
+        sizes = list(pool.map(size, jobs))
+    order = sorted(range(len(jobs)), key=lambda index: -sizes[index])
+    return [jobs[index] for index in order]
+
+
 def run_videos_on_cluster(
     plan: VideosPlan, options: ClusterOptions, progress: Progress, tally: VideosTally | None = None
 ) -> VideosResult:
@@ -154,7 +179,7 @@ def run_videos_on_cluster(
                     lambda work: [work],
                     progress.note,
                 )
-                for outcome in pool.run(run.work(left), stop):
+                for outcome in pool.run(run.work(largest_first(left)), stop):
                     for more in run.take(outcome):
                         pool.add(more)
         tally.complete = True

@@ -238,6 +238,18 @@ def test_a_long_video_goes_to_several_workers(
     assert names(tmp_path / "out") == ["long.mp4"]
 
 
+def test_the_largest_videos_are_dealt_first(tmp_path: Path, exact: EngineOptions) -> None:
+    """A video that is gone meanwhile comes last, and its worker will say so."""
+    folder = tmp_path / "in"
+    for name, size in (("a.mp4", 200), ("b.mp4", 0), ("c/d.mp4", 4000), ("e.mp4", 200), ("f.mp4", 300)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x" * size)
+    plan = plan_videos([folder], tmp_path / "out", "identity", VideoOptions(), exact)
+    (folder / "b.mp4").unlink()
+    dealt = [Path(str(job.source)).name for job in videos.largest_first(list(plan.jobs))]
+    assert dealt == ["d.mp4", "f.mp4", "a.mp4", "e.mp4", "b.mp4"]
+
+
 def test_which_videos_are_parted(
     tmp_path: Path, exact: EngineOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
