@@ -78,6 +78,7 @@ def run(clip: Path, model: str, seconds: float) -> dict[str, Any]:
         if process.returncode:
             raise SystemExit(f"the command ended with {process.returncode}")
         told = json.loads(report.read_text())
+        told["source"], told["output"] = Path(told["source"]).name, told["output"].partition(":")[0]
     return {"received_bytes": sum(received), "memory": memory, "report": told}
 
 
