@@ -29,6 +29,12 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     return home
 
 
+@pytest.fixture
+def exact_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`tile="auto"` takes the exact way however long it takes: a busy machine would choose by luck."""
+    monkeypatch.setattr("cgconvert.engines.tiles.tiling.FAST_FROM", float("inf"))
+
+
 @pytest.fixture(autouse=True)
 def own_signals() -> Iterator[None]:
     """What a command that runs in this process does to SIGTERM is undone, whatever the order of tests."""

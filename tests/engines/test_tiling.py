@@ -31,6 +31,8 @@ GIB = 2**30
 TOLERANCE = 1e-4
 """What was promised; sums in another order differ by some 5e-6 here."""
 
+pytestmark = pytest.mark.usefixtures("exact_tiles")
+
 
 def options(tile: str | int) -> EngineOptions:
     return EngineOptions("cpu", "eager", "fp32", tile=tile)

@@ -193,6 +193,7 @@ def test_a_picture_too_large_for_main_memory_fails_alone(
     )
 
 
+@pytest.mark.usefixtures("exact_tiles")
 @pytest.mark.parametrize("name", ["0.png", "large.png"])  # the first one and the last one
 def test_a_picture_too_large_for_main_memory_goes_through_in_tiles(
     name: str, tmp_path: Path, small: str, exact: EngineOptions, monkeypatch: pytest.MonkeyPatch

@@ -18,6 +18,8 @@ from trainer.data.pictures import video_frames
 
 FRAMES = 3
 
+pytestmark = pytest.mark.usefixtures("exact_tiles")
+
 
 def read(path: Path) -> np.ndarray:
     return np.stack([pixels.astype(int) for _, pixels in video_frames(path).read(range(FRAMES))])
