@@ -38,8 +38,9 @@ def engines_tables(data: dict[str, Any], large: dict[str, Any] | None) -> Iterat
     rows = [*data["results"], *(large["results"] if large else [])]
     rows = sorted((row for row in rows if not row.get("problem")), key=lambda row: row["convert"])
     order = [(row["model"], row["engine"], row["precision"]) for row in data["results"]]
-    yield "Pictures a second from pixels to pixels, one or four at a time, whichever is faster (from 1280x720"
-    yield f"on one), without the time to build the engine ({place(data)}). In"
+    batches = " or ".join(map(str, sorted({row["batch"] for row in rows})))
+    yield f"Pictures a second from pixels to pixels, {batches} at a time, without the time to build the"
+    yield f"engine ({place(data)}). In"
     yield "brackets: the share of what a large convolution reaches on this machine in the same precision."
     for model in dict.fromkeys(model for model, _, _ in order):
         mine = [row for row in rows if row["model"] == model]
